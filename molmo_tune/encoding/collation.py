@@ -1,0 +1,63 @@
+"""Encoded samples → one `Batch`: rows padded on the right, vision inputs of all rows joined.
+
+Pure and order-preserving: row ``i`` is sample ``i``. Pooling numbers are moved so that they count
+patches over the whole batch, and the narrower pooling windows of images (2×2) are widened with
+`NO_PATCH` to those of videos (3×3) when a batch holds both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from molmo_tune.encoding.encoded import IGNORED_ID, NO_PATCH, Batch, EncodedSample
+
+
+def collate(samples: Sequence[EncodedSample], *, pad_id: int) -> Batch:
+    """Join samples into a batch, one row each."""
+    length = max(sample.num_tokens for sample in samples)
+
+    def rows(name: str, fill: float) -> torch.Tensor:
+        return torch.from_numpy(
+            np.stack([_padded(getattr(sample, name), length, fill) for sample in samples])
+        )
+
+    example_ids = np.stack(
+        [_padded(np.zeros(s.num_tokens, np.int64), length, -1) for s in samples]
+    )
+    patches, pooling = join_vision(samples)
+    return Batch(
+        input_ids=rows("input_ids", pad_id),
+        target_ids=rows("target_ids", IGNORED_ID),
+        loss_weights=rows("loss_weights", 0.0),
+        position_ids=rows("position_ids", 0),
+        branch_ids=rows("branch_ids", 0),
+        example_ids=torch.from_numpy(example_ids),
+        is_vision=rows("is_vision", False),
+        patches=torch.from_numpy(patches),
+        pooling=torch.from_numpy(pooling),
+    )
+
+
+def join_vision(
+    samples: Sequence[EncodedSample],
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """All patches ``(ΣC, P, D)`` and all pooling rows ``(ΣT, K)``, counted over all patches."""
+    with_vision = [sample for sample in samples if len(sample.patches)]
+    if not with_vision:
+        return np.zeros((0, 1, 1), np.float32), np.zeros((0, 1), np.int64)
+    width = max(sample.pooling.shape[1] for sample in with_vision)
+    pooling, offset = [], 0
+    for sample in with_vision:
+        missing = width - sample.pooling.shape[1]
+        rows = np.where(sample.pooling >= 0, sample.pooling + offset, NO_PATCH)
+        pooling.append(np.pad(rows, ((0, 0), (0, missing)), constant_values=NO_PATCH))
+        offset += sample.patches.shape[0] * sample.patches.shape[1]
+    return np.concatenate([s.patches for s in with_vision]), np.concatenate(pooling)
+
+
+def _padded(array: NDArray[np.generic], length: int, fill: float) -> NDArray[np.generic]:
+    return np.pad(array, (0, length - len(array)), constant_values=fill)

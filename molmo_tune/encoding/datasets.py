@@ -1,0 +1,73 @@
+"""Torch datasets over items: open the media, encode, nothing else.
+
+Both are maps from a number to an encoded sample, without state or randomness, so any worker, epoch
+or resumed run that asks for number *i* gets the same arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from molmo_tune.encoding.encoded import EncodedSample
+from molmo_tune.encoding.items import Item, MediaLimits
+from molmo_tune.encoding.loss_weights import Weighting
+from molmo_tune.encoding.sample_encoder import encode_prompt, encode_tree
+from molmo_tune.encoding.vision_inputs import NO_VISION, VisionInputs, image_inputs, video_inputs
+from molmo_tune.media.clip import read_images, read_video
+
+
+class TrainingSet(Dataset[EncodedSample]):
+    """Items with targets: every item is a message tree over its conversations."""
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        processor: Any,
+        limits: MediaLimits,
+        weighting: Weighting = "flat",
+    ) -> None:
+        self.items = tuple(items)
+        self._processor = processor
+        self._limits = limits
+        self._weighting: Weighting = weighting
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> EncodedSample:
+        item = self.items[index]
+        return encode_tree(
+            self._processor,
+            item.sample.id,
+            [conversation.messages for conversation in item.conversations],
+            vision_of(item, self._processor, self._limits),
+            weighting=self._weighting,
+            weight=item.weight,
+        )
+
+
+def encode_questions(item: Item, processor: Any, limits: MediaLimits) -> list[EncodedSample]:
+    """The prompts of an item's conversations, media opened once: what inference reads."""
+    vision = vision_of(item, processor, limits)
+    return [
+        encode_prompt(processor, item.sample.id, [conversation.question], vision)
+        for conversation in item.conversations
+    ]
+
+
+def vision_of(item: Item, processor: Any, limits: MediaLimits) -> VisionInputs:
+    """Open an item's media and make the model's inputs of them.
+
+    Raises:
+        UserError: a medium does not open or decode.
+    """
+    paths = item.sample.media.paths
+    if item.sampled is not None:
+        frames = read_video(paths[0], item.sampled)
+        return video_inputs(processor, frames, item.sampled.times_s)
+    if paths:
+        return image_inputs(processor, read_images(paths), limits.max_crops)
+    return NO_VISION

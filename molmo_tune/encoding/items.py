@@ -1,0 +1,195 @@
+"""The units of training and evaluation: which conversations go into which sequence.
+
+An `Item` is one medium with the conversations that share it as a message tree. How long it will be
+is known before anything is decoded: frames and image sizes decide the vision tokens. Conversations
+that do not fit together are spread over several items of the same medium; one that does not even fit
+alone is refused and reported. Vision tokens are never cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image
+
+from molmo_tune.encoding.token_stream import conversation_stream, text_ids
+from molmo_tune.encoding.vision_tokens import VisionLayout, images_ids, video_ids
+from molmo_tune.errors import UserError
+from molmo_tune.labels.sample import Sample
+from molmo_tune.media.clip import SampledTimes, sample_video
+from molmo_tune.templates.conversations import (
+    Conversation,
+    Unseen,
+    image_conversations,
+    video_conversations,
+    written_conversations,
+)
+from molmo_tune.templates.template import Template
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLimits:
+    """Caps on what the model is shown of one medium (the recipe's `video` and `image`)."""
+
+    max_frames: int
+    max_fps: float
+    max_crops: int
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One sequence to be.
+
+    ``sampled`` is set for videos, ``sizes_wh`` for images; ``num_tokens`` is exact; ``weight`` is
+    that of the data source.
+    """
+
+    sample: Sample
+    template: Template
+    conversations: tuple[Conversation, ...]
+    sampled: SampledTimes | None
+    sizes_wh: tuple[tuple[int, int], ...]
+    num_tokens: int
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A conversation that cannot be trained, and why."""
+
+    sample_id: str
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ItemPlan:
+    """Items of a data source with everything that was left out of them."""
+
+    items: tuple[Item, ...]
+    refused: tuple[Refused, ...]
+
+    @property
+    def num_conversations(self) -> int:
+        """Questions over all items."""
+        return sum(len(item.conversations) for item in self.items)
+
+
+def plan_items(
+    samples: Sequence[Sample],
+    template: Template,
+    processor: Any,
+    limits: MediaLimits,
+    *,
+    max_tokens: int,
+    seed: int,
+    weight: float = 1.0,
+) -> ItemPlan:
+    """Decide the sequences of a data source without decoding any media.
+
+    Raises:
+        UserError: a medium is missing or does not open, or nothing at all is left to train on.
+    """
+    items: list[Item] = []
+    refused: list[Refused] = []
+    for sample in samples:
+        whole, unseen = _conversations(sample, template, limits, seed)
+        refused += [Refused(sample.id, label, "no sampled frame shows it") for label in unseen]
+        if not whole.conversations:
+            continue
+        fitting, too_long = _split(replace(whole, weight=weight), processor, limits, max_tokens)
+        items += fitting
+        refused += too_long
+    if not items:
+        reason = refused[0].reason if refused else f"no annotation serves task {template.task!r}"
+        raise UserError(
+            "data", f"none of {len(samples)} samples gives a question ({reason})",
+            "annotations that fit the template's task",
+        )
+    return ItemPlan(tuple(items), tuple(refused))
+
+
+def _conversations(
+    sample: Sample, template: Template, limits: MediaLimits, seed: int
+) -> tuple[Item, tuple[str, ...]]:
+    """All conversations of a sample as one item (length not yet known), and labels never shown."""
+    sampled, sizes = None, ()
+    if sample.media.kind == "video":
+        sampled = sample_video(
+            sample.media.paths[0], max_frames=limits.max_frames, max_fps=limits.max_fps
+        )
+    elif sample.media.kind == "image":
+        sizes = tuple(_image_size(path) for path in sample.media.paths)
+    unseen = Unseen(sample.id, ())
+    if template.task == "dialogue":
+        conversations = written_conversations(sample, template, seed)
+    elif sampled is not None and template.task in ("video_pointing", "tracking"):
+        conversations, unseen = video_conversations(sample, template, sampled, seed)
+    elif sizes and template.task == "image_pointing":
+        conversations, unseen = image_conversations(sample, template, sizes, seed)
+    else:
+        raise UserError(
+            sample.id, f"{sample.media.kind} labels with a template for {template.task!r}",
+            "a template of the labels' kind", "change data[].template",
+        )
+    return Item(sample, template, tuple(conversations), sampled, sizes, 0), unseen.labels
+
+
+def _split(
+    item: Item, processor: Any, limits: MediaLimits, max_tokens: int
+) -> tuple[list[Item], list[Refused]]:
+    """First fit of an item's conversations into sequences of at most `max_tokens`."""
+    prefix = 1 + num_vision_tokens(item, processor, limits)
+    bins: list[tuple[list[Conversation], int]] = []
+    refused: list[Refused] = []
+    for conversation in item.conversations:
+        stream = conversation_stream(processor.tokenizer, (), conversation.messages)
+        length = len(stream.input_ids) - 1
+        if prefix + length > max_tokens:
+            reason = f"{prefix + length} tokens, more than data.max_tokens = {max_tokens}"
+            refused.append(Refused(item.sample.id, conversation.label, reason))
+            continue
+        place = next((k for k, (_, used) in enumerate(bins) if used + length <= max_tokens), None)
+        if place is None:
+            bins.append(([conversation], prefix + length))
+        else:
+            bins[place] = ([*bins[place][0], conversation], bins[place][1] + length)
+    items = [replace(item, conversations=tuple(c), num_tokens=n) for c, n in bins]
+    return items, refused
+
+
+def num_vision_tokens(item: Item, processor: Any, limits: MediaLimits) -> int:
+    """Tokens that stand for the item's media, frame times included; nothing is decoded."""
+    layout = VisionLayout.of(processor)
+    if item.sampled is not None:
+        video = processor.video_processor
+        rows, cols = (
+            -(-(video.size[side] // video.patch_size) // pool)
+            for side, pool in zip(("height", "width"), video.pooling_size, strict=True)
+        )
+        return len(video_ids(layout, rows, cols, item.sampled.times_s, processor.tokenizer))
+    if not item.sizes_wh:
+        return 0
+    options = {"max_crops": limits.max_crops}
+    grids = [
+        processor.image_processor.get_image_grid_and_crops(height, width, options)[0]
+        for width, height in item.sizes_wh
+    ]
+    return len(images_ids(layout, grids, processor.tokenizer))
+
+
+def _image_size(path: Any) -> tuple[int, int]:
+    """Upright width and height, from the file's header."""
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            return (image.height, image.width) if turned else (image.width, image.height)
+    except OSError as error:
+        raise UserError(path, f"not an image that opens ({error})") from error
+
+
+def num_text_tokens(tokenizer: Any, text: str) -> int:
+    """Tokens of a text alone."""
+    return len(text_ids(tokenizer, text))

@@ -1,0 +1,92 @@
+"""A conversation and its media's inputs → `EncodedSample`, or the prompt alone for inference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from molmo_tune.encoding.encoded import EncodedSample
+from molmo_tune.encoding.loss_weights import Weighting
+from molmo_tune.encoding.token_stream import (
+    TokenStream,
+    bos_id,
+    conversation_stream,
+    prompt_ids,
+    tree_stream,
+)
+from molmo_tune.encoding.vision_inputs import NO_VISION, VisionInputs
+from molmo_tune.encoding.vision_tokens import VisionLayout
+
+
+def encode_conversation(
+    processor: Any,
+    sample_id: str,
+    messages: Sequence[str],
+    vision: VisionInputs = NO_VISION,
+    *,
+    weighting: Weighting = "flat",
+    weight: float = 1.0,
+) -> EncodedSample:
+    """One conversation ``[question, answer, question, answer, …]`` with its targets."""
+    stream = conversation_stream(
+        processor.tokenizer, vision.token_ids, messages, weighting=weighting, weight=weight
+    )
+    return _encoded(processor, sample_id, stream, vision)
+
+
+def encode_tree(
+    processor: Any,
+    sample_id: str,
+    branches: Sequence[Sequence[str]],
+    vision: VisionInputs = NO_VISION,
+    *,
+    weighting: Weighting = "flat",
+    weight: float = 1.0,
+) -> EncodedSample:
+    """Several conversations about the same media as one message tree."""
+    stream = tree_stream(
+        processor.tokenizer, vision.token_ids, branches, weighting=weighting, weight=weight
+    )
+    return _encoded(processor, sample_id, stream, vision)
+
+
+def encode_prompt(
+    processor: Any, sample_id: str, messages: Sequence[str], vision: VisionInputs = NO_VISION
+) -> EncodedSample:
+    """What the model reads before it answers: the same tokens as in training, no targets.
+
+    ``messages`` ends with a question.
+    """
+    ids = np.array(prompt_ids(processor.tokenizer, vision.token_ids, messages), np.int64)
+    stream = TokenStream(
+        input_ids=ids,
+        target_ids=np.full(len(ids), bos_id(processor.tokenizer), np.int64),
+        loss_weights=np.zeros(len(ids), np.float32),
+        position_ids=np.arange(len(ids), dtype=np.int64),
+        branch_ids=np.zeros(len(ids), np.int64),
+    )
+    return _encoded(processor, sample_id, stream, vision)
+
+
+def _encoded(
+    processor: Any, sample_id: str, stream: TokenStream, vision: VisionInputs
+) -> EncodedSample:
+    is_vision = _is_member(stream.input_ids, VisionLayout.of(processor).bidirectional)
+    return EncodedSample(
+        sample_id=sample_id,
+        input_ids=stream.input_ids,
+        target_ids=stream.target_ids,
+        loss_weights=stream.loss_weights,
+        position_ids=stream.position_ids,
+        branch_ids=stream.branch_ids,
+        is_vision=is_vision,
+        patches=vision.patches,
+        pooling=vision.pooling,
+    )
+
+
+def _is_member(ids: NDArray[np.int64], members: frozenset[int]) -> NDArray[np.bool_]:
+    return np.isin(ids, list(members))

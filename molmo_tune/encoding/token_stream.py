@@ -1,0 +1,149 @@
+"""Questions and answers → the token stream the model was trained on, with targets and weights.
+
+    [BOS] [vision tokens] [subtitle] [user turn] [answer] [end] [user turn] [answer] [end] …
+
+BOS is the end token where the tokenizer has none of its own. Media come first, before the first
+user turn. Every message is tokenised by itself, nothing is added between them, and only the tokens
+of answers and the end token behind each carry weight. Inference uses `prompt_ids`, which is the same
+function up to the last answer, so that training and inference cannot drift apart.
+
+In a message tree every branch is a conversation that continues from the shared prefix: it restarts
+the positions there and has the prefix and itself to look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from molmo_tune.encoding.encoded import IGNORED_ID
+from molmo_tune.encoding.loss_weights import Weighting, answer_weight
+from molmo_tune.templates.chat import render_turns
+
+Ids = list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStream:
+    """The arrays of `EncodedSample` that come from text; all of shape ``(N,)``."""
+
+    input_ids: NDArray[np.int64]
+    target_ids: NDArray[np.int64]
+    loss_weights: NDArray[np.float32]
+    position_ids: NDArray[np.int64]
+    branch_ids: NDArray[np.int64]
+
+
+def text_ids(tokenizer: Any, text: str) -> Ids:
+    """Token ids of a text alone: no BOS, no end token."""
+    ids: Ids = tokenizer.encode(text, add_special_tokens=False)
+    return ids
+
+
+def bos_id(tokenizer: Any) -> int:
+    """The token that opens every sequence: the tokenizer's BOS, else its end token."""
+    bos = tokenizer.bos_token_id
+    return int(tokenizer.eos_token_id if bos is None else bos)
+
+
+def prompt_ids(tokenizer: Any, prefix_ids: Sequence[int], messages: Sequence[str]) -> Ids:
+    """What the model reads before it answers the last of `messages` (user, answer, user, …)."""
+    ids = [bos_id(tokenizer), *prefix_ids]
+    for number, text in enumerate(render_turns(list(messages))):
+        ids += text_ids(tokenizer, text)
+        if number % 2 == 1:
+            ids.append(int(tokenizer.eos_token_id))
+    return ids
+
+
+def conversation_stream(
+    tokenizer: Any,
+    prefix_ids: Sequence[int],
+    messages: Sequence[str],
+    *,
+    weighting: Weighting = "flat",
+    weight: float = 1.0,
+) -> TokenStream:
+    """One linear conversation.
+
+    Args:
+        tokenizer: of the checkpoint.
+        prefix_ids: vision tokens and subtitle, without BOS.
+        messages: question, answer, question, answer, …
+        weighting: how the answers' lengths scale their weight.
+        weight: of the sample's data source.
+    """
+    prefix = [bos_id(tokenizer), *prefix_ids]
+    ids, answered = _turn_ids(tokenizer, messages)
+    weights = [
+        answer_weight(weighting, num_tokens=sum(answered), num_branches=1, weight=weight) * is_answer
+        for is_answer in answered
+    ]
+    tokens, token_weights = prefix + ids, [0.0] * len(prefix) + weights
+    length = len(tokens) - 1
+    return TokenStream(
+        input_ids=np.array(tokens[:-1], np.int64),
+        target_ids=np.array(tokens[1:], np.int64),
+        loss_weights=np.array(token_weights[1:], np.float32),
+        position_ids=np.arange(length, dtype=np.int64),
+        branch_ids=np.zeros(length, np.int64),
+    )
+
+
+def tree_stream(
+    tokenizer: Any,
+    prefix_ids: Sequence[int],
+    branches: Sequence[Sequence[str]],
+    *,
+    weighting: Weighting = "flat",
+    weight: float = 1.0,
+) -> TokenStream:
+    """Several conversations about the same media; a single branch is a linear conversation.
+
+    The target of a branch's last token is the end token; it takes the weight of the token before
+    and does not count towards the answer's length (as in the reference).
+    """
+    if len(branches) == 1:
+        return conversation_stream(
+            tokenizer, prefix_ids, branches[0], weighting=weighting, weight=weight
+        )
+    prefix = [bos_id(tokenizer), *prefix_ids]
+    inputs, targets = list(prefix), [*prefix[1:], IGNORED_ID]
+    weights = [0.0] * len(prefix)
+    positions, branch_ids = list(range(len(prefix))), [0] * len(prefix)
+    for number, messages in enumerate(branches, start=1):
+        ids, answered = _turn_ids(tokenizer, messages)
+        scale = answer_weight(
+            weighting, num_tokens=sum(answered) - 1, num_branches=len(branches), weight=weight
+        )
+        if number == 1:
+            targets[-1] = ids[0]
+        inputs += ids[:-1]
+        targets += ids[1:]
+        weights += [scale * is_answer for is_answer in answered[1:]]
+        positions += range(len(prefix), len(prefix) + len(ids) - 1)
+        branch_ids += [number] * (len(ids) - 1)
+    return TokenStream(
+        input_ids=np.array(inputs, np.int64),
+        target_ids=np.array(targets, np.int64),
+        loss_weights=np.array(weights, np.float32),
+        position_ids=np.array(positions, np.int64),
+        branch_ids=np.array(branch_ids, np.int64),
+    )
+
+
+def _turn_ids(tokenizer: Any, messages: Sequence[str]) -> tuple[Ids, list[bool]]:
+    """Ids of all turns, and which of them belong to an answer or its end token."""
+    ids: Ids = []
+    answered: list[bool] = []
+    for number, text in enumerate(render_turns(list(messages))):
+        part = text_ids(tokenizer, text)
+        if number % 2 == 1:
+            part.append(int(tokenizer.eos_token_id))
+        ids += part
+        answered += [number % 2 == 1] * len(part)
+    return ids, answered

@@ -1,0 +1,115 @@
+"""Which tokens stand for an image or a video, given their patch grids: the one place that knows.
+
+    image  <low_res_im_start> rows·cols·<im_patch> <im_end>
+           <im_start> rows·(cols·<im_patch> <im_col>) <im_end>
+    images `Image 1` image `Image 2` image …       (numbered only when there are several)
+    video  `0.0 ` <im_start> 81·<im_patch> <im_end> ` 0.5 ` <im_start> …
+
+Times are written with one decimal. Which wrapper tokens and where column tokens stand is read from
+the checkpoint's `processor_config.json`, never assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from molmo_tune.encoding.token_stream import Ids, text_ids
+
+# Tokens that attend to each other in both directions (time and `Image N` texts do not).
+BIDIRECTIONAL_TOKENS = (
+    "<im_patch>",
+    "<im_col>",
+    "<im_start>",
+    "<low_res_im_start>",
+    "<frame_start>",
+    "<im_end>",
+    "<frame_end>",
+    "<im_low>",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class VisionLayout:
+    """Token ids and switches of one checkpoint."""
+
+    patch: int
+    column: int
+    start: int
+    end: int
+    low_res_start: int
+    frame_start: int
+    frame_end: int
+    bidirectional: frozenset[int]
+    image_columns: bool
+    low_res_columns: bool
+    video_columns: bool
+
+    @classmethod
+    def of(cls, processor: Any) -> VisionLayout:
+        """Read the layout from a `Molmo2Processor`."""
+        to_id = processor.tokenizer.convert_tokens_to_ids
+        low_res_columns = processor.use_single_crop_col_tokens
+        if low_res_columns is None:
+            low_res_columns = processor.image_use_col_tokens
+        frames = processor.use_frame_special_tokens
+        low_res = processor.use_single_crop_start_token
+        return cls(
+            patch=to_id("<im_patch>"),
+            column=to_id("<im_col>"),
+            start=to_id("<im_start>"),
+            end=to_id("<im_end>"),
+            low_res_start=to_id("<low_res_im_start>" if low_res else "<im_start>"),
+            frame_start=to_id("<frame_start>" if frames else "<im_start>"),
+            frame_end=to_id("<frame_end>" if frames else "<im_end>"),
+            bidirectional=frozenset(to_id(list(BIDIRECTIONAL_TOKENS))),
+            image_columns=bool(processor.image_use_col_tokens),
+            low_res_columns=bool(low_res_columns),
+            video_columns=bool(processor.video_use_col_tokens),
+        )
+
+
+def image_ids(layout: VisionLayout, grid: Sequence[int]) -> Ids:
+    """Tokens of one image; `grid` = pooled rows and columns of the global view, then of the crops."""
+    low_rows, low_cols, rows, cols = grid
+    low_res = _grid_ids(layout, low_rows, low_cols, layout.low_res_columns)
+    high_res = _grid_ids(layout, rows, cols, layout.image_columns)
+    return [
+        layout.low_res_start,
+        *low_res,
+        layout.end,
+        layout.start,
+        *high_res,
+        layout.end,
+    ]
+
+
+def images_ids(layout: VisionLayout, grids: Sequence[Sequence[int]], tokenizer: Any) -> Ids:
+    """Tokens of all images of a sample, numbered when there are several."""
+    if len(grids) == 1:
+        return image_ids(layout, grids[0])
+    ids: Ids = []
+    for number, grid in enumerate(grids, start=1):
+        ids += text_ids(tokenizer, f"Image {number}") + image_ids(layout, grid)
+    return ids
+
+
+def video_ids(
+    layout: VisionLayout, rows: int, cols: int, times_s: Sequence[float], tokenizer: Any
+) -> Ids:
+    """Tokens of one video: every frame behind its time."""
+    frame = [
+        layout.frame_start,
+        *_grid_ids(layout, rows, cols, layout.video_columns),
+        layout.frame_end,
+    ]
+    ids: Ids = []
+    for number, time_s in enumerate(times_s):
+        ids += text_ids(tokenizer, f"{' ' if number else ''}{time_s:.1f} ") + frame
+    return ids
+
+
+def _grid_ids(layout: VisionLayout, rows: int, cols: int, columns: bool) -> Ids:
+    row = [layout.patch] * cols + ([layout.column] if columns else [])
+    return row * rows

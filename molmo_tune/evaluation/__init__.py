@@ -1,0 +1,1 @@
+"""Asking the model, reading its answers and scoring them against the labels."""

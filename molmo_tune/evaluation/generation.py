@@ -1,0 +1,85 @@
+"""Greedy answers to a batch of prompts, on the model's own vision path.
+
+Prompts of different lengths are padded on the left. Vision is encoded by the function that training
+uses and added to the embeddings, so images and videos may share a batch and an answer is generated
+from exactly what the loss was computed on; only then transformers' `generate` takes over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from molmo_tune.encoding.collation import join_vision
+from molmo_tune.encoding.encoded import EncodedSample
+from molmo_tune.model.forward import add_features
+from molmo_tune.model.vision import encode_vision
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model said. ``is_cut``: the token limit came before the end token."""
+
+    text: str
+    is_cut: bool
+
+
+@torch.no_grad()
+def generate_answers(
+    model: Any, processor: Any, prompts: Sequence[EncodedSample], *, max_new_tokens: int
+) -> list[Answer]:
+    """One greedy answer per prompt.
+
+    Args:
+        model: `Molmo2ForConditionalGeneration` in evaluation mode, adapters included.
+        processor: of its checkpoint.
+        prompts: from `encode_prompt`.
+        max_new_tokens: an answer is cut there and marked.
+    """
+    tokenizer = processor.tokenizer
+    device = model.get_input_embeddings().weight.device
+    ids, real, is_vision = (
+        part.to(device) for part in _left_padded(prompts, pad_id=int(tokenizer.pad_token_id))
+    )
+    embeddings = model.get_input_embeddings()(ids)
+    patches, pooling = (torch.from_numpy(part).to(device) for part in join_vision(prompts))
+    if len(patches):
+        features = encode_vision(model.model, patches, pooling)
+        is_patch = (ids == model.config.image_patch_id) & real
+        embeddings = add_features(embeddings, features, is_patch)
+    new_ids = model.generate(
+        inputs_embeds=embeddings,
+        attention_mask=real.long(),
+        mm_token_type_ids=(is_vision & real).long(),
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return [_answer(tokenizer, row) for row in new_ids.tolist()]
+
+
+def _left_padded(
+    prompts: Sequence[EncodedSample], pad_id: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ids, real-token mask and vision mask, each ``(B, L)``."""
+    length = max(prompt.num_tokens for prompt in prompts)
+    ids = torch.full((len(prompts), length), pad_id)
+    real = torch.zeros((len(prompts), length), dtype=torch.bool)
+    is_vision = torch.zeros_like(real)
+    for row, prompt in enumerate(prompts):
+        start = length - prompt.num_tokens
+        ids[row, start:] = torch.from_numpy(prompt.input_ids)
+        real[row, start:] = True
+        is_vision[row, start:] = torch.from_numpy(prompt.is_vision)
+    return ids, real, is_vision
+
+
+def _answer(tokenizer: Any, ids: list[int]) -> Answer:
+    end = tokenizer.eos_token_id
+    is_cut = end not in ids
+    kept = ids if is_cut else ids[: ids.index(end)]
+    return Answer(tokenizer.decode(kept, skip_special_tokens=True), is_cut)

@@ -1,0 +1,30 @@
+"""Image files → upright RGB arrays.
+
+EXIF orientation is applied, as Ai2's trainer does (the native processor does not for images handed
+to it in memory), and transparency is dropped, not blended, for the same reason.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from molmo_tune.errors import UserError
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """RGB picture ``(H, W, 3)``, upright.
+
+    Raises:
+        UserError: the file is missing or no image.
+    """
+    if not path.is_file():
+        raise UserError(path, "no such image file", fix="check the media folder of the recipe")
+    try:
+        with Image.open(path) as image:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(path, f"not an image that opens ({error})") from error

@@ -1,0 +1,117 @@
+"""Checkpoints → native Molmo 2 model and processor.
+
+One way in for a hub id, a folder in hub layout (the released files, our exports) and the word
+``tiny`` (the base bundled with the package). Always transformers' native classes, never remote code.
+What was loaded is checked: no tensor of the model may be missing from the files.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoProcessor, Molmo2ForConditionalGeneration
+from transformers.utils import logging as transformers_logging
+
+from molmo_tune.encoding.resize import ExactImageProcessor, ExactVideoProcessor
+from molmo_tune.errors import UserError
+
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+TINY = "tiny"
+TINY_FOLDER = Path(__file__).parent.parent / "tiny" / "base"
+
+
+def checkpoint_source(name: str) -> str:
+    """What transformers is asked for: a folder's path or a hub id.
+
+    Raises:
+        UserError: a folder is named that does not exist or holds no Molmo 2 configuration.
+    """
+    source = str(TINY_FOLDER) if name == TINY else name
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(folder, "no config.json", "a checkpoint folder in hub layout")
+        return str(folder)
+    looks_like_path = source.startswith((".", "/", "~")) or source.count("/") != 1
+    if looks_like_path:
+        raise UserError("model.name", f"{name!r} is no folder", "a hub id, a folder or 'tiny'")
+    return source
+
+
+def resolve_dtype(name: DtypeName) -> torch.dtype:
+    """``auto`` is bfloat16 on a GPU that has it, float16 on one that has not, float32 on a CPU."""
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    if not torch.cuda.is_available():
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def load_model(
+    name: str, *, dtype: torch.dtype = torch.float32, attention: str = "sdpa"
+) -> Any:
+    """The model in evaluation mode on the CPU, all parameters frozen.
+
+    Args:
+        name: hub id, folder or ``tiny``.
+        dtype: of all weights.
+        attention: ``sdpa`` or ``eager``; both take our exact mask.
+
+    Raises:
+        UserError: no such checkpoint, another architecture, or weights missing from the files.
+    """
+    source = checkpoint_source(name)
+    _refuse_other_architectures(source, name)
+    with _quiet_loading():
+        try:
+            model, info = Molmo2ForConditionalGeneration.from_pretrained(
+                source, dtype=dtype, attn_implementation=attention, output_loading_info=True
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(name, f"does not load ({_first_line(error)})") from error
+    if info["missing_keys"] or info["mismatched_keys"]:
+        bad = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
+        raise UserError(name, f"{len(bad)} tensors missing or misshapen, the first {bad[0]}")
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def load_processor(name: str) -> Any:
+    """The checkpoint's `Molmo2Processor`, with resizing that is the same on every machine."""
+    source = checkpoint_source(name)
+    try:
+        processor = AutoProcessor.from_pretrained(source)
+        processor.image_processor = ExactImageProcessor.from_pretrained(source)
+        processor.video_processor = ExactVideoProcessor.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise UserError(name, f"has no usable processor files ({_first_line(error)})") from error
+    return processor
+
+
+def _refuse_other_architectures(source: str, name: str) -> None:
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        fix = "is the hub reachable?" if not os.path.isdir(source) else ""  # noqa: PTH112
+        raise UserError(name, f"no checkpoint found ({_first_line(error)})", fix=fix) from error
+    if config.model_type != "molmo2":
+        raise UserError(name, f"a {config.model_type!r} checkpoint", "a Molmo 2 one")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+class _quiet_loading:  # noqa: N801  (a context manager reads as a verb)
+    """Without the weight loader's progress bar, which belongs to whoever owns the terminal."""
+
+    def __enter__(self) -> None:
+        self._was_on = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        if self._was_on:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,276 @@
+"""The sections of a recipe, and the only place where a default is written.
+
+Every section is frozen and refuses keys that it does not know; the text below a field is its
+documentation, its description in the JSON schema (`molmo_tune.recipe.saving`) and part of the
+message when it is missing. Values are taken strictly: the text ``"5"`` is not a number. Relative
+paths are relative to the working directory and are left as they were written.
+
+What it does not do: read files (`loader`), look at the data, or know torch. Rules that concern two
+keys are in `agreement`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from molmo_tune.recipe.agreement import contradictions
+
+LabelFormat = Literal["cvat_video", "label_studio_video", "jsonl"]
+Part = Literal["language", "connector", "vision"]
+
+LABEL_FORMATS: tuple[str, ...] = get_args(LabelFormat)
+"""The label formats that a data source may name."""
+
+_READ_AS_WRITTEN = Field(strict=False)  # YAML has lists and text where Python has tuples and paths
+
+Text = Annotated[str, Field(min_length=1)]
+FilePath = Annotated[Path, _READ_AS_WRITTEN]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Share = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """What all sections share: frozen, strict, no unknown keys, no infinities."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        defer_build=True,  # build the checks at the first recipe, not at import
+    )
+
+
+class ModelSection(Section):
+    """The base that is fine-tuned."""
+
+    name: Text
+    """Hub id or folder of the base, or the word `tiny` for the bundled tiny base."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of the loaded base weights; `auto` keeps the one they were saved in."""
+    attention: Literal["auto", "sdpa", "eager"] = "auto"
+    """Attention implementation; `auto` takes the fastest that works here."""
+
+
+class AdapterSection(Section):
+    """What is trained on top of the frozen base."""
+
+    method: Literal["lora"] = "lora"
+    """How the base is adapted."""
+    rank: PositiveInt = 32
+    """Rank of the LoRA matrices."""
+    alpha: PositiveFloat = 64.0
+    """LoRA scale; the update is multiplied by alpha / rank."""
+    dropout: BelowOne = 0.05
+    """Share of the adapter's inputs that is dropped in training."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead of alpha / rank."""
+    targets: Annotated[
+        tuple[Part, ...],
+        Field(min_length=1, strict=False, json_schema_extra={"uniqueItems": True}),
+    ] = ("language",)
+    """Parts of the model that get an adapter; parts that are not listed stay frozen."""
+
+    @field_validator("targets")
+    @classmethod
+    def _named_once(cls, targets: tuple[Part, ...]) -> tuple[Part, ...]:
+        twice = sorted({part for part in targets if targets.count(part) > 1})
+        if twice:
+            reason = f"names {' and '.join(twice)} more than once"
+            raise PydanticCustomError("named_twice", "{reason}", {"reason": reason})
+        return targets
+
+
+class DataSource(Section):
+    """One label file or folder, with its media and its wording."""
+
+    labels: LabelFormat
+    """Name of the label format."""
+    path: FilePath
+    """Label file, or the folder that holds the label files."""
+    media: FilePath | None = None
+    """Folder of the images or videos; by default the folder of the labels."""
+    template: Text = "video_pointing"
+    """Data template: the name of a bundled one, or the path of your own."""
+    weight: PositiveFloat = 1.0
+    """How often the source is drawn, relative to the other sources."""
+    max_samples: PositiveInt | None = None
+    """Read at most this many samples; by default all."""
+
+
+class DataSection(Section):
+    """What is learned from."""
+
+    train: Annotated[tuple[DataSource, ...], Field(min_length=1, strict=False)]
+    """Sources to train on."""
+    val: Annotated[tuple[DataSource, ...], _READ_AS_WRITTEN] = ()
+    """Sources to evaluate on."""
+    max_tokens: PositiveInt = 16384
+    """Longest sequence, in tokens."""
+    shuffle: bool = True
+    """Draw training samples in random order."""
+    num_workers: NonNegativeInt = 2
+    """Processes that read and encode samples; 0 does it in the training process."""
+
+
+class VideoSection(Section):
+    """How many frames of a video the model sees."""
+
+    max_frames: PositiveInt = 128
+    """Most frames sampled from one video."""
+    max_fps: PositiveFloat = 2.0
+    """Most frames sampled per second of video."""
+
+
+class ImageSection(Section):
+    """How finely the model sees an image."""
+
+    max_crops: PositiveInt = 8
+    """Most high-resolution crops of one image, besides the overview."""
+
+
+class LossSection(Section):
+    """How the answer tokens are weighed."""
+
+    weighting: Literal["flat", "root_length"] = "flat"
+    """`flat`: all answer tokens count the same; `root_length`: those of long answers count less,
+    with the inverse square root of the length."""
+    z_loss: NonNegativeFloat = 1e-4
+    """Weight of the squared log-normaliser of the logits."""
+
+
+class OptimSection(Section):
+    """The optimiser (AdamW) and its schedule."""
+
+    lr: PositiveFloat = 1e-4
+    """Peak learning rate."""
+    lr_connector: PositiveFloat | None = None
+    """Peak learning rate of the connector; by default `lr`."""
+    lr_vision: PositiveFloat | None = None
+    """Peak learning rate of the vision encoder; by default `lr`."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay."""
+    betas: Annotated[tuple[BelowOne, BelowOne], _READ_AS_WRITTEN] = (0.9, 0.95)
+    """Decay rates of the two moments."""
+    eps: PositiveFloat = 1e-6
+    """Term added to the denominator."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Course of the learning rate after warm-up."""
+    warmup_steps: NonNegativeInt = 50
+    """Optimiser steps over which the learning rate rises from 0 to its peak."""
+    final_lr_share: Share = 0.1
+    """Learning rate at the last step, as a share of the peak."""
+
+
+class TrainerSection(Section):
+    """The loop; names and meanings are those of Lightning's Trainer."""
+
+    max_steps: PositiveInt = 600
+    """Number of optimiser steps."""
+    accumulate_grad_batches: PositiveInt = 4
+    """Batches per optimiser step and device."""
+    batch_size: PositiveInt = 1
+    """Sequences per batch and device."""
+    gradient_clip_val: PositiveFloat | None = 1.0
+    """Largest gradient norm; null switches clipping off."""
+    precision: Literal["32-true", "bf16-true", "bf16-mixed", "16-mixed", "auto"] = "auto"
+    """Precision of the computation; `auto` takes the one that suits the device."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """Kind of device."""
+    devices: PositiveInt | Literal["auto"] = 1
+    """Number of devices; `auto` takes all."""
+    strategy: Literal["auto", "ddp"] = "auto"
+    """How several devices share the work."""
+    log_every_n_steps: PositiveInt = 10
+    """Optimiser steps between two log lines."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+
+
+class EvalSection(Section):
+    """Generation on `data.val` during training."""
+
+    every_steps: PositiveInt | None = None
+    """Optimiser steps between two evaluations; by default none takes place."""
+    max_samples: PositiveInt = 64
+    """Most samples per evaluation."""
+    max_new_tokens: PositiveInt = 192
+    """Longest answer, in tokens."""
+    batch_size: PositiveInt = 8
+    """Samples answered at once."""
+
+
+class OutputSection(Section):
+    """Where the run goes."""
+
+    dir: FilePath
+    """Folder of the run."""
+    keep: PositiveInt = 2
+    """Number of checkpoints to keep."""
+
+
+class ExportSection(Section):
+    """The deployable checkpoint."""
+
+    dtype: Literal["base", "float32", "bfloat16"] = "base"
+    """Precision of the exported weights; `base` is that of the base."""
+
+
+class Recipe(Section):
+    """Everything about one fine-tuning run."""
+
+    seed: Seed = 7
+    """Seed of every random choice."""
+    model: ModelSection
+    """The base that is fine-tuned."""
+    adapter: AdapterSection = Field(default_factory=AdapterSection)
+    """What is trained on top of the frozen base."""
+    data: DataSection
+    """What is learned from."""
+    video: VideoSection = Field(default_factory=VideoSection)
+    """How many frames of a video the model sees."""
+    image: ImageSection = Field(default_factory=ImageSection)
+    """How finely the model sees an image."""
+    loss: LossSection = Field(default_factory=LossSection)
+    """How the answer tokens are weighed."""
+    optim: OptimSection = Field(default_factory=OptimSection)
+    """The optimiser (AdamW) and its schedule."""
+    trainer: TrainerSection = Field(default_factory=TrainerSection)
+    """The loop."""
+    eval: EvalSection = Field(default_factory=EvalSection)
+    """Generation on `data.val` during training."""
+    output: OutputSection
+    """Where the run goes."""
+    export: ExportSection = Field(default_factory=ExportSection)
+    """The deployable checkpoint."""
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        errors = [
+            InitErrorDetails(
+                type=PydanticCustomError("contradiction", "{reason}", {"reason": found.reason}),
+                loc=found.key,
+                input=None,
+            )
+            for found in contradictions(self)
+        ]
+        if errors:
+            raise ValidationError.from_exception_data(type(self).__name__, errors)
+        return self

@@ -1,0 +1,87 @@
+"""Guesses at what was meant by a key or a word that does not exist.
+
+For a key, in this order: our own name, only in another section; a name from another trainer; a
+misspelling of a key in this section; a misspelling of a key anywhere. The first that fits is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from molmo_tune.recipe.faults import KeyPath, dotted
+from molmo_tune.recipe.foreign_names import FOREIGN_KEYS, FOREIGN_VALUES, remark_on
+from molmo_tune.recipe.keys import all_keys, keys_beside
+
+_MOST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class KeyGuess:
+    """Keys that may have been meant, best first, and the guess in words."""
+
+    keys: tuple[str, ...] = ()
+    text: str = ""
+
+
+def guess_key(path: KeyPath) -> KeyGuess:
+    """What may be meant by the unknown key at ``path``."""
+    word = str(path[-1]).strip().lower().replace("-", "_")
+    return (
+        _asked(_named(word))
+        or _foreign(word)
+        or _asked(_misspelt_beside(word, path))
+        or _asked(_misspelt_anywhere(word))
+        or KeyGuess()
+    )
+
+
+def guess_word(word: object, choices: Sequence[str]) -> str:
+    """``did you mean 'lora'?``, or nothing."""
+    given = str(word).strip().lower()
+    if given in FOREIGN_VALUES and FOREIGN_VALUES[given] in choices:
+        return f"did you mean {FOREIGN_VALUES[given]!r}?"
+    return did_you_mean(repr(choice) for choice in closest(given, choices))
+
+
+def closest(word: str, choices: Iterable[str]) -> tuple[str, ...]:
+    """The choice that ``word`` looks like, or none; upper and lower case do not matter."""
+    spelt = {choice.lower(): choice for choice in choices}
+    return tuple(spelt[match] for match in get_close_matches(word.lower(), spelt, n=1))
+
+
+def did_you_mean(names: Iterable[str]) -> str:
+    """``did you mean a or b?``, empty without names."""
+    listed = " or ".join(names)
+    return f"did you mean {listed}?" if listed else ""
+
+
+def _asked(keys: Iterable[str]) -> KeyGuess | None:
+    found = tuple(keys)[:_MOST]
+    return KeyGuess(found, did_you_mean(found)) if found else None
+
+
+def _named(word: str) -> list[str]:
+    """Keys of that very name in other sections."""
+    return [key for key in all_keys() if _leaf(key) == word]
+
+
+def _foreign(word: str) -> KeyGuess | None:
+    ours, remark = FOREIGN_KEYS.get(word), remark_on(word)
+    if ours is None:
+        return None
+    return KeyGuess((ours,), f"that is {ours} here" + (f" ({remark})" if remark else ""))
+
+
+def _misspelt_beside(word: str, path: KeyPath) -> list[str]:
+    return [dotted((*path[:-1], name)) for name in closest(word, keys_beside(path))]
+
+
+def _misspelt_anywhere(word: str) -> list[str]:
+    leaves = closest(word, {_leaf(key): None for key in all_keys()})
+    return [key for key in all_keys() if _leaf(key) in leaves]
+
+
+def _leaf(key: str) -> str:
+    return key.rpartition(".")[2]

@@ -1,0 +1,207 @@
+"""The world the tiny base is pre-trained on: flat coloured shapes that come, drift and go.
+
+Frames are drawn straight at the size the model sees, as uint8 arrays. Every object is told apart by
+its colour and named by colour and shape ("red circle"). Backgrounds vary in colour, gradient and
+grain, so that the base does not mistake a background for a cue.
+
+What it does not do: write files, or draw the domain of the demo, which the base must not have seen
+(`molmo_tune.tiny.pond`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+RGB = tuple[int, int, int]
+Frame = NDArray[np.uint8]
+
+COLORS: dict[str, RGB] = {
+    "red": (220, 40, 40),
+    "orange": (245, 140, 20),
+    "yellow": (240, 225, 40),
+    "green": (40, 170, 60),
+    "cyan": (40, 210, 215),
+    "blue": (45, 75, 220),
+    "purple": (130, 45, 170),
+    "pink": (250, 130, 190),
+    "white": (245, 245, 245),
+    "black": (15, 15, 15),
+}
+SHAPES = ("circle", "square", "triangle", "diamond", "ring", "cross", "bar", "star")
+OVERSAMPLING = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """One object of a clip; positions and radius as shares of the frame's side."""
+
+    name: str
+    shape: str
+    color: RGB
+    radius: float
+    angle: float
+    start_xy: tuple[float, float]
+    step_xy: tuple[float, float]
+    first_frame: int
+    last_frame: int
+
+    def xy(self, frame: int) -> tuple[float, float]:
+        """Centre in a frame, as shares of width and height."""
+        moved = frame - self.first_frame
+        return (
+            self.start_xy[0] + moved * self.step_xy[0],
+            self.start_xy[1] + moved * self.step_xy[1],
+        )
+
+
+def draw_clip(
+    rng: np.random.Generator, *, num_frames: int, num_things: int, side: int
+) -> tuple[list[Frame], list[Thing]]:
+    """A clip of `num_frames` square frames and the things in it, no two of one colour."""
+    things = _place(rng, num_frames, num_things)
+    background = _background(rng, side)
+    grain = rng.uniform(0, 14)
+    return [_draw(rng, background, grain, things, k, side) for k in range(num_frames)], things
+
+
+def _place(rng: np.random.Generator, num_frames: int, num_things: int) -> list[Thing]:
+    things: list[Thing] = []
+    for color in rng.permutation(list(COLORS))[:num_things]:
+        shape = str(rng.choice(SHAPES))
+        length = int(rng.integers(1, num_frames + 1))
+        first = int(rng.integers(0, num_frames - length + 1))
+        jitter = rng.integers(-18, 19, 3)
+        rgb = tuple(int(v) for v in np.clip(np.array(COLORS[color]) + jitter, 0, 255))
+        start, step = _path(rng, things, length, first)
+        things.append(
+            Thing(
+                f"{color} {shape}",
+                shape,
+                rgb,  # type: ignore[arg-type]
+                float(rng.uniform(0.06, 0.13)),
+                float(rng.uniform(0, math.tau)),
+                start,
+                step,
+                first,
+                first + length - 1,
+            )
+        )
+    return things
+
+
+def _path(
+    rng: np.random.Generator, others: list[Thing], length: int, first: int
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """A start and a step that stay in the frame and keep clear of the others, if that can be."""
+    for _ in range(30):
+        start = rng.uniform(0.07, 0.93, 2)
+        step = rng.uniform(-0.12, 0.12, 2)
+        ends = start + step * (length - 1)
+        if (ends < 0.05).any() or (ends > 0.95).any():
+            continue
+        if all(_clear(start, step, first, length, other) for other in others):
+            break
+    else:
+        step = np.zeros(2)
+    return (float(start[0]), float(start[1])), (float(step[0]), float(step[1]))
+
+
+def _clear(
+    start: NDArray[np.float64], step: NDArray[np.float64], first: int, length: int, other: Thing
+) -> bool:
+    for k in range(length):
+        frame = first + k
+        if not other.first_frame <= frame <= other.last_frame:
+            continue
+        ox, oy = other.xy(frame)
+        if math.hypot(start[0] + k * step[0] - ox, start[1] + k * step[1] - oy) < 0.24:
+            return False
+    return True
+
+
+def _background(rng: np.random.Generator, side: int) -> NDArray[np.float32]:
+    """A flat colour or a gradient between two, kept half-tone so that every colour stands out."""
+    a, b = rng.uniform(50, 205, 3), rng.uniform(50, 205, 3)
+    if rng.random() < 0.5:
+        b = a
+    angle = rng.uniform(0, math.tau)
+    ys, xs = np.mgrid[0:side, 0:side] / side - 0.5
+    share = np.clip(0.5 + xs * math.cos(angle) + ys * math.sin(angle), 0, 1)[..., None]
+    gray = rng.uniform(0, 1)
+    mixed = a * (1 - share) + b * share
+    return np.asarray(mixed * (1 - gray) + mixed.mean(-1, keepdims=True) * gray, np.float32)
+
+
+def _draw(
+    rng: np.random.Generator,
+    background: NDArray[np.float32],
+    grain: float,
+    things: list[Thing],
+    frame: int,
+    side: int,
+) -> Frame:
+    noisy = background + rng.normal(0, grain, background.shape)
+    image = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+    for thing in things:
+        if thing.first_frame <= frame <= thing.last_frame:
+            _paste(image, thing, thing.xy(frame), side)
+    return np.array(image)
+
+
+def _paste(image: Image.Image, thing: Thing, xy: tuple[float, float], side: int) -> None:
+    size = max(4, math.ceil(2.4 * thing.radius * side))
+    big = size * OVERSAMPLING
+    mask = Image.new("L", (big, big))
+    draw_shape(
+        ImageDraw.Draw(mask), thing.shape, big / 2, thing.radius * side * OVERSAMPLING, thing.angle
+    )
+    mask = mask.resize((size, size), Image.Resampling.BOX)
+    corner = (round(xy[0] * side - size / 2), round(xy[1] * side - size / 2))
+    image.paste(thing.color, corner, mask)
+
+
+def draw_shape(
+    draw: ImageDraw.ImageDraw, shape: str, center: float, radius: float, angle: float
+) -> None:
+    """Draw one shape in white around (center, center), reaching out to `radius` pixels."""
+    c, r = center, radius
+    if shape == "circle":
+        draw.ellipse((c - r, c - r, c + r, c + r), fill=255)
+    elif shape == "ring":
+        draw.ellipse((c - r, c - r, c + r, c + r), fill=255)
+        draw.ellipse((c - r / 2, c - r / 2, c + r / 2, c + r / 2), fill=0)
+    elif shape == "cross":
+        for turn in (0.0, math.pi / 2):
+            draw.polygon(_rectangle(c, r, 0.3 * r, angle + turn), fill=255)
+    elif shape == "bar":
+        draw.polygon(_rectangle(c, r, 0.4 * r, angle), fill=255)
+    else:
+        draw.polygon(_regular(shape, c, r, angle), fill=255)
+
+
+def _regular(shape: str, c: float, r: float, angle: float) -> list[tuple[float, float]]:
+    if shape == "star":
+        radii, turn = [r, 0.45 * r] * 5, angle
+    elif shape == "triangle":
+        radii, turn = [r] * 3, angle
+    else:  # a square stands upright, a diamond on its corner
+        radii, turn = [r] * 4, math.pi / 4 if shape == "square" else 0.0
+    step = math.tau / len(radii)
+    return [
+        (c + radius * math.cos(turn + k * step), c + radius * math.sin(turn + k * step))
+        for k, radius in enumerate(radii)
+    ]
+
+
+def _rectangle(c: float, half_length: float, half_width: float, angle: float) -> list[tuple[float, float]]:
+    along = (math.cos(angle) * half_length, math.sin(angle) * half_length)
+    across = (-math.sin(angle) * half_width, math.cos(angle) * half_width)
+    return [
+        (c + sa * along[0] + sb * across[0], c + sa * along[1] + sb * across[1])
+        for sa, sb in ((1, 1), (1, -1), (-1, -1), (-1, 1))
+    ]

@@ -1,0 +1,185 @@
+"""The `LightningModule`: model, loss and optimiser of one fine-tune.
+
+**Normalisation.** The loss of an optimiser step is Σ w·loss / Σ w over *all* its micro-batches and
+devices. Micro-batches differ wildly in supervised tokens, so averaging their means is wrong (off by
+104 % in a measured case). Each micro-batch therefore backpropagates its plain sum; the weights are
+counted along, and just before clipping and the optimiser the gradients are divided once by the
+weight of the whole step. The two factors that Lightning applies on its way (1/accumulation on the
+loss, the mean over devices on the gradients) are taken back there too. Equal to one big batch to
+1e-6, on one process and on two (`tests/test_training_exactness.py`).
+
+**Checkpoints** hold the trainable weights only, besides optimiser, schedule and the states of loops
+and random generators; the frozen base is found again by its name in the recipe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import lightning as L
+import torch
+import torch.distributed as dist
+
+from molmo_tune.encoding.encoded import Batch
+from molmo_tune.model.adapters import part_of, trainable_parameters
+from molmo_tune.model.forward import hidden_states
+from molmo_tune.model.loss import LossSums, loss_sums
+from molmo_tune.training import random_state
+
+RANDOM_STATE = "molmo_tune_random_state"
+
+
+@dataclass(frozen=True, slots=True)
+class OptimSettings:
+    """Optimiser and schedule, in the recipe's words.
+
+    ``part_lr`` overrides ``lr`` for parts of the model (``connector``, ``vision``). The schedule
+    warms up linearly from zero and falls to ``final_lr_share`` of the rate at ``max_steps``.
+    """
+
+    lr: float
+    max_steps: int
+    part_lr: dict[str, float]
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-6
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: int = 0
+    final_lr_share: float = 0.1
+
+
+class MolmoModule(L.LightningModule):
+    """Fine-tunes whatever parameters of a Molmo 2 require gradients.
+
+    Args:
+        model: a `PeftModel` (or bare model) with its trainable parameters marked.
+        optim: optimiser settings.
+        z_loss: factor of the squared log-partition term.
+    """
+
+    def __init__(self, model: Any, optim: OptimSettings, *, z_loss: float = 1e-4) -> None:
+        super().__init__()
+        self.model = model
+        self.optim_settings = optim
+        self.z_loss = z_loss
+        self.strict_loading = False  # checkpoints leave the frozen base out
+        self._step_weight = 0.0
+        self._step_loss = 0.0
+
+    @property
+    def bare_model(self) -> Any:
+        """`Molmo2ForConditionalGeneration` with the adapters inside."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    def sums(self, batch: Batch) -> LossSums:
+        """Loss sums of a batch (see `molmo_tune.model.loss`)."""
+        model = self.bare_model
+        hidden = hidden_states(model, batch)
+        return loss_sums(
+            hidden,
+            model.lm_head.weight,
+            batch.target_ids,
+            batch.loss_weights,
+            z_loss=self.z_loss,
+        )
+
+    def training_step(self, batch: Batch, _batch_index: int) -> torch.Tensor:
+        """The *sum* of the micro-batch's losses; divided in `on_before_optimizer_step`."""
+        sums = self.sums(batch)
+        self._step_weight += float(sums.weight)
+        self._step_loss += float(sums.cross_entropy)
+        return sums.total
+
+    def on_before_optimizer_step(self, _optimizer: torch.optim.Optimizer) -> None:
+        """Turn summed gradients into those of the step's weighted mean, and log its loss."""
+        weight, loss = self._all_reduced(self._step_weight, self._step_loss)
+        self._step_weight = self._step_loss = 0.0
+        scale = self.trainer.accumulate_grad_batches * self.trainer.world_size / max(weight, 1e-12)
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(scale)
+        self.log("train/loss", loss / max(weight, 1e-12), prog_bar=True)
+
+    def validation_step(self, batch: Batch, _batch_index: int) -> None:
+        """Weighted mean cross-entropy over the validation set."""
+        sums = self.sums(batch)
+        weight = max(float(sums.weight), 1e-12)
+        self.log(
+            "val/loss", sums.cross_entropy / weight, batch_size=round(weight * 1000), sync_dist=True
+        )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with a rate per part of the model, stepped per optimiser step."""
+        settings = self.optim_settings
+        optimizer = torch.optim.AdamW(
+            self._parameter_groups(),
+            lr=settings.lr,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_share)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep trainable weights only, and add the state of all random generators."""
+        names = {name for name, _ in trainable_parameters(self)}
+        weights = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: weights[name] for name in names}
+        checkpoint[RANDOM_STATE] = random_state.capture()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights of another model; remember the generators' state for the first step."""
+        names = {name for name, _ in trainable_parameters(self)}
+        saved = set(checkpoint["state_dict"])
+        if names != saved:
+            odd = sorted(names ^ saved)
+            raise ValueError(
+                f"the checkpoint's trainable weights are not this run's: {len(odd)} differ, "
+                f"the first {odd[0]}"
+            )
+        self._random_state = checkpoint.get(RANDOM_STATE)
+
+    def on_train_batch_start(self, _batch: Batch, _batch_index: int) -> None:
+        """After a resume, continue the random sequences (dropout) where they were."""
+        state = getattr(self, "_random_state", None)
+        if state is not None:
+            random_state.restore(state)
+            self._random_state = None
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        groups: dict[str, list[Any]] = {}
+        for name, parameter in trainable_parameters(self.model):
+            groups.setdefault(part_of(name), []).append(parameter)
+        settings = self.optim_settings
+        return [
+            {"params": params, "lr": settings.part_lr.get(part, settings.lr), "name": part}
+            for part, params in groups.items()
+        ]
+
+    def _lr_share(self, step: int) -> float:
+        settings = self.optim_settings
+        if step < settings.warmup_steps:
+            return (step + 1) / settings.warmup_steps
+        if settings.schedule == "constant":
+            return 1.0
+        span = max(1, settings.max_steps - settings.warmup_steps)
+        progress = min(1.0, (step - settings.warmup_steps) / span)
+        falling = 1 - progress
+        if settings.schedule == "cosine":
+            falling = 0.5 * (1 + math.cos(math.pi * progress))
+        return settings.final_lr_share + (1 - settings.final_lr_share) * falling
+
+    def _all_reduced(self, *values: float) -> Sequence[float]:
+        if not (dist.is_available() and dist.is_initialized()):
+            return values
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        summed: list[float] = total.tolist()
+        return summed
