@@ -1,8 +1,8 @@
 """From a shape to the one point that stands for it.
 
 Boxes: clipped to the frame, then their centre. Of the objects in public mask sets 10 to 35 % do not
-lie under the centre of their box; label points or masks where that matters. A box wholly outside the
-frame has no point: the object is not visible.
+lie under the centre of their box; label points or masks where that matters. A box wholly outside
+the frame has no point: the object is not visible.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from molmo_tune.grounding.tracks import TrackFrame, TrackPoint
 from molmo_tune.labels.points import shape_point
 from molmo_tune.labels.sample import Dialogue, Instance, Sample
 from molmo_tune.media.clip import SampledTimes
-from molmo_tune.templates.chat import style_prefix
+from molmo_tune.templates.chat import with_style_prefix
 from molmo_tune.templates.template import Template, draw_question, render
 from molmo_tune.templates.visible import VisibleTrack, visible_tracks
 
@@ -68,7 +68,9 @@ def video_conversations(
             answer = _pointing_answer(tracks, name, sampled.size_wh, template)
             style = "video_point"
         variables = {"label": label, "fps": template.fps}
-        question = style_prefix(style) + draw_question(template, seed, sample.id, variables)
+        question = with_style_prefix(
+            style, draw_question(template, seed, sample.id, variables)
+        )
         conversations.append(Conversation(sample.id, label, question, answer))
     return conversations, Unseen(sample.id, tuple(unseen))
 
@@ -96,8 +98,9 @@ def written_conversations(sample: Sample, template: Template, seed: int) -> list
         Conversation(
             sample.id,
             "",
-            style_prefix(note.style)
-            + draw_question(template, seed, sample.id, {"question": note.question}),
+            with_style_prefix(
+                note.style, draw_question(template, seed, sample.id, {"question": note.question})
+            ),
             note.answer,
         )
         for note in sample.annotations

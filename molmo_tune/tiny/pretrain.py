@@ -1,8 +1,9 @@
 """Pre-trains the tiny base from nothing: `python -m molmo_tune.tiny.pretrain --out FOLDER`.
 
 The base learns to point in frames, images and clips of coloured shapes (`shapes`), by the same
-token stream, attention, vision path and loss that fine-tuning uses. Three things make it work at
-this size, all measured: fresh weights of deviation 1/√fan-in; a curriculum from one object in one
+token stream, attention, vision path and loss that fine-tuning uses. Four things make it work at
+this size, all measured: eyes that see before the decoder learns
+(`vision_pretraining`); fresh weights of deviation 1/√fan-in; a curriculum from one object in one
 frame to four in five (with three objects from the start nothing is learnt), entered stage by stage
 as the error falls; and loss weights that favour the leading digits of a coordinate, because the
 trailing ones are noise until the leading ones are right.
@@ -29,12 +30,15 @@ from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.encoded import Batch, EncodedSample
 from molmo_tune.encoding.sample_encoder import encode_conversation, encode_prompt
 from molmo_tune.encoding.vision_inputs import VisionInputs, image_inputs, video_inputs
-from molmo_tune.grounding.text import format_image_points, format_video_points
+from molmo_tune.evaluation.generation import generate_answers
+from molmo_tune.export.hub_layout import save_hub_weights
+from molmo_tune.grounding.text import format_image_points, format_video_points, parse_points
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_processor
 from molmo_tune.model.loss import loss_sums
 from molmo_tune.tiny.checkpoint import SIDE, fresh_model, write_files
 from molmo_tune.tiny.shapes import Thing, draw_clip
+from molmo_tune.tiny.vision_pretraining import teach_vision
 
 QUESTIONS = (
     "Point to the {}.",
@@ -49,7 +53,8 @@ QUESTIONS = (
 SECONDS_PER_FRAME = 0.5
 LARGE_SIDE = 140  # an image of this side is tiled 2×2
 DIGIT_WEIGHTS = (4.0, 1.5, 0.3)  # hundreds, tens and units of a thousandth
-PEAK_LR, WARMUP_STEPS = 1.5e-3, 100
+VISION_STEPS = 1000
+PEAK_LR, WARMUP_STEPS = 1e-3, 100
 CHECK_EVERY = 100
 
 
@@ -82,7 +87,7 @@ STAGES = (
             Kind(1, "video", (1, 1), (2, 3), 16),
         ),
         2000,
-        0.8,
+        1.0,
     ),
     Stage(
         (
@@ -91,9 +96,9 @@ STAGES = (
             Kind(2, "video", (1, 2), (2, 4), 16),
         ),
         2500,
-        0.6,
+        0.9,
     ),
-    Stage((Kind(1, "image", (1, 4), (1, 1), 24), Kind(3, "video", (1, 4), (3, 5), 16)), 6000),
+    Stage((Kind(1, "image", (1, 4), (1, 1), 24), Kind(3, "video", (1, 4), (3, 5), 16)), 3600),
 )
 
 
@@ -159,18 +164,24 @@ def _coordinate_starts(sample: EncodedSample, digits: np.ndarray[Any, Any]) -> l
     return [int(a) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a == 3]
 
 
-def pretrain(out: Path, *, seed: int) -> None:
-    """Train through all stages and write the checkpoint in hub layout."""
-    from molmo_tune.export.hub_layout import save_hub_weights
+def pretrain(out: Path, *, seed: int, first_stage: int = 0) -> None:
+    """Train through all stages and write the checkpoint in hub layout.
 
+    `first_stage` > 0 continues an interrupted pre-training with the weights that the stage before
+    it left behind (the optimiser starts afresh).
+    """
     write_files(out)
     processor = load_processor(str(out))
     model = fresh_model(seed).train()
+    if first_stage:
+        model.load_state_dict(torch.load(out / "pretraining.pt", weights_only=True))
+    else:
+        teach_vision(model, processor, steps=VISION_STEPS, seed=seed, lr=PEAK_LR, say=_say)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01
     )
     done = 0
-    for number, stage in enumerate(STAGES):
+    for number, stage in list(enumerate(STAGES))[first_stage:]:
         done += _train_stage(model, optimizer, processor, stage, (seed, number), done)
         for kind in (Kind(1, "image", (3, 3), (1, 1), 1), Kind(1, "video", (3, 3), (4, 4), 1)):
             _say(f"  {kind.medium}: {examine(model, processor, kind)}")
@@ -230,9 +241,6 @@ def _step(model: Any, optimizer: torch.optim.Optimizer, batch: Batch) -> tuple[f
 @torch.no_grad()
 def examine(model: Any, processor: Any, kind: Kind, num_samples: int = 64) -> str:
     """Held-out answers in words: right frame, median error, share within 8 % of the side."""
-    from molmo_tune.evaluation.generation import generate_answers
-    from molmo_tune.grounding.text import parse_points
-
     model.eval()
     rng = np.random.default_rng(987654321)
     prompts, truths = [], []
@@ -265,10 +273,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Pre-train the tiny Molmo 2 (one to two hours).")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first-stage", type=int, default=0, help="continue with this stage")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    pretrain(arguments.out, seed=arguments.seed)
+    pretrain(arguments.out, seed=arguments.seed, first_stage=arguments.first_stage)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 
+from molmo_tune.grounding.text import format_image_points, format_tracks
+from molmo_tune.grounding.tracks import TrackFrame, TrackPoint
+
 BASE_VOCAB_SIZE = 640
 NUM_MERGED_TOKENS = 610  # 256 bytes and the merges; the rest of the base vocabulary is filled up
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -52,7 +55,6 @@ How many are there Count the Track the in FPS Please say There are none. No trac
 is not there are a total of shows Counting the user assistant subtitle Image Describe what happens
 red orange yellow green cyan blue purple pink brown white black gray circle square triangle star
 diamond ring cross bar shape object thing left right top bottom first last appears and when
-<points coords="1 1 100 200">the</points> <tracks coords="0.0 1 100 200;0.5 1 110 210">the</tracks>
 video_point_ground_start_end: video_single_point_track_per_frame: video_short_answer: vqa2:"""
 
 
@@ -84,11 +86,19 @@ def train_tokenizer() -> Tokenizer:
 
 
 def _corpus() -> Iterator[str]:
-    lines = _WORDINGS.splitlines()
+    lines = [*_WORDINGS.splitlines(), _example_answers()]
     yield from lines
     for line in lines:  # a word also stands behind a space, alone
         for word in line.split():
             yield from (f" {word}",) * 4
+
+
+def _example_answers() -> str:
+    frames = [(0.0, (100, 200)), (0.5, (110, 210))]
+    tracks = [TrackFrame(time, (TrackPoint(0, xy),)) for time, xy in frames]
+    size = (1000, 1000)
+    points = format_image_points([(100, 200)], size_wh=size, label="the")
+    return f"{points} {format_tracks(tracks, size_wh=size, label='the')}"
 
 
 def save_tokenizer(folder: Path) -> None:

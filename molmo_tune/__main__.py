@@ -1,0 +1,7 @@
+"""`python -m molmo_tune` is the command `molmo-tune`."""
+
+import sys
+
+from molmo_tune.cli import main
+
+sys.exit(main())

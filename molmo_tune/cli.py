@@ -1,0 +1,114 @@
+"""The command `molmo-tune`: one verb per step of the work, thin handlers, nothing heavy at the top.
+
+Handlers are imported only when their verb was asked for, so `--help` and a recipe's faults do not
+wait for torch. Exit codes: 0 done, 1 something of the user's must be changed (one clear message, no
+traceback), 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+from molmo_tune import __version__
+from molmo_tune.errors import UserError
+
+_VERBS = {
+    "demo": "fine-tune the bundled tiny Molmo 2 on a small video data set, start to end, on a CPU",
+    "convert": "read a tool's label file and write it as our JSONL, with a report",
+    "check": "find what is wrong with a recipe, its labels and media before training",
+    "preview": "write an HTML page of what the model will see and be taught",
+    "train": "fine-tune as a recipe says",
+    "evaluate": "ask a run (or its base) the validation questions and score the answers",
+    "export": "merge a run into a checkpoint in the released layout, and prove it",
+    "recipes": "list the bundled recipes and data templates, or copy one to edit",
+    "schema": "print the JSON schema of a recipe, for editors",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        handler = import_module(f"molmo_tune.commands.{options.verb}")
+        return int(handler.run(options))
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="molmo-tune",
+        description="Fine-tune Molmo 2 to point at, track and count your own objects.",
+        epilog="Start with `molmo-tune demo`. A recipe's settings are changed with --set KEY=VALUE.",
+    )
+    parser.add_argument("--version", action="version", version=f"molmo-tune {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    made = {name: verbs.add_parser(name, help=text, description=text) for name, text in _VERBS.items()}
+    _add_data_verbs(made)
+    _add_run_verbs(made)
+    return parser
+
+
+def _add_data_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
+    convert = made["convert"]
+    convert.add_argument("labels", type=Path, help="label file, or folder of label files")
+    convert.add_argument("--format", help="label format; found out when left away")
+    convert.add_argument("--media", type=Path, help="media file, or folder of the media")
+    convert.add_argument("--out", type=Path, required=True, help="JSONL file to write")
+    convert.add_argument(
+        "--allow-lossy", action="store_true", help="write the file although annotations were lost"
+    )
+    for verb in ("check", "preview", "train"):
+        _add_recipe(made[verb])
+    made["preview"].add_argument("--out", type=Path, default=Path("preview.html"))
+    made["preview"].add_argument("--samples", type=int, default=50, help="at most so many samples")
+    made["train"].add_argument(
+        "--resume", action="store_true", help="continue from the run's last checkpoint"
+    )
+    recipes = made["recipes"]
+    recipes.add_argument("copy", nargs="?", metavar="NAME", help="recipe or template to copy")
+    recipes.add_argument("--to", type=Path, default=Path(), help="folder to copy into")
+
+
+def _add_run_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
+    evaluate = made["evaluate"]
+    evaluate.add_argument("run", type=Path, help="folder of a run")
+    evaluate.add_argument("--base", action="store_true", help="the base model, without the adapter")
+    evaluate.add_argument("--model", help="another checkpoint, such as an export")
+    evaluate.add_argument("--name", help="name of the result; after or before when left away")
+    export = made["export"]
+    export.add_argument("run", type=Path, help="folder of a run")
+    export.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint")
+    export.add_argument("--dtype", choices=("base", "float32", "bfloat16"))
+    demo = made["demo"]
+    demo.add_argument("--out", type=Path, default=Path("demo_out"), help="folder of all results")
+    demo.add_argument("--seed", type=int, default=7)
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="recipe file, or the name of a bundled recipe")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="change a setting, e.g. --set optim.lr=2e-4; may be repeated",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

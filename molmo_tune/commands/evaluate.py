@@ -1,0 +1,97 @@
+"""`molmo-tune evaluate RUN`: the validation questions, answered and scored."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from molmo_tune.encoding.items import Item
+from molmo_tune.encoding.sources import limits_of, read_items
+from molmo_tune.errors import UserError
+from molmo_tune.evaluation.evaluate import Evaluation, evaluate, num_questions
+from molmo_tune.model.adapters import load_adapter
+from molmo_tune.model.loading import load_model, load_processor, resolve_dtype
+from molmo_tune.recipe.loader import load_recipe
+from molmo_tune.recipe.sections import Recipe
+from molmo_tune.run_folder import RunFolder, write_json
+from molmo_tune.training.progress import progress_columns
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluate a run, its base (`--base`) or another checkpoint (`--model`)."""
+    folder = RunFolder(options.run)
+    folder.require()
+    recipe = load_recipe(folder.recipe)
+    console = Console(soft_wrap=True)
+    if options.model:
+        recipe = with_model(recipe, options.model)
+    adapter = None if options.base or options.model else folder.adapter
+    default = "before" if options.base else "after"
+    name = options.name or (Path(options.model).name if options.model else default)
+    result, _ = evaluate_recipe(recipe, adapter, console, title=f"evaluating ({name})")
+    write_json(folder.evaluation(name), result.to_json())
+    print_summary(console, name, result)
+    console.print(f"all answers: {folder.evaluation(name)}", highlight=False)
+    return 0
+
+
+def with_model(recipe: Recipe, name: str) -> Recipe:
+    """The same recipe on another checkpoint."""
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"name": name})})
+
+
+def evaluate_recipe(
+    recipe: Recipe, adapter: Path | None, console: Console, *, title: str
+) -> tuple[Evaluation, list[Item]]:
+    """Answers to the recipe's validation questions, with a progress bar.
+
+    Raises:
+        UserError: the recipe names no validation data, or they cannot be used.
+    """
+    if not recipe.data.val:
+        raise UserError("data.val", "is empty", "validation data to ask about")
+    processor = load_processor(recipe.model.name)
+    items, _ = read_items(recipe.data.val, recipe, processor)
+    model: Any = load_model(recipe.model.name, dtype=resolve_dtype(recipe.model.dtype))
+    if adapter is not None:
+        model = load_adapter(model, adapter).get_base_model()
+    limit = recipe.eval.max_samples
+    with progress_columns(console) as progress:
+        task = progress.add_task(title, total=num_questions(items, limit), note="")
+        result = evaluate(
+            _on_best_device(model),
+            processor,
+            items,
+            limits_of(recipe),
+            max_new_tokens=recipe.eval.max_new_tokens,
+            batch_size=recipe.eval.batch_size,
+            max_questions=limit,
+            on_progress=lambda done: progress.advance(task, done),
+        )
+    return result, items
+
+
+def _on_best_device(model: Any) -> Any:
+    import torch
+
+    return model.to("cuda") if torch.cuda.is_available() else model
+
+
+def print_summary(console: Console, name: str, result: Evaluation) -> None:
+    """One line for all questions and one per label."""
+    summary = result.summary()
+    rows = [("all", summary), *summary["labels"].items()]
+    for label, row in rows:
+        console.print(
+            f"{name:<10}{label or '-':<20}F1 {row['f1']:.3f} "
+            f"[{row['f1_low']:.3f}, {row['f1_high']:.3f}]  {row['questions']} questions",
+            highlight=False,
+        )
+    if summary["cut_share"]:
+        console.print(
+            f"{100 * summary['cut_share']:.0f} % of the answers hit eval.max_new_tokens",
+            highlight=False,
+        )

@@ -1,0 +1,63 @@
+"""The recipe's data sources → items: the one road from label files to sequences.
+
+`check`, `preview`, `train` and `evaluate` all call this, so what is checked and shown is what is
+trained and scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from molmo_tune.encoding.items import Item, ItemPlan, MediaLimits, Refused, plan_items
+from molmo_tune.labels.readers import read_labels
+from molmo_tune.labels.report import ConversionReport
+from molmo_tune.labels.sample import Sample
+from molmo_tune.recipe.sections import DataSource, Recipe
+from molmo_tune.templates.template import load_template
+
+
+@dataclass(frozen=True, slots=True)
+class SourceData:
+    """One data source, read and planned."""
+
+    source: DataSource
+    samples: tuple[Sample, ...]
+    report: ConversionReport
+    plan: ItemPlan
+
+
+def limits_of(recipe: Recipe) -> MediaLimits:
+    """The recipe's caps on media."""
+    return MediaLimits(recipe.video.max_frames, recipe.video.max_fps, recipe.image.max_crops)
+
+
+def read_source(source: DataSource, recipe: Recipe, processor: Any) -> SourceData:
+    """Read one source's labels and plan its items.
+
+    Raises:
+        UserError: the labels, their media or the template cannot be used.
+    """
+    template = load_template(source.template)
+    samples, report = read_labels(source.labels, source.path, source.media)
+    kept = tuple(samples[: source.max_samples])
+    plan = plan_items(
+        kept,
+        template,
+        processor,
+        limits_of(recipe),
+        max_tokens=recipe.data.max_tokens,
+        seed=recipe.seed,
+        weight=source.weight,
+    )
+    return SourceData(source, kept, report, plan)
+
+
+def read_items(
+    sources: Sequence[DataSource], recipe: Recipe, processor: Any
+) -> tuple[list[Item], list[Refused]]:
+    """Items of several sources in order, and everything that was refused."""
+    read = [read_source(source, recipe, processor) for source in sources]
+    items = [item for data in read for item in data.plan.items]
+    return items, [refused for data in read for refused in data.plan.refused]

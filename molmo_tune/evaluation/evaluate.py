@@ -1,0 +1,154 @@
+"""Ask every question of some items, score the answers, and sum up.
+
+Small user sets are noisy, so every mean comes with a bootstrap 95 % interval, and every single
+answer is kept beside its truth for a person to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from molmo_tune.encoding.datasets import encode_questions
+from molmo_tune.encoding.encoded import EncodedSample
+from molmo_tune.encoding.items import Item, MediaLimits
+from molmo_tune.evaluation.generation import Answer, generate_answers
+from molmo_tune.evaluation.scoring import Score, score_answer
+from molmo_tune.grounding.pointing import mean_with_interval
+from molmo_tune.templates.conversations import Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One question with its truth, the model's answer and the score."""
+
+    sample_id: str
+    label: str
+    question: str
+    truth: str
+    said: str
+    is_cut: bool
+    score: Score
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All records of one evaluation, in the order of the items."""
+
+    records: tuple[Record, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Means with 95 % intervals, the share of cut answers, and the same per label."""
+        return {
+            **_summary(self.records),
+            "labels": {
+                label: _summary([r for r in self.records if r.label == label])
+                for label in sorted({r.label for r in self.records})
+            },
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Summary and records as plain types."""
+        return {
+            "summary": self.summary(),
+            "records": [asdict(record) for record in self.records],
+        }
+
+
+def evaluate(
+    model: Any,
+    processor: Any,
+    items: Sequence[Item],
+    limits: MediaLimits,
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    max_questions: int | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Evaluation:
+    """Greedy answers to all questions of the items, scored.
+
+    Args:
+        model: `Molmo2ForConditionalGeneration`, adapters included; its mode is restored.
+        processor: of its checkpoint.
+        items: what to ask about, each medium opened once.
+        limits: the same caps as in training.
+        max_new_tokens: an answer is cut there and marked.
+        batch_size: questions answered together.
+        max_questions: stop after so many.
+        on_progress: told the number of questions answered since the last call.
+    """
+    was_training = model.training
+    model.eval()
+    records: list[Record] = []
+    try:
+        for batch in _batches(items, processor, limits, batch_size, max_questions):
+            prompts = [prompt for _, _, prompt in batch]
+            answers = generate_answers(model, processor, prompts, max_new_tokens=max_new_tokens)
+            records += [
+                _record(item, conversation, answer)
+                for (item, conversation, _), answer in zip(batch, answers, strict=True)
+            ]
+            on_progress(len(batch))
+    finally:
+        model.train(was_training)
+    return Evaluation(tuple(records))
+
+
+def num_questions(items: Sequence[Item], max_questions: int | None = None) -> int:
+    """Questions that `evaluate` will ask."""
+    total = sum(len(item.conversations) for item in items)
+    return total if max_questions is None else min(total, max_questions)
+
+
+def _batches(
+    items: Sequence[Item],
+    processor: Any,
+    limits: MediaLimits,
+    batch_size: int,
+    max_questions: int | None,
+) -> Iterator[list[tuple[Item, Conversation, EncodedSample]]]:
+    left = num_questions(items, max_questions)
+    batch: list[tuple[Item, Conversation, EncodedSample]] = []
+    for item in items:
+        if left <= 0:
+            break
+        prompts = encode_questions(item, processor, limits)
+        for conversation, prompt in list(zip(item.conversations, prompts, strict=True))[:left]:
+            batch.append((item, conversation, prompt))
+            left -= 1
+            if len(batch) == batch_size:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
+
+
+def _record(item: Item, conversation: Conversation, answer: Answer) -> Record:
+    return Record(
+        item.sample.id,
+        conversation.label,
+        conversation.question,
+        conversation.answer,
+        answer.text,
+        answer.is_cut,
+        score_answer(item, conversation, answer.text),
+    )
+
+
+def _summary(records: Sequence[Record]) -> dict[str, Any]:
+    f1 = mean_with_interval([record.score.f1 for record in records])
+    summary: dict[str, Any] = {
+        "questions": len(records),
+        "f1": f1.mean,
+        "f1_low": f1.low,
+        "f1_high": f1.high,
+        "precision": mean_with_interval([r.score.precision for r in records]).mean,
+        "recall": mean_with_interval([r.score.recall for r in records]).mean,
+        "cut_share": sum(record.is_cut for record in records) / len(records),
+    }
+    hota = [record.score.hota for record in records if record.score.hota is not None]
+    if hota:
+        summary["hota"] = mean_with_interval(hota).mean
+    return summary

@@ -1,0 +1,140 @@
+"""Proof that an export answers as the run did; a failed proof leaves no export behind.
+
+Three probes (text, an image, a clip; drawn from a fixed seed, so everyone can repeat them) go
+through the run and through the freshly loaded export:
+
+* the processor files give the same token ids and the same pixels;
+* the logits agree to 1e-4 in float32. An export in a 16-bit type is compared with the run's weights
+  merged by PEFT (other code than ours) and rounded to that type, and what the rounding itself costs
+  is reported beside it;
+* the greedy answers are listed side by side.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from molmo_tune.encoding.collation import collate
+from molmo_tune.encoding.encoded import EncodedSample
+from molmo_tune.encoding.sample_encoder import encode_prompt
+from molmo_tune.encoding.vision_inputs import NO_VISION, VisionInputs, image_inputs, video_inputs
+from molmo_tune.errors import UserError
+from molmo_tune.evaluation.generation import generate_answers
+from molmo_tune.model.forward import hidden_states
+from molmo_tune.model.loading import load_model, load_processor
+
+MAX_LOGIT_DIFF = 1e-4
+PROBE_SEED = 20261122
+_NEW_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was measured.
+
+    ``max_logit_diff``: export against run, over all probes and positions. ``rounding_diff``: what
+    storing in 16 bits changes, 0 for float32. ``answers``: probe, run's answer, export's answer.
+    """
+
+    max_logit_diff: float
+    rounding_diff: float
+    answers: tuple[tuple[str, str, str], ...]
+
+    @property
+    def equal_answers(self) -> int:
+        """Probes with the same greedy answer."""
+        return sum(ours == theirs for _, ours, theirs in self.answers)
+
+
+def verify_export(
+    adapted: Any, base_name: str, export: Path, dtype: torch.dtype | None
+) -> Proof:
+    """Compare an export with the model it was made from.
+
+    Args:
+        adapted: `PeftModel` in float32, evaluation mode.
+        base_name: where its processor comes from.
+        export: folder to be proven.
+        dtype: what the export was stored in; None for the base's own types.
+
+    Raises:
+        UserError: token ids, pixels or logits differ.
+    """
+    processor, exported_processor = load_processor(base_name), load_processor(str(export))
+    exported = load_model(str(export))
+    stored = dtype or _stored_dtype(export)
+    run_model = adapted.get_base_model()
+    reference = run_model if stored == torch.float32 else _merged_and_rounded(adapted, stored)
+    diff = rounding = 0.0
+    answers = []
+    probes = make_probes(processor)
+    for name, ours in probes.items():
+        theirs = make_probes(exported_processor)[name]
+        _require_same_inputs(name, ours, theirs, export)
+        logits = _logits(exported, theirs)
+        diff = max(diff, float((logits - _logits(reference, ours)).abs().max()))
+        rounding = max(rounding, float((logits - _logits(run_model, ours)).abs().max()))
+        said = [
+            generate_answers(model, processor, [probe], max_new_tokens=_NEW_TOKENS)[0].text
+            for model, probe in ((run_model, ours), (exported, theirs))
+        ]
+        answers.append((name, said[0], said[1]))
+    if not diff <= MAX_LOGIT_DIFF:
+        raise UserError(export, f"logits differ by {diff:.2e}", f"at most {MAX_LOGIT_DIFF:.0e}")
+    return Proof(diff, rounding if stored != torch.float32 else 0.0, tuple(answers))
+
+
+def make_probes(processor: Any) -> dict[str, EncodedSample]:
+    """Prompts on drawn pictures: text, image, two images, video."""
+    rng = np.random.default_rng(PROBE_SEED)
+    tall = rng.integers(0, 256, (90, 60, 3), np.uint8)
+    wide = rng.integers(0, 256, (70, 130, 3), np.uint8)
+    frames = rng.integers(0, 256, (4, 60, 80, 3), np.uint8)
+    vision: dict[str, VisionInputs] = {
+        "text": NO_VISION,
+        "image": image_inputs(processor, [wide]),
+        "two images": image_inputs(processor, [tall, wide]),
+        "video": video_inputs(processor, frames, [0.0, 0.5, 1.0, 1.4]),
+    }
+    question = "Point to the object."
+    return {
+        name: encode_prompt(processor, name, [question], inputs) for name, inputs in vision.items()
+    }
+
+
+def _require_same_inputs(
+    name: str, ours: EncodedSample, theirs: EncodedSample, export: Path
+) -> None:
+    same = np.array_equal(ours.input_ids, theirs.input_ids) and np.array_equal(
+        ours.patches, theirs.patches
+    )
+    if not same or not np.array_equal(ours.pooling, theirs.pooling):
+        raise UserError(export, f"its processor reads the {name} probe differently")
+
+
+@torch.no_grad()
+def _logits(model: Any, probe: EncodedSample) -> torch.Tensor:
+    batch = collate([probe], pad_id=0)
+    logits: torch.Tensor = model.lm_head(hidden_states(model, batch)).float()
+    return logits
+
+
+def _merged_and_rounded(adapted: Any, dtype: torch.dtype) -> Any:
+    merged = copy.deepcopy(adapted).merge_and_unload()
+    return merged.to(dtype).float().eval()
+
+
+def _stored_dtype(export: Path) -> torch.dtype:
+    from safetensors import safe_open
+
+    from molmo_tune.export.merge import weight_files
+
+    with safe_open(weight_files(export)[0], "pt") as file:
+        dtype: torch.dtype = file.get_tensor(next(iter(file.keys()))).dtype
+    return dtype

@@ -1,0 +1,169 @@
+"""molmo-tune's own label file: one `Sample` per line, nothing lost, nothing guessed.
+
+Every line is a JSON object in UTF-8. Keys in brackets may be left out.
+
+    sample        format              always "molmo-tune/1"
+                  id                  text, unique in the file
+                  media               object, below
+                  [annotations]       list of tracks, instances and dialogues
+                  [exhaustive_labels] list of texts: every visible object of these was annotated
+    media         kind                "image", "video" or "text"
+                  [paths]             list of texts: one video, one or more images, none for text
+                  [size_wh]           [width, height], whole pixels of the upright frame
+                  [duration_s]        seconds
+    track         kind "track", id, label, observations
+    observation   time_s              seconds from the first frame
+                  point or box        [x, y] or [left, top, right, bottom], pixels of the frame
+                  [frame_index]       whole number from 0, in presentation order; -1 is unknown
+                  [occluded]          true or false
+                  [interpolated]      true or false
+    instance      kind "instance", id, label, point or box, [image_index] from 0
+    dialogue      kind "dialogue", question, answer, [style]
+
+Pixels have their origin top left. An unknown key, ``NaN``, a missing key and a wrong type are all
+errors that name the line. Paths are kept as they were written: absolute, or relative to the working
+directory. `read_jsonl` does not look at the media; `read_labels` does, and where a media folder is
+given looks the paths up in that folder only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from molmo_tune.errors import UserError
+from molmo_tune.labels.media_source import MediaSource, MissingMediaError
+from molmo_tune.labels.opening import read_text
+from molmo_tune.labels.report import Tally
+from molmo_tune.labels.sample import Annotation, Dialogue, Instance, Point, Sample, Shape
+from molmo_tune.labels.sample_record import format_record, parse_record
+from molmo_tune.labels.strict_json import parse_strictly
+
+MISSING_MEDIA = "the medium is missing"
+
+
+def looks_like_jsonl(head: str) -> bool:
+    """Whether this is the beginning of such a file."""
+    return bool(re.match(r'\s*\{[^\n]*"format"\s*:\s*"molmo-tune/', head))
+
+
+def write_jsonl(samples: Sequence[Sample], path: Path) -> None:
+    """Write samples in order; the file appears whole or not at all.
+
+    Raises:
+        UserError: there are no samples, two have the same id, a number is not finite, or the place
+            cannot be written to.
+    """
+    if not samples:
+        raise UserError(path, "no samples to write", "at least one")
+    lines = [_line(sample) for sample in samples]
+    twice = [name for name, count in Counter(s.id for s in samples).items() if count > 1]
+    if twice:
+        raise UserError(path, f"several samples have the id {twice[0]!r}", "unique ids")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # a half of a surrogate pair is not UTF-8 and becomes its JSON escape
+        unfinished.write_bytes("".join(lines).encode("utf-8", "backslashreplace"))
+        unfinished.replace(path)
+    except OSError as error:
+        raise UserError(path, f"cannot be written ({error.strerror})") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_jsonl(path: Path) -> list[Sample]:
+    """The samples of a file as they were written.
+
+    Raises:
+        UserError: the file is empty or no text, or a line is not a sample.
+    """
+    samples: list[Sample] = []
+    line_of: dict[str, int] = {}
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        where = f"{path}:{number}"
+        if not line.strip():
+            continue
+        sample = parse_record(parse_strictly(line, where), where)
+        if sample.id in line_of:
+            found = f"the id {sample.id!r} is also that of line {line_of[sample.id]}"
+            raise UserError(where, found, "unique ids")
+        line_of[sample.id] = number
+        samples.append(sample)
+    return samples
+
+
+def read_jsonl_source(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
+    """The samples of a file whose media are there; the others are dropped and counted.
+
+    Args:
+        path: the JSONL file.
+        media: if given by the user, the folder in which the paths are looked up.
+        tally: counts samples (by kind of medium) and their annotations.
+
+    Raises:
+        UserError: see `read_jsonl`; or a path climbs out of the media folder.
+    """
+    samples = read_jsonl(path)
+    if media.given:
+        media.check_number(sum(len(sample.media.paths) for sample in samples), path)
+    kept = []
+    for sample in samples:
+        counts = tally.of("", sample.media.kind)
+        counts.read()
+        where = f"{path}: sample {sample.id}"
+        try:
+            paths = tuple(_found(p, media, where) for p in sample.media.paths)
+        except MissingMediaError as error:
+            counts.drop(f"{MISSING_MEDIA} ({error.found})", where)
+            _count(sample, tally, lost_at=where)
+            continue
+        counts.keep()
+        _count(sample, tally)
+        kept.append(replace(sample, media=replace(sample.media, paths=paths)))
+    return kept
+
+
+def _found(path: Path, media: MediaSource, where: str) -> Path:
+    if media.given:
+        return media.find(path.as_posix(), where)
+    if not path.is_file():
+        raise MissingMediaError(where, f"no such file {str(path)!r}")
+    return path
+
+
+def _count(sample: Sample, tally: Tally, lost_at: str = "") -> None:
+    for annotation in sample.annotations:
+        for label, kind in _rows(annotation):
+            counts = tally.of(label, kind)
+            counts.read()
+            if lost_at:
+                counts.drop(MISSING_MEDIA, lost_at)
+            else:
+                counts.keep()
+
+
+def _rows(annotation: Annotation) -> Iterable[tuple[str, str]]:
+    if isinstance(annotation, Dialogue):
+        return [("", "dialogue")]
+    if isinstance(annotation, Instance):
+        return [(annotation.label, _kind(annotation.shape))]
+    return [(annotation.label, _kind(o.shape)) for o in annotation.observations]
+
+
+def _kind(shape: Shape) -> str:
+    return "point" if isinstance(shape, Point) else "box"
+
+
+def _line(sample: Sample) -> str:
+    try:
+        text = json.dumps(format_record(sample), ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        where = f"sample {sample.id}"
+        raise UserError(where, "a number is not finite", "finite numbers") from error
+    return text + "\n"

@@ -1,0 +1,152 @@
+"""Where the media of a label file are: one file, or a folder with names to look up.
+
+Label files name their media as the annotator's machine knew it: a bare file name, a path of another
+computer, an address. A name is looked up among the files that are really below the media folder,
+first as written, then by its last part, then without regard to case, then without its ending (a
+re-encoded clip). A name with ``..`` in it is refused: files outside the folder are never opened.
+Two files that fit equally well are an error, not a choice.
+
+What it does not do: download anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from molmo_tune.errors import UserError
+from molmo_tune.media.video import VideoInfo, probe_video
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"),
+    *(".ts", ".mts", ".wmv", ".flv", ".ogv", ".3gp", ".gif"),
+)
+
+_LEVELS: tuple[Callable[[PurePosixPath], str], ...] = (
+    lambda path: path.name,
+    lambda path: path.name.casefold(),
+    lambda path: _without_ending(path.name).casefold(),
+)
+_FIX = "check the media folder of the recipe"
+
+
+class MissingMediaError(UserError):
+    """A label file names a medium that is not there or does not open."""
+
+
+@dataclass(frozen=True)
+class MediaSource:
+    """The media of one data source.
+
+    Args:
+        path: a media file, or the folder that holds the media (at any depth).
+        given: the user named it; otherwise it is the folder of the labels.
+    """
+
+    path: Path
+    given: bool = True
+
+    def open_video(
+        self, names: Sequence[str], hints: Sequence[str], where: str
+    ) -> tuple[Path, VideoInfo]:
+        """The video that a label file is about, and its frames' times.
+
+        Args:
+            names: file names that the label file gives, most reliable first.
+            hints: words that may be the video's name (a task's title, the label file's stem). Only
+                if there are no names, the one video of the folder is taken as well.
+            where: ``file:line`` for the messages.
+
+        Raises:
+            MissingMediaError: there is no such video, or it does not decode.
+            UserError: a name climbs out of the folder, or several videos fit.
+        """
+        path = self.path if self.path.is_file() else self._look_up(names, hints, where)
+        try:
+            return path, probe_video(path)
+        except UserError as error:
+            raise MissingMediaError(error.where, error.found, error.expected, error.fix) from error
+
+    def check_number(self, num_media: int, where: object) -> None:
+        """A single file cannot be the medium of several samples.
+
+        Raises:
+            UserError: it would have to be.
+        """
+        if num_media > 1 and self.path.is_file():
+            one = f"media is the single file {self.path}"
+            found = f"the labels are about {num_media} media, but {one}"
+            raise UserError(where, found, "the folder of their media")
+
+    def find(self, name: str, where: str) -> Path:
+        """The file of that name.
+
+        Raises:
+            MissingMediaError: there is none.
+            UserError: the name climbs out of the folder, or several files fit.
+        """
+        if self.path.is_file():
+            return self.path
+        found = _match(self._files, name, where)
+        if found is None:
+            raise MissingMediaError(where, f"no file {name!r} in {self.path}", fix=_FIX)
+        return self.path / found
+
+    def _look_up(self, names: Sequence[str], hints: Sequence[str], where: str) -> Path:
+        for name in (*names, *hints):
+            found = _match(self._videos, name, where)
+            if found is not None:
+                return self.path / found
+        if names:
+            raise MissingMediaError(where, f"no video {names[0]!r} in {self.path}", fix=_FIX)
+        if len(self._videos) == 1:
+            return self.path / self._videos[0]
+        found_here = f"the labels do not name their video, and {self.path} has {len(self._videos)}"
+        raise MissingMediaError(where, found_here, "one video", "give the video file as media")
+
+    @cached_property
+    def _files(self) -> tuple[PurePosixPath, ...]:
+        if not self.path.is_dir():
+            raise UserError(self.path, "no such file or folder", "the media of the labels", _FIX)
+        return tuple(sorted(_walk(self.path)))
+
+    @cached_property
+    def _videos(self) -> tuple[PurePosixPath, ...]:
+        return tuple(path for path in self._files if path.suffix.lower() in VIDEO_SUFFIXES)
+
+
+def _without_ending(name: str) -> str:
+    """Without the ending of a video; other dots belong to the name."""
+    stem, dot, ending = name.rpartition(".")
+    return stem if dot and f".{ending.lower()}" in VIDEO_SUFFIXES else name
+
+
+def _walk(folder: Path) -> Iterable[PurePosixPath]:
+    """Paths of all files relative to the folder; hidden files and folders are passed over."""
+    for here, subfolders, files in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        inside = PurePosixPath(Path(here).relative_to(folder).as_posix())
+        yield from (inside / name for name in files if not name.startswith("."))
+
+
+def _match(files: Sequence[PurePosixPath], name: str, where: str) -> PurePosixPath | None:
+    wanted = PurePosixPath(name.replace("\\", "/").strip().lstrip("/"))
+    if ".." in wanted.parts:
+        raise UserError(where, f"the name {name!r} climbs out of the media folder", "a file in it")
+    if not wanted.name:
+        return None
+    for start in range(len(wanted.parts)):  # the folder may be known by more or fewer parents
+        inside = PurePosixPath(*wanted.parts[start:])
+        if inside in files:
+            return inside
+    for level in _LEVELS:
+        fits = [path for path in files if level(path) == level(wanted)]
+        if len(fits) > 1:
+            listed = " and ".join(str(path) for path in fits[:2])
+            raise UserError(where, f"{name!r} fits several files: {listed}", "one", "rename one")
+        if fits:
+            return fits[0]
+    return None

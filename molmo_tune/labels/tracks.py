@@ -1,0 +1,195 @@
+"""From the rows of a track to observations: gaps filled, cut at the frame, timed by the video.
+
+Tools write tracks as rows, each for one frame. What all formats share is here:
+
+- the time of a row is the presentation time of its frame, taken from the video, not ``n / fps``;
+- a gap between two rows is filled on a straight line; a row that says "not there" or that was lost
+  ends the line, so that nothing is invented across it;
+- boxes are cut at the edge of the frame *after* filling, so that the line is that of the drawn
+  boxes; what lies wholly outside is dropped and counted.
+
+What it does not do: read rows (one module per format) or know where the model looks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from molmo_tune.labels.points import clip_box, shape_point
+from molmo_tune.labels.report import ClassTally
+from molmo_tune.labels.sample import Box, Observation, Point, Shape
+from molmo_tune.media.video import VideoInfo
+
+Values = tuple[float, ...]
+ShapeOf = Callable[[Values], Shape]
+
+NOT_A_NUMBER = "a coordinate is missing or not a number"
+NO_FRAME = "the frame is missing or not a whole number"
+NO_LABEL = "no class label"
+MISSING_VIDEO = "the video is missing or unreadable"
+OUTSIDE_VIDEO = "the frame lies outside the video"
+OUTSIDE_FRAME = "wholly outside the frame"
+NO_AREA = "a box without area"
+SECOND_ROW = "a second row for one frame"
+ROTATED = "a rotated box became the upright box around it"
+
+_ROUNDING_PX = 0.01  # tools write hundredths of a pixel; less than that is no cut
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a track.
+
+    Args:
+        frame_index: 0-based, in presentation order.
+        values: numbers that move on a straight line between rows; None when the object is not
+            there or the row was lost, in either case already counted.
+        place: ``file:line`` or an id, for the report.
+        kind: ``box`` or ``point``; lines run between rows of one kind.
+        occluded: there, but hidden; holds until the next row.
+        ends: nothing is there after this row, until the next one.
+        computed: written by the tool between key frames, not drawn.
+    """
+
+    frame_index: int
+    values: Values | None
+    place: str
+    kind: str = "box"
+    occluded: bool = False
+    ends: bool = False
+    computed: bool = False
+
+
+def observations(
+    rows: Sequence[Row],
+    video: VideoInfo,
+    shape_of: ShapeOf,
+    tally_of: Callable[[str], ClassTally],
+    hold_until: int = -1,
+) -> tuple[Observation, ...]:
+    """Observations of one object in frame order.
+
+    Args:
+        rows: in any order.
+        video: the video the rows lie on; times, number of frames and size come from it.
+        shape_of: the shape in pixels that a row's values mean.
+        tally_of: the account for a kind of row.
+        hold_until: the last row holds to this frame (0-based, inclusive) if it does not end.
+    """
+    ordered = _one_per_frame(rows, tally_of)
+    found = [_drawn(row, video, shape_of, tally_of(row.kind)) for row in ordered if row.values]
+    for row, index, values in _between(ordered, video.num_frames, hold_until):
+        shape, _ = fit(shape_of(values), video.size_wh)
+        if shape is not None:
+            tally_of(row.kind).interpolate()
+            found.append(_observed(index, shape, video, row.occluded, True))
+    return tuple(sorted((o for o in found if o is not None), key=lambda o: o.frame_index))
+
+
+def fit(shape: Shape, size_wh: tuple[int, int]) -> tuple[Shape | None, bool]:
+    """The part of a shape inside the frame, None when there is none, and whether it was cut."""
+    if isinstance(shape, Point):
+        return (shape if shape_point(shape, size_wh) is not None else None), False
+    inside = clip_box(shape, size_wh)
+    if inside is None:
+        return None, False
+    moved = (abs(a - b) for a, b in zip(shape.xyxy_px, inside.xyxy_px, strict=True))
+    return inside, max(moved) > _ROUNDING_PX
+
+
+def upright_box(
+    corner_xy: tuple[float, float], size_wh: tuple[float, float], degrees: float, at: str
+) -> Box:
+    """The upright box around a rotated one, in pixels.
+
+    Args:
+        corner_xy: top left corner before the rotation.
+        size_wh: width and height; negative ones reach to the left and up.
+        degrees: clockwise on the screen.
+        at: ``corner`` or ``centre``, the point it turns about.
+    """
+    (x, y), (width, height) = corner_xy, size_wh
+    pivot = (width / 2, height / 2) if at == "centre" else (0.0, 0.0)
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    corners = [(u - pivot[0], v - pivot[1]) for u in (0.0, width) for v in (0.0, height)]
+    xs = [x + pivot[0] + u * cos - v * sin for u, v in corners]
+    ys = [y + pivot[1] + u * sin + v * cos for u, v in corners]
+    return Box((min(xs), min(ys), max(xs), max(ys)))
+
+
+def numbers(texts: Sequence[object]) -> Values | None:
+    """The finite numbers that these spell, None if one does not."""
+    try:
+        found = tuple(float(text) for text in texts if isinstance(text, str | int | float))
+    except (ValueError, OverflowError):
+        return None
+    return found if len(found) == len(texts) and all(map(math.isfinite, found)) else None
+
+
+def unique(name: str, taken: set[str]) -> str:
+    """The name, or the first of ``name-2``, ``name-3``, … that is free; it is taken from now on."""
+    candidate, number = name, 1
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}-{number}"
+    taken.add(candidate)
+    return candidate
+
+
+def _one_per_frame(rows: Sequence[Row], tally_of: Callable[[str], ClassTally]) -> list[Row]:
+    """In frame order; where a frame has several rows the first that shows something is taken."""
+    chosen: dict[int, Row] = {}
+    for row in sorted(rows, key=lambda row: (row.frame_index, row.values is None)):
+        if row.frame_index not in chosen:
+            chosen[row.frame_index] = row
+        elif row.values is not None:
+            tally_of(row.kind).drop(SECOND_ROW, row.place)
+    return list(chosen.values())
+
+
+def _drawn(row: Row, video: VideoInfo, shape_of: ShapeOf, tally: ClassTally) -> Observation | None:
+    """The observation of a row as it stands in the file; what cannot be kept is counted."""
+    assert row.values is not None
+    if not 0 <= row.frame_index < video.num_frames:
+        tally.drop(OUTSIDE_VIDEO, row.place)
+        return None
+    drawn = shape_of(row.values)
+    shape, cut = fit(drawn, video.size_wh)
+    if shape is None:
+        tally.drop(OUTSIDE_FRAME if _has_area(drawn) else NO_AREA, row.place)
+        return None
+    tally.keep(clipped=cut)
+    return _observed(row.frame_index, shape, video, row.occluded, row.computed)
+
+
+def _between(
+    rows: Sequence[Row], num_frames: int, hold_until: int
+) -> Iterator[tuple[Row, int, Values]]:
+    """What to add: the row before it, the frame, and the values there."""
+    for row, after in pairwise(rows):
+        if row.values and after.values and row.kind == after.kind and not row.ends:
+            span = after.frame_index - row.frame_index
+            for index in range(max(row.frame_index + 1, 0), min(after.frame_index, num_frames)):
+                share = (index - row.frame_index) / span
+                pairs = zip(row.values, after.values, strict=True)
+                yield row, index, tuple(a + (b - a) * share for a, b in pairs)
+    last = rows[-1] if rows else None
+    if last is not None and last.values and not last.ends:
+        for index in range(max(last.frame_index + 1, 0), min(hold_until + 1, num_frames)):
+            yield last, index, last.values
+
+
+def _observed(
+    index: int, shape: Shape, video: VideoInfo, occluded: bool, interpolated: bool
+) -> Observation:
+    return Observation(video.starts_s[index], index, shape, occluded, interpolated)
+
+
+def _has_area(shape: Shape) -> bool:
+    if isinstance(shape, Point):
+        return True
+    left, top, right, bottom = shape.xyxy_px
+    return right > left and bottom > top

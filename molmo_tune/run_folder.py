@@ -1,0 +1,93 @@
+"""What lies where in the folder of a run: the one place that knows.
+
+    recipe.yaml        the resolved recipe, every default written out
+    adapter/           the trained weights in PEFT's format
+    checkpoints/       what training resumes from
+    metrics.csv        loss and rate, one row per logged step
+    report.json        what was trained on what, and how it ended
+    evaluation/        NAME.json per evaluation
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from molmo_tune.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths inside a run's folder."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def adapter(self) -> Path:
+        """The trained adapter."""
+        return self.root / "adapter"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Lightning checkpoints."""
+        return self.root / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The checkpoint `--resume` continues from."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def metrics(self) -> Path:
+        """Logged numbers."""
+        return self.root / "metrics.csv"
+
+    @property
+    def report(self) -> Path:
+        """The training report."""
+        return self.root / "report.json"
+
+    def evaluation(self, name: str) -> Path:
+        """Results of one evaluation."""
+        return self.root / "evaluation" / f"{name}.json"
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            UserError: it cannot be written to.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / ".write_test"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                self.root, f"cannot be written to ({error.strerror})", fix="change output.dir"
+            ) from error
+
+    def require(self) -> None:
+        """Check that a finished or interrupted run lies here.
+
+        Raises:
+            UserError: it does not.
+        """
+        if not self.recipe.is_file():
+            raise UserError(self.root, "no recipe.yaml", "the folder of a run (output.dir)")
+
+
+def write_json(path: Path, contents: Any) -> None:
+    """Write JSON whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(contents, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,100 @@
+"""What is optional about a run: saving the adapter, refusing dead adapters, watching progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from molmo_tune.errors import UserError
+from molmo_tune.evaluation.evaluate import Evaluation
+from molmo_tune.run_folder import RunFolder
+
+STEPS_UNTIL_ADAPTERS_LIVE = 5
+
+
+class RefuseDeadAdapters(Callback):
+    """LoRA's B matrices start at zero; one still zero after some steps never had a gradient.
+
+    Seen with re-entrant gradient checkpointing and with wrong target modules: the run looks well and
+    trains nothing there.
+    """
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
+    ) -> None:
+        """Check once, after a few optimiser steps."""
+        if trainer.global_step != STEPS_UNTIL_ADAPTERS_LIVE:
+            return
+        dead = [
+            name
+            for name, parameter in pl_module.named_parameters()
+            if "lora_B" in name and parameter.requires_grad and not bool(parameter.any())
+        ]
+        if dead:
+            raise UserError(
+                "adapter",
+                f"{len(dead)} adapters got no gradient in {STEPS_UNTIL_ADAPTERS_LIVE} steps, "
+                f"the first {dead[0]}",
+                "every adapter to be trained",
+                "leave that part out of adapter.targets, or use data that reaches it",
+            )
+
+
+class SaveAdapter(Callback):
+    """Write the adapter in PEFT's format when training ends, also when it is interrupted."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save from the first process."""
+        if trainer.is_global_zero:
+            model: Any = pl_module.model
+            model.save_pretrained(str(self._run.adapter))
+
+
+class RecordLosses(Callback):
+    """Keep the training loss of every optimiser step for the report's curve."""
+
+    def __init__(self) -> None:
+        self.losses: list[tuple[int, float]] = []
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
+    ) -> None:
+        """Note a loss when an optimiser step was made."""
+        loss = trainer.callback_metrics.get("train/loss")
+        step = trainer.global_step
+        if loss is not None and (not self.losses or self.losses[-1][0] != step):
+            self.losses.append((step, float(loss)))
+
+
+class EvaluateAnswers(Callback):
+    """Generate and score answers on validation items every so many optimiser steps.
+
+    Args:
+        every_steps: how often.
+        evaluate: given the model, returns an evaluation (the composition root binds the rest).
+    """
+
+    def __init__(self, every_steps: int, evaluate: Callable[[Any], Evaluation]) -> None:
+        self._every_steps, self._evaluate = every_steps, evaluate
+        self._last = 0
+        self.scores: list[tuple[int, float]] = []
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
+    ) -> None:
+        """Evaluate on the first process when a multiple of `every_steps` was reached."""
+        step = trainer.global_step
+        if step == self._last or step % self._every_steps or not trainer.is_global_zero:
+            return
+        self._last = step
+        with torch.random.fork_rng(devices=[]):
+            f1 = self._evaluate(pl_module.bare_model).summary()["f1"]
+        self.scores.append((step, f1))
+        pl_module.log("val/f1", f1, prog_bar=True, rank_zero_only=True)

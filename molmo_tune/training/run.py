@@ -1,0 +1,296 @@
+"""The composition root: a recipe in, a trained run folder out.
+
+Only here do the rooms meet: labels become items, the model gets its adapters, Lightning gets both.
+Everything that can fail on the user's side fails before the model is loaded, and the run folder is
+not touched until then. The run's report says what was trained on what and what was left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from rich.console import Console
+
+from molmo_tune.encoding.datasets import TrainingSet
+from molmo_tune.encoding.items import Item, Refused
+from molmo_tune.encoding.sources import limits_of, read_items
+from molmo_tune.errors import UserError
+from molmo_tune.evaluation.evaluate import evaluate
+from molmo_tune.model.adapters import add_lora, parameter_table
+from molmo_tune.model.loading import load_model, load_processor, resolve_dtype
+from molmo_tune.recipe.saving import dump_recipe
+from molmo_tune.recipe.sections import Recipe
+from molmo_tune.run_folder import RunFolder, write_json
+from molmo_tune.training.callbacks import (
+    EvaluateAnswers,
+    RecordLosses,
+    RefuseDeadAdapters,
+    SaveAdapter,
+)
+from molmo_tune.training.data import MolmoDataModule
+from molmo_tune.training.module import MolmoModule, OptimSettings
+from molmo_tune.training.progress import StepProgress
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """How a run ended. ``losses``: (optimiser step, weighted mean loss)."""
+
+    run: RunFolder
+    steps: int
+    losses: tuple[tuple[int, float], ...]
+    trainable_share: float
+    seconds: float
+
+
+def train(recipe: Recipe, console: Console, *, resume: bool = False) -> TrainingResult:
+    """Fine-tune as the recipe says.
+
+    Args:
+        recipe: resolved.
+        console: for tables and progress.
+        resume: continue from the run folder's last checkpoint; bit-equal to not having stopped.
+
+    Raises:
+        UserError: labels, media, checkpoint or folder cannot be used; or there is nothing to resume.
+    """
+    _quiet_libraries()
+    L.seed_everything(recipe.seed, verbose=False)
+    run = RunFolder(recipe.output.dir)
+    checkpoint = _checkpoint_to_resume(run, resume)
+    processor = load_processor(recipe.model.name)
+    train_items, refused = read_items(recipe.data.train, recipe, processor)
+    val_items, val_refused = read_items(recipe.data.val, recipe, processor)
+    _print_left_out(console, refused + val_refused)
+    run.create()
+    run.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
+    model = build_model(recipe)
+    module = MolmoModule(model, optim_settings(recipe), z_loss=recipe.loss.z_loss)
+    _print_parameters(console, module)
+    data = data_module(recipe, processor, train_items, val_items)
+    record = RecordLosses()
+    callbacks = [record, StepProgress(console), *_callbacks(recipe, run, processor, val_items)]
+    trainer = build_trainer(recipe, run, callbacks, has_val=bool(val_items))
+    started = time.perf_counter()
+    trainer.fit(module, data, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=False)
+    seconds = time.perf_counter() - started
+    _write_losses(run, record.losses, resume)
+    shares = parameter_table(model)[-1]
+    result = TrainingResult(
+        run, trainer.global_step, tuple(record.losses), shares[2] / shares[1], seconds
+    )
+    _write_report(result, recipe, train_items, val_items, refused + val_refused)
+    return result
+
+
+def build_model(recipe: Recipe) -> Any:
+    """Base model with fresh adapters, as the recipe says.
+
+    ``auto`` precision follows the dtype: adapters are kept in float32 beside a 16-bit base.
+    """
+    base = load_model(
+        recipe.model.name,
+        dtype=resolve_dtype(recipe.model.dtype),
+        attention="sdpa" if recipe.model.attention == "auto" else recipe.model.attention,
+    )
+    adapter = recipe.adapter
+    model = add_lora(
+        base,
+        rank=adapter.rank,
+        alpha=adapter.alpha,
+        dropout=adapter.dropout,
+        targets=adapter.targets,
+        rslora=adapter.rslora,
+    )
+    if recipe.trainer.gradient_checkpointing:
+        # Re-entrant checkpointing leaves adapters of the vision tower without gradient.
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train()
+
+
+def optim_settings(recipe: Recipe) -> OptimSettings:
+    """The recipe's optimiser section with the length of the run."""
+    optim = recipe.optim
+    part_lr = {"connector": optim.lr_connector, "vision": optim.lr_vision}
+    return OptimSettings(
+        lr=optim.lr,
+        max_steps=recipe.trainer.max_steps,
+        part_lr={part: lr for part, lr in part_lr.items() if lr is not None},
+        weight_decay=optim.weight_decay,
+        betas=optim.betas,
+        eps=optim.eps,
+        schedule=optim.schedule,
+        warmup_steps=optim.warmup_steps,
+        final_lr_share=optim.final_lr_share,
+    )
+
+
+def data_module(
+    recipe: Recipe, processor: Any, train_items: list[Item], val_items: list[Item]
+) -> MolmoDataModule:
+    """Batches of the recipe's items."""
+    make = partial(
+        TrainingSet,
+        processor=processor,
+        limits=limits_of(recipe),
+        weighting=recipe.loss.weighting,
+    )
+    return MolmoDataModule(
+        make(train_items),
+        make(val_items) if val_items else None,
+        pad_id=int(processor.tokenizer.pad_token_id),
+        batch_size=recipe.trainer.batch_size,
+        num_workers=recipe.data.num_workers,
+        seed=recipe.seed,
+        shuffle=recipe.data.shuffle,
+    )
+
+
+def build_trainer(
+    recipe: Recipe, run: RunFolder, callbacks: list[Callback], *, has_val: bool
+) -> L.Trainer:
+    """Lightning's trainer with the recipe's settings, under Lightning's own names."""
+    settings = recipe.trainer
+    every = recipe.eval.every_steps if has_val else None
+    checkpoints = ModelCheckpoint(
+        dirpath=run.checkpoints,
+        filename="step{step:06d}",
+        auto_insert_metric_name=False,
+        every_n_train_steps=recipe.eval.every_steps or max(1, settings.max_steps // 4),
+        save_top_k=recipe.output.keep,
+        monitor="step",
+        mode="max",
+        save_last=True,
+        save_on_train_epoch_end=False,
+    )
+    return L.Trainer(
+        max_steps=settings.max_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=settings.accumulate_grad_batches,
+        gradient_clip_val=settings.gradient_clip_val,
+        precision=_precision(recipe),
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        strategy=settings.strategy,
+        val_check_interval=every * settings.accumulate_grad_batches if every else None,
+        limit_val_batches=1.0 if every else 0,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=settings.log_every_n_steps,
+        use_distributed_sampler=False,
+        callbacks=[checkpoints, SaveAdapter(run), RefuseDeadAdapters(), *callbacks],
+        logger=False,
+        enable_model_summary=False,
+        default_root_dir=str(run.root),
+    )
+
+
+def _precision(recipe: Recipe) -> Any:
+    if recipe.trainer.precision != "auto":
+        return recipe.trainer.precision
+    dtype = resolve_dtype(recipe.model.dtype)
+    return {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}.get(dtype, "32-true")
+
+
+def _callbacks(
+    recipe: Recipe, run: RunFolder, processor: Any, val_items: list[Item]
+) -> list[Callback]:
+    every = recipe.eval.every_steps
+    if every is None or not val_items:
+        return []
+    ask: Callable[..., Any] = partial(
+        evaluate,
+        processor=processor,
+        items=val_items,
+        limits=limits_of(recipe),
+        max_new_tokens=recipe.eval.max_new_tokens,
+        batch_size=recipe.eval.batch_size,
+        max_questions=recipe.eval.max_samples,
+    )
+    return [EvaluateAnswers(every, ask)]
+
+
+def _checkpoint_to_resume(run: RunFolder, resume: bool) -> Any:
+    if resume and not run.last_checkpoint.is_file():
+        raise UserError(run.root, "nothing to resume from", f"{run.last_checkpoint}")
+    if not resume and run.recipe.is_file():
+        raise UserError(
+            run.root, "already holds a run", "a new folder",
+            "change output.dir, remove the folder, or continue it with --resume",
+        )
+    return run.last_checkpoint if resume else None
+
+
+def _print_left_out(console: Console, refused: list[Refused]) -> None:
+    by_reason: dict[str, list[Refused]] = {}
+    for one in refused:
+        by_reason.setdefault(one.reason, []).append(one)
+    for reason, ones in by_reason.items():
+        first = ", ".join(f"{one.sample_id} ({one.label})" for one in ones[:3])
+        console.print(f"left out {len(ones)} questions: {reason}: {first}", highlight=False)
+
+
+def _print_parameters(console: Console, module: MolmoModule) -> None:
+    for part, total, trained in parameter_table(module.model):
+        share = f"{100 * trained / total:.2f} %" if total else "-"
+        console.print(f"{part:<10}{total:>16,}  trainable {trained:>12,}  {share}", highlight=False)
+
+
+def _write_losses(run: RunFolder, losses: list[tuple[int, float]], append: bool) -> None:
+    kept: list[tuple[int, float]] = []
+    if append and run.metrics.is_file():
+        with run.metrics.open(newline="", encoding="utf-8") as file:
+            rows = [(int(row["step"]), float(row["train_loss"])) for row in csv.DictReader(file)]
+        first = losses[0][0] if losses else 0
+        kept = [row for row in rows if row[0] < first]
+    with run.metrics.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", "train_loss"])
+        writer.writerows(kept + losses)
+
+
+def _write_report(
+    result: TrainingResult,
+    recipe: Recipe,
+    train_items: list[Item],
+    val_items: list[Item],
+    refused: list[Refused],
+) -> None:
+    report = {
+        "base": recipe.model.name,
+        "steps": result.steps,
+        "seconds": round(result.seconds, 1),
+        "final_loss": result.losses[-1][1] if result.losses else None,
+        "trainable_share": result.trainable_share,
+        "train": _counts(train_items),
+        "val": _counts(val_items),
+        "left_out": [asdict(one) for one in refused],
+    }
+    write_json(result.run.report, report)
+
+
+def _counts(items: list[Item]) -> dict[str, int]:
+    return {
+        "samples": len({item.sample.id for item in items}),
+        "sequences": len(items),
+        "questions": sum(len(item.conversations) for item in items),
+        "tokens": sum(item.num_tokens for item in items),
+    }
+
+
+def _quiet_libraries() -> None:
+    """Silence notices about choices made on purpose; errors still come through."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists.*")
+    warnings.filterwarnings("ignore", message=".*isn't iterable.*|.*LeafSpec.*|.*GPU available.*")

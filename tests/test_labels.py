@@ -1,0 +1,985 @@
+"""Label readers: what comes out, what is counted, and one clear error for every broken file.
+
+Expected numbers are counted from the raw files with the standard library, or follow from the rules
+written out once more in the plainest way (`visible_frames`, `straight_line`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from molmo_tune.errors import UserError
+from molmo_tune.labels.cvat_video import read_cvat_video
+from molmo_tune.labels.jsonl import read_jsonl, write_jsonl
+from molmo_tune.labels.media_source import MediaSource
+from molmo_tune.labels.readers import READERS, detect_format, read_labels
+from molmo_tune.labels.report import Tally
+from molmo_tune.labels.sample import (
+    Box,
+    Dialogue,
+    Instance,
+    Media,
+    Observation,
+    Point,
+    Sample,
+    Track,
+)
+from molmo_tune.labels.tracks import Row, observations, upright_box
+from molmo_tune.media.video import VideoInfo
+from molmo_tune.recipe.sections import LABEL_FORMATS
+
+SAMPLES = Path(__file__).parent / "data" / "samples"
+SIZE = (100, 50)
+NUM_FRAMES = 20
+
+
+def make_video(path: Path, num_frames: int = NUM_FRAMES, size_wh: tuple[int, int] = SIZE) -> Path:
+    """A dark video at 10 frames per second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height = size_wh
+        stream.pix_fmt = "yuv420p"
+        picture = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
+        for index in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory) -> Path:
+    return make_video(tmp_path_factory.mktemp("videos") / "clip.mp4")
+
+
+@pytest.fixture
+def folder(tmp_path, clip) -> Path:
+    """A folder with one video, clip.mp4."""
+    shutil.copy(clip, tmp_path / "clip.mp4")
+    return tmp_path
+
+
+def write(path: Path, content: object) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def counts_of(report) -> dict[tuple[str, str], dict[str, int]]:
+    """Non-zero counts by label and kind; every row read must be accounted for."""
+    for c in report.counts:
+        assert c.read == c.kept + c.left_out + c.dropped, c
+    names = ("read", "kept", "interpolated", "clipped", "repaired", "left_out", "dropped")
+    return {
+        (c.label, c.kind): {n: getattr(c, n) for n in names if getattr(c, n)} for c in report.counts
+    }
+
+
+def reasons(findings) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for finding in findings:
+        total[finding.reason] += finding.count
+    return total
+
+
+# --------------------------------------------------------------------------------- CVAT for video
+
+
+def cvat(*tracks: str, meta: str = "<meta><task><name>x</name></task></meta>") -> str:
+    body = "\n".join(tracks)
+    head = '<?xml version="1.0" encoding="utf-8"?>'
+    return f"{head}\n<annotations>\n<version>1.1</version>\n{meta}\n{body}\n</annotations>"
+
+
+def box(frame: object, left: object = 10, extra: str = "") -> str:
+    corners = f'xtl="{left}" ytl="10" xbr="{left}0" ybr="20"'
+    return f'<box frame="{frame}" outside="0" occluded="0" keyframe="1" {corners} {extra}/>'
+
+
+def track(*rows: str, label: str = "car", id: object = 0, extra: str = "") -> str:
+    lines = "\n".join(rows)
+    return f'<track id="{id}" label="{label}" {extra}>\n{lines}\n</track>'
+
+
+GONE = '<box frame="{}" outside="1" occluded="0" keyframe="1" xtl="1" ytl="1" xbr="2" ybr="2"/>'
+
+
+def read_cvat(folder: Path, text: str, media: Path | None = None):
+    return read_labels("cvat_video", write(folder / "labels.xml", text), media)
+
+
+def test_cvat_rows_become_observations_at_the_times_of_their_frames(folder):
+    rows = [
+        '<box frame="2" outside="0" occluded="1" xtl="10" ytl="20" xbr="30" ybr="40"/>',
+        '<box frame="3" outside="0" keyframe="0" xtl="11" ytl="20" xbr="31" ybr="40"/>',
+        GONE.format(4),
+    ]
+    (sample,), report = read_cvat(folder, cvat(track(*rows, id=7)))
+    assert sample == Sample(
+        "clip",
+        Media("video", (folder / "clip.mp4",), SIZE, 2.0),
+        (
+            Track(
+                "7",
+                "car",
+                (
+                    Observation(0.2, 2, Box((10, 20, 30, 40)), occluded=True),
+                    Observation(0.3, 3, Box((11, 20, 31, 40)), interpolated=True),
+                ),
+            ),
+        ),
+    )
+    assert counts_of(report) == {
+        ("", "video"): {"read": 1, "kept": 1},
+        ("car", "box"): {"read": 3, "kept": 2, "left_out": 1},
+    }
+    assert report.num_losses == 0
+    assert report.left_out[0].places == (f"{folder / 'labels.xml'}:8",)
+
+
+def test_cvat_frame_numbers_are_timed_by_the_video_not_by_a_rate(tmp_path):
+    video = SAMPLES / "videos" / "vfr.mp4"
+    with av.open(str(video)) as container:
+        decoded = [float(f.pts * f.time_base) for f in container.decode(video=0)]
+    decoded = [time - decoded[0] for time in decoded]
+    gaps = np.diff(decoded)
+    assert gaps.max() > 1.5 * gaps.min()  # the clip is one on which n / fps fails
+    rows = [box(frame) for frame in range(len(decoded))]
+    (sample,), _ = read_cvat(tmp_path, cvat(track(*rows)), video)
+    times = [o.time_s for o in sample.annotations[0].observations]
+    assert times == pytest.approx(decoded, abs=1e-4)
+    assert times != pytest.approx([n * decoded[-1] / 44 for n in range(45)], abs=0.05)
+
+
+def test_cvat_gaps_are_filled_but_not_across_outside_or_lost_rows(folder):
+    rows = [
+        box(1, 1),
+        box(4, 4),  # 2 and 3 are filled
+        GONE.format(6),
+        box(8, 1),
+        box(10, "nan"),  # lost: 9 and 11 stay empty
+        box(12, 1),
+    ]
+    (sample,), report = read_cvat(folder, cvat(track(*rows)))
+    found = sample.annotations[0].observations
+    assert [o.frame_index for o in found] == [1, 2, 3, 4, 8, 12]
+    assert [o.interpolated for o in found] == [False, True, True, False, False, False]
+    assert found[1].shape.xyxy_px == pytest.approx((2, 10, 20, 20))
+    numbers = {"read": 6, "kept": 4, "interpolated": 2, "left_out": 1, "dropped": 1}
+    assert counts_of(report)["car", "box"] == numbers
+    assert reasons(report.losses) == {"a coordinate is missing or not a number": 1}
+
+
+def test_cvat_frames_that_the_task_skipped_are_filled(folder):
+    (sample,), report = read_cvat(folder, cvat(track(box(10), box(13), box(16))))
+    assert [o.frame_index for o in sample.annotations[0].observations] == list(range(10, 17))
+    assert counts_of(report)["car", "box"] == {"read": 3, "kept": 3, "interpolated": 4}
+
+
+SHAPES = {
+    "polygon": '<polygon frame="1" points="1,1;5,5;9,1" outside="0" occluded="0"/>',
+    "polyline": '<polyline frame="1" points="1,1;5,5" outside="0" occluded="0"/>',
+    "points": '<points frame="1" points="1,1;5,5" outside="0" occluded="0"/>',
+    "ellipse": '<ellipse frame="1" cx="5" cy="5" rx="2" ry="1" outside="0" occluded="0"/>',
+    "cuboid": '<cuboid frame="1" xtl1="1" outside="0" occluded="0"/>',
+    "mask": '<mask frame="1" rle="0, 4" left="1" top="1" width="2" height="2" outside="0"/>',
+    "skeleton": '<skeleton frame="1"><points label="a" outside="0" points="1,1"/></skeleton>',
+    "hologram": '<hologram frame="1" outside="0"/>',
+}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_cvat_shapes_without_a_place_in_a_sample_are_losses(folder, kind):
+    (_,), report = read_cvat(folder, cvat(track(box(1)), track(SHAPES[kind], label="van")))
+    assert counts_of(report)["van", kind] == {"read": 1, "dropped": 1}
+    (loss,) = report.losses
+    assert "not supported yet" in loss.reason
+    assert loss.places == (f"{folder / 'labels.xml'}:9",)
+    assert report.num_losses == 1
+
+
+def test_cvat_single_points_are_kept(folder):
+    rows = '<points frame="5" outside="0" occluded="0" points="12.50,7.25"/>'
+    (sample,), report = read_cvat(folder, cvat(track(rows)))
+    assert sample.annotations[0].observations == (Observation(0.5, 5, Point((12.5, 7.25))),)
+    assert counts_of(report)["car", "point"] == {"read": 1, "kept": 1}
+
+
+ROWS = {
+    # row: outcome, reason, box that is kept
+    'frame="20" xtl="1" ytl="1" xbr="9" ybr="9"': ("dropped", "outside the video", None),
+    'frame="-1" xtl="1" ytl="1" xbr="9" ybr="9"': ("dropped", "outside the video", None),
+    'frame="1.5" xtl="1" ytl="1" xbr="9" ybr="9"': ("dropped", "not a whole number", None),
+    'xtl="1" ytl="1" xbr="9" ybr="9"': ("dropped", "not a whole number", None),
+    'frame="2" ytl="1" xbr="9" ybr="9"': ("dropped", "missing or not a number", None),
+    'frame="2" xtl="inf" ytl="1" xbr="9" ybr="9"': ("dropped", "missing or not a number", None),
+    'frame="2" xtl="" ytl="1" xbr="9" ybr="9"': ("dropped", "missing or not a number", None),
+    'frame="2" xtl="100" ytl="1" xbr="120" ybr="9"': ("dropped", "outside the frame", None),
+    'frame="2" xtl="-9" ytl="1" xbr="-1" ybr="9"': ("dropped", "outside the frame", None),
+    'frame="2" xtl="5" ytl="1" xbr="5" ybr="9"': ("dropped", "without area", None),
+    'frame="2" xtl="-5" ytl="40" xbr="5" ybr="60"': ("clipped", "", (0, 40, 5, 50)),
+    'frame="2" xtl="0" ytl="0" xbr="100.004" ybr="50"': ("kept", "", (0, 0, 100, 50)),
+    'frame="2" xtl="9" ytl="9" xbr="1" ybr="1"': ("repaired", "turned round", (1, 1, 9, 9)),
+    'frame="2" xtl="10" ytl="20" xbr="30" ybr="24" rotation="90"': (
+        "repaired",
+        "rotated box",
+        (18, 12, 22, 32),
+    ),
+    'frame="2" xtl="1" ytl="1" xbr="9" ybr="9" rotation="0.00"': ("kept", "", (1, 1, 9, 9)),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_cvat_rows_that_need_a_decision(folder, row):
+    outcome, reason, kept = ROWS[row]
+    text = cvat(track(box(1), label="other"), track(f"<box {row}/>", id=1))
+    (sample,), report = read_cvat(folder, text)
+    counts = counts_of(report)["car", "box"]
+    assert counts[outcome] == 1
+    found = [t for t in sample.annotations if t.label == "car"]
+    if kept is None:
+        assert not found
+        assert [reason in finding.reason for finding in report.losses] == [True]
+    else:
+        assert report.num_losses == 0
+        assert found[0].observations[0].shape.xyxy_px == pytest.approx(kept)
+        assert counts["kept"] == 1
+        assert [reason in finding.reason for finding in report.repaired] == [True] * bool(reason)
+
+
+def test_cvat_second_rows_missing_labels_and_attributes_are_counted(folder):
+    extra = box(3).replace("/>", '><attribute name="colour">red</attribute></box>')
+    tracks = [track(box(1), box(1, 2), extra), track(box(2), label="", id=1)]
+    (sample,), report = read_cvat(folder, cvat(*tracks))
+    assert len(sample.annotations) == 1
+    assert reasons(report.losses) == {"a second row for one frame": 1, "no class label": 1}
+    assert reasons(report.notes) == {"attribute values are not kept": 1}
+
+
+def test_cvat_job_project_and_missing_meta(tmp_path, clip):
+    for name in ("a.mp4", "b.mp4"):
+        shutil.copy(clip, tmp_path / name)
+    job = (
+        "<meta><job><id>3</id><original_size><width>100</width><height>50</height></original_size>"
+    )
+    job += "</job><source>b.mp4</source></meta>"
+    (sample,), _ = read_cvat(tmp_path, cvat(track(box(1)), meta=job))
+    assert (sample.id, sample.media.paths) == ("b", (tmp_path / "b.mp4",))
+
+    names = ((1, "a"), (2, "b"), (3, "c"))
+    tasks = "".join(f"<task><id>{i}</id><name>{n}.mp4</name></task>" for i, n in names)
+    project = f"<meta><project><name>p</name><tasks>{tasks}</tasks></project></meta>"
+    tracks = [
+        track(box(1), id=0, extra='task_id="2"'),
+        track(box(2), id=1, extra='task_id="1"'),
+        track(box(3), box(4), id=2, extra='task_id="3"'),
+    ]
+    samples, report = read_cvat(tmp_path, cvat(*tracks, meta=project))
+    assert [(s.id, [t.id for t in s.annotations]) for s in samples] == [("a", ["1"]), ("b", ["0"])]
+    assert counts_of(report)["", "video"] == {"read": 3, "kept": 2, "dropped": 1}
+    assert counts_of(report)["car", "box"] == {"read": 4, "kept": 2, "dropped": 2}
+    with pytest.raises(UserError, match="task 9; expected a task listed"):
+        read_cvat(tmp_path, cvat(track(box(1), extra='task_id="9"'), meta=project))
+    with pytest.raises(UserError, match="about 3 media, but media is the single file"):
+        read_cvat(tmp_path, cvat(*tracks, meta=project), tmp_path / "a.mp4")
+
+    (sample,), _ = read_cvat(tmp_path, cvat(track(box(1)), meta=""), tmp_path / "a.mp4")
+    assert sample.id == "a"
+    with pytest.raises(UserError, match=r"do not name their video, and .* has 2"):
+        read_cvat(tmp_path, cvat(track(box(1)), meta=""))
+
+
+def test_cvat_folder_of_files_each_with_its_own_video(tmp_path, clip):
+    for name in ("b", "a"):
+        make_dir = tmp_path / "media" / name
+        make_dir.mkdir(parents=True)
+        shutil.copy(clip, make_dir / f"{name}.mp4")
+        write(tmp_path / f"{name}.xml", cvat(track(box(1)), meta=""))
+    write(tmp_path / "c.xml", cvat(track(box(1)), meta="<meta><source>A.MP4</source></meta>"))
+    samples, report = read_labels("cvat_video", tmp_path, tmp_path / "media")
+    assert [s.id for s in samples] == ["a", "b", "a-2"]
+    assert report.num_samples == 3
+    with pytest.raises(UserError, match="a single file, for 3 label files"):
+        read_labels("cvat_video", tmp_path, tmp_path / "media" / "a" / "a.mp4")
+
+
+def test_cvat_size_must_be_that_of_the_video(folder):
+    size = "<original_size><width>50</width><height>100</height></original_size>"
+    meta = f"<meta><task><name>clip</name>\n{size}</task></meta>"
+    with pytest.raises(UserError, match=r"labels.xml:4: annotated on 50x100 .* has 100x50"):
+        read_cvat(folder, cvat(track(box(1)), meta=meta))
+
+
+def test_cvat_sample_of_datumaro(tmp_path):
+    path = SAMPLES / "cvat_video" / "datumaro_for_video.xml"
+    video = make_video(tmp_path / "t.mp4", 20, (25, 20))
+    shapes = [(t.get("label"), s) for t in ElementTree.parse(path).iter("track") for s in t]
+    outside = sum(s.get("outside") == "1" for _, s in shapes)
+    assert (len(shapes), outside) == (7, 4)
+    (sample,), report = read_labels("cvat_video", path, tmp_path)
+    seen = Observation(1.0, 10, Box((3, 4, 10, 5)), occluded=True)
+    assert sample.annotations == (Track("0", "II", (seen,)),)
+    assert sample.media.paths == (video,)
+    rows = [c for c in report.counts if c.kind != "video"]
+    assert sum(c.read for c in rows) == len(shapes)
+    assert sum(c.left_out for c in rows) == outside
+    assert reasons(report.losses) == {
+        "several points in one shape: not supported yet": 1,
+        "shape not supported yet": 1,
+    }
+
+
+def test_cvat_sample_of_the_manual_has_nothing_that_can_be_kept(tmp_path):
+    path = SAMPLES / "cvat_video" / "video_skeleton_polygon.xml"
+    make_video(tmp_path / "other.mp4", 20, (640, 480))
+    tally = Tally()
+    assert read_cvat_video(path, MediaSource(tmp_path), tally) == []
+    root = ElementTree.parse(path)
+    shown = {
+        "polygon": sum(s.get("outside") == "0" for s in root.iter("polygon")),
+        "skeleton": sum(
+            any(p.get("outside") == "0" for p in s.iter("points")) for s in root.iter("skeleton")
+        ),
+    }
+    counts = counts_of(tally.report("cvat_video", path, 0))
+    for (label, kind), dropped in zip(
+        (("car", "polygon"), ("s1", "skeleton")), shown.values(), strict=True
+    ):
+        expected = {"read": 6, "dropped": dropped, "left_out": 6 - dropped}
+        assert counts[label, kind] == expected
+    with pytest.raises(
+        UserError, match=r"no sample could be read.*3 × car polygon: shape not supp"
+    ):
+        read_labels("cvat_video", path, tmp_path)
+
+
+# ------------------------------------------------------------------------- Label Studio for video
+
+
+def key(frame: object, x: object = 10.0, enabled: bool = True, **more: object) -> dict[str, object]:
+    shape = {"x": x, "y": 20.0, "width": 10.0, "height": 40.0, "rotation": 0}
+    return {"frame": frame, "enabled": enabled, **shape, "time": 99, **more}
+
+
+def region(
+    *keys: object, labels: object = ("car",), count: int | None = NUM_FRAMES, **more: object
+):
+    value = {"sequence": list(keys), "labels": list(labels), "duration": 2.0, "framesCount": count}
+    return {"id": "r1", "type": "videorectangle", "from_name": "box", "value": value, **more}
+
+
+def task(*regions: object, video: str = "/data/upload/1/clip.mp4", **more: object):
+    return {"id": 12, "data": {"video": video}, "annotations": [{"result": list(regions)}], **more}
+
+
+def read_studio(folder: Path, data: object, media: Path | None = None):
+    return read_labels("label_studio_video", write(folder / "labels.json", data), media)
+
+
+def frames_of(sample: Sample) -> list[list[int]]:
+    return [[o.frame_index for o in t.observations] for t in sample.annotations]
+
+
+def test_studio_percent_frames_and_spans(folder):
+    keys = [
+        key(1, 10),
+        key(3, 20),
+        key(5, 30, enabled=False),
+        key(9, 40),
+        key(10, 40, enabled=False),
+    ]
+    (sample,), report = read_studio(folder, [task(region(*keys))])
+    (found,) = sample.annotations
+    assert (found.id, found.label) == ("r1", "car")
+    assert [o.frame_index for o in found.observations] == [0, 1, 2, 3, 4, 8, 9]
+    assert [o.time_s for o in found.observations[:3]] == pytest.approx([0, 0.1, 0.2])
+    assert found.observations[0].shape.xyxy_px == pytest.approx((10, 10, 20, 30))
+    assert found.observations[1].shape.xyxy_px == pytest.approx((15, 10, 25, 30))
+    assert [o.interpolated for o in found.observations] == [0, 1, 0, 1, 0, 0, 0]
+    assert counts_of(report)["car", "box"] == {"read": 5, "kept": 5, "interpolated": 2}
+
+
+@pytest.mark.parametrize(
+    ("count", "last"),
+    [(15, 14), (NUM_FRAMES, 19), (99, 19), (None, 19)],
+)
+def test_studio_last_enabled_key_frame_holds_until_the_end(folder, count, last):
+    (sample,), report = read_studio(folder, [task(region(key(3), count=count))])
+    assert frames_of(sample) == [list(range(2, last + 1))]
+    assert counts_of(report)["car", "box"]["interpolated"] == last - 2
+    assert len(report.notes) == (count not in (NUM_FRAMES, None))
+
+
+def visible_frames(keys: list[tuple[int, bool]], count: int) -> set[int]:
+    """The editor's rule, asked frame by frame: the last key frame decides."""
+    shown = set()
+    for frame in range(1, count + 1):
+        before = [k for k in sorted(keys) if k[0] <= frame]
+        if before and (before[-1][1] or before[-1][0] == frame):
+            shown.add(frame - 1)
+    return shown
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.integers(1, NUM_FRAMES), st.booleans(), min_size=1, max_size=8))
+def test_studio_spans_are_those_of_the_editor(folder, keys):
+    data = [task(region(*(key(frame, enabled=on) for frame, on in keys.items())))]
+    (sample,), _ = read_studio(folder, data)
+    assert set(frames_of(sample)[0]) == visible_frames(list(keys.items()), NUM_FRAMES)
+
+
+def corners_after_turning(x: float, y: float, w: float, h: float, degrees: float):
+    turn = complex(math.cos(math.radians(degrees)), math.sin(math.radians(degrees)))
+    corners = [complex(x, y) + complex(u, v) * turn for u in (0, w) for v in (0, h)]
+    xs, ys = [c.real for c in corners], [c.imag for c in corners]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+KEYS = {
+    # change to the key frame: outcome, reason
+    ("rotation", 90.0): ("repaired", "rotated"),
+    ("rotation", 30.0): ("repaired", "rotated"),
+    ("rotation", 360): ("kept", ""),
+    ("rotation", None): ("kept", ""),
+    ("height", -20.0): ("repaired", "negative"),
+    ("width", -10.0): ("repaired", "negative"),
+    ("x", 95.0): ("clipped", ""),
+    ("x", -20.0): ("dropped", "wholly outside"),
+    ("width", 0): ("dropped", "without area"),
+    ("y", float("nan")): ("dropped", "not a number"),
+    ("y", None): ("dropped", "not a number"),
+    ("y", "much"): ("dropped", "not a number"),
+    ("frame", 0): ("dropped", "outside the video"),
+    ("frame", 21): ("dropped", "outside the video"),
+    ("frame", "soon"): ("dropped", "whole number"),
+    ("frame", 1.5): ("dropped", "whole number"),
+    ("frame", True): ("dropped", "whole number"),
+}
+
+
+@pytest.mark.parametrize("change", KEYS)
+def test_studio_key_frames_that_need_a_decision(folder, change):
+    outcome, reason = KEYS[change]
+    changed = {**key(2, 50, enabled=False), change[0]: change[1]}
+    data = [task(region(key(1), labels=["other"]), region(changed))]
+    (sample,), report = read_studio(folder, data)
+    assert counts_of(report)["car", "box"][outcome] == 1
+    found = [t for t in sample.annotations if t.label == "car"]
+    if outcome == "dropped":
+        assert not found
+        assert [reason in f.reason for f in report.losses] == [True]
+        return
+    x, y, w, h = (float(changed[name]) for name in ("x", "y", "width", "height"))
+    turned = corners_after_turning(x, y / 2, w, h / 2, float(changed["rotation"] or 0))
+    clipped = np.clip(turned, 0, [100, 50, 100, 50])
+    assert found[0].observations[0].shape.xyxy_px == pytest.approx(tuple(clipped))
+    assert [reason in f.reason for f in report.repaired] == [True] * bool(reason)
+
+
+def test_studio_annotators_cancelled_work_and_predictions(folder):
+    done = [
+        {"was_cancelled": True, "result": [region(key(1))]},
+        {"result": [region(key(2, enabled=False))]},
+        {"result": [region(key(3))]},
+    ]
+    entries = [
+        {
+            "id": 1,
+            "data": {"video": "clip.mp4"},
+            "annotations": done,
+            "predictions": [{"result": []}],
+        },
+        {"id": 2, "data": {"video": "clip.mp4"}, "annotations": []},
+    ]
+    (sample,), report = read_studio(folder, entries)
+    assert frames_of(sample) == [[1]]
+    assert reasons(report.left_out) == {
+        "cancelled by the annotator": 1,
+        "a further annotation of the same task": 1,
+        "a model's prediction, not an annotation": 1,
+        "not annotated": 1,
+    }
+    assert report.num_losses == 0
+
+
+def test_studio_layouts_say_the_same(folder):
+    keys = [key(2), key(4, enabled=False)]
+    value = region(*keys)["value"]
+    apart = [
+        {**region(*keys, labels=()), "id": "q"},
+        {"id": "q", "type": "labels", "value": {"labels": ["car"]}},
+    ]
+    layouts = [
+        [task(region(*keys))],
+        task(region(*keys)),
+        [task(*apart)],
+        [{"id": 12, "data": {"clip": "clip.mp4"}, "completions": [{"result": [region(*keys)]}]}],
+        [{"data": {"video": "clip.mp4"}, "predictions": [{"result": [region(*keys)]}]}],
+        [{"result": [region(*keys)], "model_version": "yolo"}],
+        {"result": [region(*keys)]},
+        [{"video": "s3://bucket/clip.mp4?x=1", "id": 1, "box": [value], "annotator": 1}],
+    ]
+    for layout in layouts:
+        (sample,), report = read_studio(folder, layout)
+        assert [(t.label, t.observations[0].time_s) for t in sample.annotations] == [("car", 0.1)]
+        assert frames_of(sample) == [[1, 2, 3]]
+        assert counts_of(report)["car", "box"] == {"read": 2, "kept": 2, "interpolated": 1}
+    twice = [layouts[-1][0], layouts[-1][0]]
+    _, report = read_studio(folder, twice)
+    assert reasons(report.left_out) == {"a further annotation of the same task": 1}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "https://media.example/a/b/clip.mp4",
+        "/data/upload/3/1a2b3c4d-clip.mp4",
+        "/data/local-files/?d=shared/clip.mp4",
+        "gs://bucket/clip.mp4?X-Goog-Signature=ab/c.mp4",
+        "C:\\clips\\clip.mp4",
+        "CLIP.mp4",
+        "clip.avi",
+    ],
+)
+def test_studio_addresses_are_looked_up_in_the_media_folder(folder, name):
+    make_video(folder / "deeper" / "other.mp4")
+    (sample,), _ = read_studio(folder, [task(region(key(1)), video=name)])
+    assert sample.media.paths == (folder / "clip.mp4",)
+
+
+def test_studio_regions_that_are_lost_are_counted(folder):
+    regions = [
+        region(key(1), labels=["car", "fast"]),
+        region(labels=["empty"]),
+        region(key(1), labels=[]),
+        {"id": "c", "type": "choices", "value": {"choices": ["day"]}},
+        {"type": "relation", "from_id": "a", "to_id": "b"},
+    ]
+    (sample,), report = read_studio(folder, [task(*regions)])
+    assert [t.label for t in sample.annotations] == ["car"]
+    assert reasons(report.losses) == {
+        "a second class label on one region": 1,
+        "a region without key frames": 1,
+        "no class label": 1,
+        "region type not supported yet": 2,
+    }
+
+
+def test_studio_several_tasks_need_a_folder(folder):
+    tasks = [task(region(key(1))), task(region(key(1)), video="clip2.mp4")]
+    with pytest.raises(UserError, match="about 2 media, but media is the single file"):
+        read_studio(folder, tasks, folder / "clip.mp4")
+    (_,), report = read_studio(folder, tasks)
+    assert [f.places for f in report.losses if "no video 'clip2.mp4'" in f.reason]
+    assert report.num_losses == 2  # the video and its key frame
+    with pytest.raises(UserError, match="several tasks, without the names"):
+        read_studio(folder, [{"task": n, "result": [region(key(1))]} for n in (1, 2)])
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_studio_samples_of_the_ml_backend(tmp_path, number):
+    path = SAMPLES / "label_studio_video" / f"opossum_snow_short_{number}.json"
+    make_video(tmp_path / "opossum_snow_short.mp4", 35, (640, 360))
+    (sample,), report = read_labels("label_studio_video", path, tmp_path)
+    sequences = [r["value"]["sequence"] for r in json.loads(path.read_text())[0]["result"]]
+    expected = [visible_frames([(k["frame"], k["enabled"]) for k in s], 35) for s in sequences]
+    assert [set(frames) for frames in frames_of(sample)] == expected
+    drawn = sum(map(len, sequences))
+    counts = counts_of(report)["person", "box"]
+    assert counts["read"] == counts["kept"] == drawn
+    assert counts.get("interpolated", 0) == sum(map(len, expected)) - drawn
+    first = sequences[0][0]
+    left, top, right, _ = sample.annotations[0].observations[0].shape.xyxy_px
+    assert (left, top) == pytest.approx((first["x"] * 6.4, first["y"] * 3.6))
+    assert right - left == pytest.approx(first["width"] * 6.4)
+    assert report.num_losses == 0
+    assert not report.notes
+
+
+# ----------------------------------------------------------------------------- tracks in general
+
+
+def straight_line(rows: dict[int, tuple[float, float]], frame: int) -> tuple[float, float]:
+    before = max(f for f in rows if f <= frame)
+    after = min(f for f in rows if f >= frame)
+    share = 0 if after == before else (frame - before) / (after - before)
+    (x0, y0), (x1, y1) = rows[before], rows[after]
+    return x0 * (1 - share) + x1 * share, y0 * (1 - share) + y1 * share
+
+
+coordinate = st.floats(0, 50, allow_nan=False)
+
+
+@given(st.dictionaries(st.integers(0, 30), st.tuples(coordinate, coordinate), min_size=1))
+def test_points_move_on_straight_lines(points):
+    video = VideoInfo(tuple(n**1.5 for n in range(31)), 200.0, SIZE)
+    rows = [Row(frame, xy, "here", "point") for frame, xy in points.items()]
+    tally = Tally()
+    found = observations(rows, video, lambda v: Point((v[0], v[1])), lambda k: tally.of("a", k))
+    assert [o.frame_index for o in found] == list(range(min(points), max(points) + 1))
+    for o in found:
+        assert o.shape.xy_px == pytest.approx(straight_line(points, o.frame_index))
+        assert o.time_s == video.starts_s[o.frame_index]
+        assert o.interpolated == (o.frame_index not in points)
+
+
+def test_upright_boxes_around_turned_ones():
+    assert upright_box((10, 10), (4, 2), 90, "corner").xyxy_px == pytest.approx((8, 10, 10, 14))
+    assert upright_box((10, 10), (4, 2), 90, "centre").xyxy_px == pytest.approx((11, 9, 13, 13))
+    assert upright_box((10, 10), (4, 2), -90, "corner").xyxy_px == pytest.approx((10, 6, 12, 10))
+    assert upright_box((10, 10), (-4, 2), 0, "corner").xyxy_px == (6, 10, 10, 12)
+
+
+# ------------------------------------------------------------------------------------------ JSONL
+
+text = st.text(max_size=8)
+finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
+shapes = st.one_of(
+    st.builds(Point, st.tuples(finite, finite)),
+    st.builds(
+        lambda x, y, w, h: Box((x, y, x + w, y + h)),
+        *[st.floats(-1e6, 1e6)] * 2,
+        *[st.floats(0, 1e6)] * 2,
+    ),
+)
+moments = st.builds(
+    Observation, st.floats(0, 1e6), st.integers(-1, 10**9), shapes, st.booleans(), st.booleans()
+)
+tracks = st.builds(Track, text, text, st.lists(moments, max_size=3).map(tuple))
+dialogues = st.builds(Dialogue, text, text, text)
+pictures = st.builds(Instance, text, text, shapes, st.integers(0, 1))
+sizes = st.none() | st.tuples(st.integers(1, 9999), st.integers(1, 9999))
+names = st.text(st.characters(blacklist_characters="\0/"), min_size=1, max_size=8).map(Path)
+
+
+@st.composite
+def any_sample(draw) -> Sample:
+    kind, count = draw(st.sampled_from([("image", 2), ("video", 1), ("text", 0)]))
+    paths = tuple(draw(names) for _ in range(count))
+    media = Media(kind, paths, draw(sizes), draw(st.none() | st.floats(0, 1e6)))
+    said = draw(st.lists(tracks | dialogues | pictures if count == 2 else tracks, max_size=3))
+    return Sample(draw(text), media, tuple(said), tuple(draw(st.lists(text, max_size=2))))
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(any_sample(), min_size=1, max_size=3, unique_by=lambda s: s.id))
+def test_jsonl_gives_back_what_was_written(tmp_path, samples):
+    path = tmp_path / "deep" / "samples.jsonl"
+    write_jsonl(samples, path)
+    assert read_jsonl(path) == samples
+    assert detect_format(path) == "jsonl"
+    assert [p.name for p in path.parent.iterdir()] == ["samples.jsonl"]
+
+
+def sample_of(path: str, id: str = "a") -> Sample:
+    seen = (Observation(0.1, 1, Point((1.0, 2.0))), Observation(0.2, 2, Box((0.0, 0.0, 1.0, 1.0))))
+    return Sample(id, Media("video", (Path(path),)), (Track("0", "car", seen),), ("car",))
+
+
+def test_jsonl_media_as_written_or_in_the_media_folder(folder, monkeypatch):
+    path = folder / "samples.jsonl"
+    write_jsonl([sample_of(str(folder / "clip.mp4")), sample_of("no.mp4", "b")], path)
+    (sample,), report = read_labels("jsonl", path)
+    assert sample.media.paths == (folder / "clip.mp4",)
+    assert counts_of(report) == {
+        ("", "video"): {"read": 2, "kept": 1, "dropped": 1},
+        ("car", "point"): {"read": 2, "kept": 1, "dropped": 1},
+        ("car", "box"): {"read": 2, "kept": 1, "dropped": 1},
+    }
+    write_jsonl([sample_of("elsewhere/clip.mp4")], path)
+    (sample,), _ = read_labels("jsonl", path, folder)
+    assert sample.media.paths == (folder / "clip.mp4",)
+    write_jsonl([sample_of("clip.mp4"), sample_of("clip.mp4", "b")], path)
+    monkeypatch.chdir(folder)
+    assert len(read_labels("jsonl", path)[0]) == 2
+    with pytest.raises(UserError, match="single file"):
+        read_labels("jsonl", path, folder / "clip.mp4")
+
+
+def test_jsonl_a_failed_writing_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "samples.jsonl"
+    write_jsonl([sample_of("a.mp4")], path)
+    before = path.read_bytes()
+    bad = Sample("x", Media("video", (Path("a.mp4"),), None, math.inf), ())
+    for samples, message in (
+        ([bad], "sample x: a number is not finite"),
+        ([], "no samples to write"),
+        ([sample_of("a.mp4")] * 2, "several samples have the id 'a'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            write_jsonl(samples, path)
+    with pytest.raises(UserError, match="cannot be written"):
+        write_jsonl([sample_of("a.mp4")], tmp_path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+    def full_disk(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full_disk)
+    with pytest.raises(UserError, match="No space left on device"):
+        write_jsonl([sample_of("b.mp4")], path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def line(**changes: object) -> dict[str, object]:
+    media = {"kind": "video", "paths": ["clip.mp4"]}
+    record = {"format": "molmo-tune/1", "id": "a", "media": media, "annotations": []}
+    return {key: value for key, value in {**record, **changes}.items() if value is not ...}
+
+
+def seen(**changes: object) -> dict[str, object]:
+    moment = {"time_s": 0.1, "point": [1, 2], **changes}
+    moment = {key: value for key, value in moment.items() if value is not ...}
+    return line(
+        annotations=[{"kind": "track", "id": "0", "label": "car", "observations": [moment]}]
+    )
+
+
+BAD_LINES = [
+    # line: the message after "file:2: "
+    (line(format=...), "format is null; expected 'molmo-tune/1' on every line"),
+    (line(format="molmo-tune/2"), "format is \"molmo-tune/2\"; expected 'molmo-tune/1'"),
+    (line(anotations=[]), "sample has the unknown key 'anotations'; .*did you mean 'annotations'"),
+    (line(id=...), "sample has no id; expected text"),
+    (line(id=3), "sample.id is 3; expected text"),
+    (line(media=...), "media is null; expected an object"),
+    (line(media={"kind": "audio"}), 'media.kind is "audio"; expected image, video or text'),
+    (line(media={"kind": "video", "paths": []}), "media.paths is \\[\\]; expected one for a video"),
+    (line(media={"kind": "text", "size_wh": [0, 1]}), "media.size_wh is .*whole pixels"),
+    (line(annotations={}), "sample.annotations is {}; expected a list"),
+    (line(annotations=[{"kind": "mask"}]), 'an annotation has the kind "mask"'),
+    (line(annotations=[7]), "an annotation has the kind null"),
+    (seen(time_s=-1), "observation.time_s is -1; expected seconds from 0"),
+    (seen(time_s="0:01"), "observation.time_s is"),
+    (seen(time_s=...), "observation has no time_s"),
+    (seen(time_s=True), "observation.time_s is true"),
+    (seen(frame_index=1.5), "observation.frame_index is 1.5; expected a whole number from -1"),
+    (seen(point=...), "observation has neither or both; expected either a point or a box"),
+    (seen(box=[0, 0, 1, 1]), "observation has neither or both"),
+    (seen(point=[1]), "observation.point is \\[1\\]; expected 2 numbers"),
+    (seen(point=["1", "2"]), "observation.point is .*expected 2 numbers"),
+    (seen(point=...) | seen(point=..., box=[5, 0, 1, 1]), "observation.box is .*left up to right"),
+    (seen(occluded=1), "observation.occluded is 1; expected true or false"),
+    (seen(ocluded=True), "observation has the unknown key 'ocluded'; .*did you mean 'occluded'"),
+    (line(), "the id 'a' is also that of line 1; expected unique ids"),
+    ("[1]", "sample is \\[1\\]; expected an object"),
+    ('{"format": "molmo-tune/1", "id": "a", "id": "b"}', "a key appears twice"),
+    (json.dumps(seen(time_s=math.nan)), "NaN is not a number"),
+    (json.dumps(seen(time_s=math.inf)), "Infinity is not a number"),
+    (json.dumps(seen()).replace("0.1", "1e999"), "observation.time_s is"),
+    (json.dumps(seen()).replace("0.1", "9" * 400), "observation.time_s is"),
+    (json.dumps(line())[:-9], "not valid JSON"),
+    ("[" * 200_000, "not valid JSON"),
+]
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD_LINES, ids=range(len(BAD_LINES)))
+def test_jsonl_bad_lines_are_named(tmp_path, bad, message):
+    second = bad if isinstance(bad, str) else json.dumps(bad)
+    path = write(tmp_path / "samples.jsonl", json.dumps(line()) + "\n" + second + "\n")
+    with pytest.raises(UserError, match=f"^{re.escape(str(path))}:2: {message}"):
+        read_jsonl(path)
+
+
+# ------------------------------------------------------------------------- the list and its faults
+
+
+def test_the_list_is_that_of_the_recipe():
+    assert tuple(READERS) == LABEL_FORMATS
+
+
+BOMB = """<?xml version="1.0"?>
+<!DOCTYPE annotations [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;">]>
+<annotations><track id="0" label="&c;"/></annotations>"""
+FOREIGN = '<!DOCTYPE x SYSTEM "file:///etc/passwd"><annotations><track id="1"/></annotations>'
+IMAGES = '<annotations><image id="0" name="a.jpg"><box label="x"/></image></annotations>'
+COCO = '{"images": [], "annotations": [], "categories": []}'
+CVAT = cvat(track(box(1)))
+STUDIO = json.dumps([task(region(key(1)))])
+JSONL = json.dumps(line())
+
+BROKEN = [
+    # format, file name, content (None: no file), what the error says
+    ("cvat_video", "x.xml", None, "no such label file or folder"),
+    ("cvat_video", "x.xml", "", "the file is empty"),
+    ("cvat_video", "x.xml", " \n", "the file is empty"),
+    ("cvat_video", "x.xml", CVAT[:-30], ":6: not valid XML"),
+    ("cvat_video", "x.xml", CVAT.replace("utf-8", "utf-99"), ":1: not valid XML"),
+    ("cvat_video", "x.xml", CVAT.replace("car", "c\x00r"), ":5: not valid XML"),
+    ("cvat_video", "x.xml", CVAT.encode().replace(b"car", b"c\xe4r"), ":5: not valid XML"),
+    ("cvat_video", "x.xml", BOMB, ":2: declares a document type or entities"),
+    ("cvat_video", "x.xml", "<!DOCTYPE annotations>\n<annotations/>", ":1: declares a document"),
+    ("cvat_video", "x.xml", FOREIGN, ":1: declares a document type or entities"),
+    ("cvat_video", "x.xml", "<html><track id='1'/></html>", ":1: the root is <html>"),
+    ("cvat_video", "x.xml", cvat(), "no sample could be read.*nothing annotated"),
+    ("cvat_video", "x.xml", IMAGES, "looks like CVAT for images"),
+    ("cvat_video", "x.xml", STUDIO, "looks like labels: label_studio_video; expected CVAT"),
+    ("cvat_video", "x.xml", b"PK\x03\x04....", "looks like a zip archive; unpack it"),
+    ("cvat_video", "x.xml", "frame,id,left\n1,2,3", ":1: not valid XML"),
+    ("cvat_video", "x.xml", CVAT.replace("<name>x", "<source>no.mp4</source><name>x"), "'no.mp4'"),
+    ("label_studio_video", "x.json", None, "no such label file or folder"),
+    ("label_studio_video", "x.json", "", "the file is empty"),
+    ("label_studio_video", "x.json", STUDIO.replace(",", ",\n")[:-40], ":[12]\\d: not valid JSON"),
+    ("label_studio_video", "x.json", STUDIO.encode().replace(b"car", b"c\xe4r"), ":1: not UTF-8"),
+    ("label_studio_video", "x.json", "[]", "no sample could be read.*holds no annotations"),
+    ("label_studio_video", "x.json", "[1, 2]", "entry 1 is 1; expected a list of Label"),
+    ("label_studio_video", "x.json", '"videorectangle"', "entry 1 is text"),
+    ("label_studio_video", "x.json", "[" * 200_000, "not usable JSON|not valid JSON"),
+    ("label_studio_video", "x.json", "[" + "9" * 9000 + "]", "not usable JSON"),
+    ("label_studio_video", "x.json", '[{"annotations": 3}]', "task 1: found 3"),
+    ("label_studio_video", "x.json", '[{"result": ["a"]}]', "found a list; expected a list of ann"),
+    ("label_studio_video", "x.json", COCO, "looks like COCO JSON"),
+    ("label_studio_video", "x.json", CVAT, "looks like labels: cvat_video"),
+    ("label_studio_video", "x.json", JSONL, "looks like labels: jsonl"),
+    ("label_studio_video", "x.json", STUDIO.replace("clip.mp4", "no.mp4"), "no video '.*no.mp4'"),
+    ("jsonl", "x.jsonl", None, "no such label file or folder"),
+    ("jsonl", "x.jsonl", "", "the file is empty"),
+    ("jsonl", "x.jsonl", "\n\n", "the file is empty"),
+    ("jsonl", "x.jsonl", JSONL.encode().replace(b'"a"', b'"\xe4"'), ":1: not UTF-8"),
+    ("jsonl", "x.jsonl", STUDIO, "looks like labels: label_studio_video"),
+    ("jsonl", "x.jsonl", '{"id": 1}', ":1: format is null"),
+    ("coco", "x.json", "{}", "unknown format 'coco'; expected one of cvat_video, label_studio"),
+]
+
+
+@pytest.mark.parametrize(("format", "name", "content", "message"), BROKEN, ids=range(len(BROKEN)))
+def test_broken_files_are_one_clear_error(folder, format, name, content, message):
+    path = folder / name
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=message) as caught:
+        read_labels(format, path)
+    assert str(caught.value).startswith("labels:" if format == "coco" else str(path))
+    assert "\n" not in str(caught.value)
+
+
+CLIMBING = ["../clip.mp4", "..\\clip.mp4", "a/../../clip.mp4", "/../clip.mp4"]
+
+
+@pytest.mark.parametrize("name", CLIMBING)
+def test_names_do_not_climb_out_of_the_media_folder(folder, name):
+    inside = folder / "inside"
+    inside.mkdir()
+    meta = f"<meta><task><name>x</name></task><source>{name}</source></meta>"
+    climbs = "climbs out of the media folder"
+    with pytest.raises(UserError, match=climbs):
+        read_cvat(folder, cvat(track(box(1)), meta=meta), inside)
+    with pytest.raises(UserError, match=climbs):
+        read_studio(folder, [task(region(key(1)), video=name)], inside)
+    source = f"/data/local-files/?d={name}"
+    with pytest.raises(UserError, match=climbs):
+        read_studio(folder, [task(region(key(1)), video=source)], inside)
+    write_jsonl([sample_of(name)], folder / "x.jsonl")
+    with pytest.raises(UserError, match=climbs):
+        read_labels("jsonl", folder / "x.jsonl", inside)
+
+
+def test_absolute_names_are_looked_up_by_their_last_part_only(folder):
+    inside = folder / "inside"
+    inside.mkdir()
+    meta = f"<meta><task><name>x</name></task><source>{folder}/clip.mp4</source></meta>"
+    with pytest.raises(UserError, match="no video"):
+        read_cvat(folder, cvat(track(box(1)), meta=meta), inside)
+    shutil.copy(folder / "clip.mp4", inside)
+    (sample,), _ = read_cvat(folder, cvat(track(box(1)), meta=meta), inside)
+    assert sample.media.paths == (inside / "clip.mp4",)
+
+
+def test_media_that_fit_equally_well_or_do_not_open(folder, clip):
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        shutil.move(shutil.copy(clip, folder), folder / name / "same.mp4")
+    shutil.copy(clip, folder / "clip.mp4")
+    meta = "<meta><source>{}</source></meta>"
+    with pytest.raises(
+        UserError, match=r"'same.mp4' fits several files: one/same.mp4 and two/same"
+    ):
+        read_cvat(folder, cvat(track(box(1)), meta=meta.format("same.mp4")))
+    (sample,), _ = read_cvat(folder, cvat(track(box(1)), meta=meta.format("x/two/same.mp4")))
+    assert sample.media.paths == (folder / "two" / "same.mp4",)
+    write(folder / "broken.mp4", "not a video")
+    with pytest.raises(
+        UserError, match=r"video is missing or unreadable .not a video that decodes"
+    ):
+        read_cvat(folder, cvat(track(box(1)), meta=meta.format("broken.mp4")))
+    with pytest.raises(UserError, match="no such file or folder; expected the media"):
+        read_cvat(folder, cvat(track(box(1)), meta=meta.format("clip.mp4")), folder / "nowhere")
+
+
+def test_formats_are_told_apart(folder):
+    paths = {
+        "cvat_video": write(folder / "a.xml", CVAT),
+        "label_studio_video": write(folder / "b.json", STUDIO),
+        "jsonl": write(folder / "c.jsonl", JSONL),
+    }
+    for name, path in paths.items():
+        assert detect_format(path) == name
+        inside = folder / f"only {name}"
+        inside.mkdir()
+        shutil.copy(path, inside)
+        assert detect_format(inside) == name
+    for name in (
+        "cvat_video/datumaro_for_video.xml",
+        "label_studio_video/opossum_snow_short_1.json",
+    ):
+        assert detect_format(SAMPLES / name) == name.split("/")[0]
+    with pytest.raises(UserError, match="could be cvat_video or label_studio_video or jsonl"):
+        detect_format(folder)
+    with pytest.raises(
+        UserError, match="looks like COCO JSON, which is not read yet; expected one"
+    ):
+        detect_format(write(folder / "d.json", COCO))
+    with pytest.raises(
+        UserError, match="not a label format that is known; expected one of cvat_vid"
+    ):
+        detect_format(folder / "clip.mp4")
+    with pytest.raises(UserError, match="no such label file"):
+        detect_format(folder / "nothing")
+    (folder / "bare").mkdir()
+    with pytest.raises(UserError, match=r"no \*.xml in this folder"):
+        read_labels("cvat_video", folder / "bare")
+
+
+def test_the_report_adds_up_prints_and_is_json(folder):
+    tracks = [
+        track(*(box(n, 150) for n in range(9)), box(30, 150)),
+        track(box(1), label="a van", id=1),
+    ]
+    _, report = read_cvat(folder, cvat(*tracks))
+    counts_of(report)
+    assert report.num_losses == sum(f.count for f in report.losses) == 10
+    assert [(f.count, len(f.places)) for f in report.losses] == [(9, 3), (1, 1)]
+    again = json.loads(json.dumps(report.to_json()))
+    assert again["num_losses"] == 10
+    assert [c["label"] for c in again["counts"]] == ["", "car", "a van"]
+    lines = report.table().splitlines()
+    assert lines[0].endswith("labels.xml (cvat_video): 1 samples, 10 losses")
+    assert [row.split()[-7:] for row in lines[2:5]] == [
+        ["1", "1", "0", "0", "0", "0", "0"],
+        ["10", "0", "0", "0", "0", "0", "10"],
+        ["1", "1", "0", "0", "0", "0", "0"],
+    ]
+    path = folder / "labels.xml"
+    places = ", ".join(f"{path}:{line}" for line in (6, 7, 8))
+    assert lines[5:] == [
+        f"losses: 9 × car box: wholly outside the frame ({places}, …)",
+        f"losses: 1 × car box: the frame lies outside the video ({path}:15)",
+        *lines[7:],
+    ]
+    with pytest.raises(AttributeError):
+        report.num_samples = 3
