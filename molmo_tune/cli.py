@@ -52,11 +52,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="molmo-tune",
         description="Fine-tune Molmo 2 to point at, track and count your own objects.",
-        epilog="Start with `molmo-tune demo`. A recipe's settings are changed with --set KEY=VALUE.",
+        epilog="Start with `molmo-tune demo`. Change a recipe's settings with --set KEY=VALUE.",
     )
     parser.add_argument("--version", action="version", version=f"molmo-tune {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    made = {name: verbs.add_parser(name, help=text, description=text) for name, text in _VERBS.items()}
+    made = {
+        name: verbs.add_parser(name, help=text, description=text) for name, text in _VERBS.items()
+    }
     _add_data_verbs(made)
     _add_run_verbs(made)
     return parser

@@ -30,6 +30,6 @@ class UserError(Exception):
             parts.append(fix)
         super().__init__(f"{self.where}: " + "; ".join(parts))
 
-    def __reduce__(self) -> tuple[type[UserError], tuple[str, str, str, str]]:
+    def __reduce__(self) -> tuple[type[UserError], tuple[object, ...]]:
         """Rebuild from the four parts, so that the error crosses process borders whole."""
         return type(self), (self.where, self.found, self.expected, self.fix)

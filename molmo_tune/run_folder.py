@@ -1,11 +1,11 @@
 """What lies where in the folder of a run: the one place that knows.
 
-    recipe.yaml        the resolved recipe, every default written out
-    adapter/           the trained weights in PEFT's format
-    checkpoints/       what training resumes from
-    metrics.csv        loss and rate, one row per logged step
-    report.json        what was trained on what, and how it ended
-    evaluation/        NAME.json per evaluation
+recipe.yaml        the resolved recipe, every default written out
+adapter/           the trained weights in PEFT's format
+checkpoints/       what training resumes from
+metrics.csv        loss and rate, one row per logged step
+report.json        what was trained on what, and how it ended
+evaluation/        NAME.json per evaluation
 """
 
 from __future__ import annotations
@@ -89,5 +89,7 @@ def write_json(path: Path, contents: Any) -> None:
     """Write JSON whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(contents, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.write_text(
+        json.dumps(contents, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     temporary.replace(path)

@@ -20,7 +20,9 @@ from molmo_tune.run_folder import write_json
 def run(options: argparse.Namespace) -> int:
     """Convert and print the report."""
     console = Console(soft_wrap=True)
-    convert(options.labels, options.format, options.media, options.out, console, options.allow_lossy)
+    convert(
+        options.labels, options.format, options.media, options.out, console, options.allow_lossy
+    )
     return 0
 
 

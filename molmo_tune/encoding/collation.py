@@ -25,9 +25,7 @@ def collate(samples: Sequence[EncodedSample], *, pad_id: int) -> Batch:
             np.stack([_padded(getattr(sample, name), length, fill) for sample in samples])
         )
 
-    example_ids = np.stack(
-        [_padded(np.zeros(s.num_tokens, np.int64), length, -1) for s in samples]
-    )
+    example_ids = np.stack([_padded(np.zeros(s.num_tokens, np.int64), length, -1) for s in samples])
     patches, pooling = join_vision(samples)
     return Batch(
         input_ids=rows("input_ids", pad_id),

@@ -20,7 +20,11 @@ from molmo_tune.media.clip import read_images, read_video
 
 
 class TrainingSet(Dataset[EncodedSample]):
-    """Items with targets: every item is a message tree over its conversations."""
+    """Items with targets: every item is a message tree over its conversations.
+
+    Up to `cache_bytes` of encoded samples are kept in memory (per loader process), so that a small
+    data set is decoded once and not once per pass.
+    """
 
     def __init__(
         self,
@@ -28,17 +32,28 @@ class TrainingSet(Dataset[EncodedSample]):
         processor: Any,
         limits: MediaLimits,
         weighting: Weighting = "flat",
+        cache_bytes: int = 0,
     ) -> None:
         self.items = tuple(items)
         self._processor = processor
         self._limits = limits
         self._weighting: Weighting = weighting
+        self._cache: dict[int, EncodedSample] = {}
+        self._free_bytes = cache_bytes
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> EncodedSample:
-        item = self.items[index]
+        if index in self._cache:
+            return self._cache[index]
+        encoded = self._encode(self.items[index])
+        if encoded.patches.nbytes <= self._free_bytes:
+            self._free_bytes -= encoded.patches.nbytes
+            self._cache[index] = encoded
+        return encoded
+
+    def _encode(self, item: Item) -> EncodedSample:
         return encode_tree(
             self._processor,
             item.sample.id,

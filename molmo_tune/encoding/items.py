@@ -2,8 +2,8 @@
 
 An `Item` is one medium with the conversations that share it as a message tree. How long it will be
 is known before anything is decoded: frames and image sizes decide the vision tokens. Conversations
-that do not fit together are spread over several items of the same medium; one that does not even fit
-alone is refused and reported. Vision tokens are never cut.
+that do not fit together are spread over several items of the same medium; one that does not even
+fit alone is refused and reported. Vision tokens are never cut.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ def plan_items(
     if not items:
         reason = refused[0].reason if refused else f"no annotation serves task {template.task!r}"
         raise UserError(
-            "data", f"none of {len(samples)} samples gives a question ({reason})",
+            "data",
+            f"none of {len(samples)} samples gives a question ({reason})",
             "annotations that fit the template's task",
         )
     return ItemPlan(tuple(items), tuple(refused))
@@ -115,7 +116,8 @@ def _conversations(
     sample: Sample, template: Template, limits: MediaLimits, seed: int
 ) -> tuple[Item, tuple[str, ...]]:
     """All conversations of a sample as one item (length not yet known), and labels never shown."""
-    sampled, sizes = None, ()
+    sampled: SampledTimes | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
     if sample.media.kind == "video":
         sampled = sample_video(
             sample.media.paths[0], max_frames=limits.max_frames, max_fps=limits.max_fps
@@ -131,8 +133,10 @@ def _conversations(
         conversations, unseen = image_conversations(sample, template, sizes, seed)
     else:
         raise UserError(
-            sample.id, f"{sample.media.kind} labels with a template for {template.task!r}",
-            "a template of the labels' kind", "change data[].template",
+            sample.id,
+            f"{sample.media.kind} labels with a template for {template.task!r}",
+            "a template of the labels' kind",
+            "change data[].template",
         )
     return Item(sample, template, tuple(conversations), sampled, sizes, 0), unseen.labels
 

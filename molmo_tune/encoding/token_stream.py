@@ -4,8 +4,8 @@
 
 BOS is the end token where the tokenizer has none of its own. Media come first, before the first
 user turn. Every message is tokenised by itself, nothing is added between them, and only the tokens
-of answers and the end token behind each carry weight. Inference uses `prompt_ids`, which is the same
-function up to the last answer, so that training and inference cannot drift apart.
+of answers and the end token behind each carry weight. Inference uses `prompt_ids`, which is the
+same function up to the last answer, so that training and inference cannot drift apart.
 
 In a message tree every branch is a conversation that continues from the shared prefix: it restarts
 the positions there and has the prefix and itself to look at.
@@ -80,7 +80,8 @@ def conversation_stream(
     prefix = [bos_id(tokenizer), *prefix_ids]
     ids, answered = _turn_ids(tokenizer, messages)
     weights = [
-        answer_weight(weighting, num_tokens=sum(answered), num_branches=1, weight=weight) * is_answer
+        answer_weight(weighting, num_tokens=sum(answered), num_branches=1, weight=weight)
+        * is_answer
         for is_answer in answered
     ]
     tokens, token_weights = prefix + ids, [0.0] * len(prefix) + weights

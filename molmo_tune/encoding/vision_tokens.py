@@ -71,7 +71,7 @@ class VisionLayout:
 
 
 def image_ids(layout: VisionLayout, grid: Sequence[int]) -> Ids:
-    """Tokens of one image; `grid` = pooled rows and columns of the global view, then of the crops."""
+    """Tokens of one image; `grid`: pooled rows, columns of the global view, then of the crops."""
     low_rows, low_cols, rows, cols = grid
     low_res = _grid_ids(layout, low_rows, low_cols, layout.low_res_columns)
     high_res = _grid_ids(layout, rows, cols, layout.image_columns)

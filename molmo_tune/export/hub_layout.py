@@ -7,8 +7,8 @@ Native transformers modules and hub tensors are related by renaming, and in two 
     blocks.i.mlp.ff_proj                   up_proj ‖ gate_proj        (up first)
     wte.embedding ‖ wte.new_embedding      embed_tokens               (vocabulary, 128 extra rows)
 
-`hub_sources` answers, for one hub tensor, which native tensors its rows are made of. The merge walks
-the base's own files with it, so an export has exactly the tensors of its base.
+`hub_sources` answers, for one hub tensor, which native tensors its rows are made of. The merge
+walks the base's own files with it, so an export has exactly the tensors of its base.
 """
 
 from __future__ import annotations

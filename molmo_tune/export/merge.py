@@ -64,7 +64,9 @@ def read_lora(folder: Path) -> LoraWeights:
             raise UserError(file, "no such file", "a PEFT adapter folder")
     config: dict[str, Any] = json.loads(config_file.read_text(encoding="utf-8"))
     if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
-        raise UserError(config_file, "not a plain LoRA adapter", "LoRA or rsLoRA, no modules_to_save")
+        raise UserError(
+            config_file, "not a plain LoRA adapter", "LoRA or rsLoRA, no modules_to_save"
+        )
     if config.get("rank_pattern") or config.get("alpha_pattern"):
         raise UserError(config_file, "has a rank or alpha per module", "one rank and one alpha")
     halves: dict[str, dict[str, torch.Tensor]] = {}
@@ -116,7 +118,8 @@ def merge_checkpoint(
     missing = sorted(set(lora.pairs) - used)
     if missing:
         raise UserError(
-            base, f"has no tensor for {len(missing)} adapted modules, the first {missing[0]}",
+            base,
+            f"has no tensor for {len(missing)} adapted modules, the first {missing[0]}",
             "the base the adapter was trained on",
         )
     return TensorAccount(tuple(unchanged), tuple(merged))
@@ -173,7 +176,8 @@ def _stacked_delta(name: str, lora: LoraWeights, tensor: torch.Tensor) -> torch.
     stacked = torch.cat(rows)
     if stacked.shape != tensor.shape:
         raise UserError(
-            name, f"{tuple(tensor.shape)} in the base, {tuple(stacked.shape)} in the adapter",
+            name,
+            f"{tuple(tensor.shape)} in the base, {tuple(stacked.shape)} in the adapter",
             "the base the adapter was trained on",
         )
     return stacked

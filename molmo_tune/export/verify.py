@@ -52,9 +52,7 @@ class Proof:
         return sum(ours == theirs for _, ours, theirs in self.answers)
 
 
-def verify_export(
-    adapted: Any, base_name: str, export: Path, dtype: torch.dtype | None
-) -> Proof:
+def verify_export(adapted: Any, base_name: str, export: Path, dtype: torch.dtype | None) -> Proof:
     """Compare an export with the model it was made from.
 
     Args:

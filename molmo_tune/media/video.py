@@ -4,8 +4,8 @@ Times come from the file's own timestamps, never from ``index / fps``: variable 
 do not start at zero are normal. Index 0 is the first frame *shown*; seconds count from it. Frames
 are upright (rotation metadata applied) and RGB.
 
-decord seeks to the wanted frames instead of decoding everything. A reader is opened, used and closed
-inside one call, because decord must not be carried across a fork.
+decord seeks to the wanted frames instead of decoding everything. A reader is opened, used and
+closed inside one call, because decord must not be carried across a fork.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def trainable_parameters(model: Any) -> list[tuple[str, Any]]:
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
 
-def part_of(parameter_name: str) -> Part | Literal["other"]:
+def part_of(parameter_name: str) -> Part | Literal["head"]:
     """The part of the model a parameter belongs to, by its native name."""
     if ".multi_modal_projector." in parameter_name:
         return "connector"
@@ -90,7 +90,7 @@ def part_of(parameter_name: str) -> Part | Literal["other"]:
         return "vision"
     if ".language_model." in parameter_name:
         return "language"
-    return "other"
+    return "head"
 
 
 def parameter_table(model: Any) -> list[tuple[str, int, int]]:

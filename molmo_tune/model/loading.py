@@ -1,8 +1,8 @@
 """Checkpoints → native Molmo 2 model and processor.
 
 One way in for a hub id, a folder in hub layout (the released files, our exports) and the word
-``tiny`` (the base bundled with the package). Always transformers' native classes, never remote code.
-What was loaded is checked: no tensor of the model may be missing from the files.
+``tiny`` (the base bundled with the package). Always transformers' native classes, never remote
+code. What was loaded is checked: no tensor of the model may be missing from the files.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def checkpoint_source(name: str) -> str:
 def resolve_dtype(name: DtypeName) -> torch.dtype:
     """``auto`` is bfloat16 on a GPU that has it, float16 on one that has not, float32 on a CPU."""
     if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
+            name
+        ]
     if not torch.cuda.is_available():
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def load_model(
-    name: str, *, dtype: torch.dtype = torch.float32, attention: str = "sdpa"
-) -> Any:
+def load_model(name: str, *, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Any:
     """The model in evaluation mode on the CPU, all parameters frozen.
 
     Args:

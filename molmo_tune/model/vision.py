@@ -2,8 +2,8 @@
 
 The stock path keeps the output of every vision layer for the whole batch, although the connector
 reads two of them: 128 frames cost about 5 GB for nothing. Here crops go through the tower in chunks
-and only the wanted layers are kept; without trainable parts no graph is built. Images and videos may
-be mixed freely, since after patching they differ in nothing but the pooling rows.
+and only the wanted layers are kept; without trainable parts no graph is built. Images and videos
+may be mixed freely, since after patching they differ in nothing but the pooling rows.
 
     patches (C, P, D) → tower → wanted layers, concatenated (C·P, 2·width) → pooling (T, K) → (T, d)
 """
@@ -42,7 +42,9 @@ def encode_vision(
 def _tower_features(model: Any, patches: torch.Tensor) -> torch.Tensor:
     """The two layers the connector reads, side by side: ``(C, P, 2·width)``."""
     tower = model.vision_tower
-    wanted = [_layer_number(n, tower.layers) for n in model.config.adapter_config.vision_feature_layer]
+    wanted = [
+        _layer_number(n, tower.layers) for n in model.config.adapter_config.vision_feature_layer
+    ]
     hidden = tower.patch_embedding(patches.to(tower.dtype))
     hidden = hidden + tower.positional_embedding[None].to(hidden)
     kept: dict[int, torch.Tensor] = {}

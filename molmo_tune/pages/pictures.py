@@ -50,7 +50,9 @@ def picture(
         draw.ellipse((x - 5, y - 5, x + 5, y + 5), outline=mark.color, width=2)
         draw.point((x, y), fill=mark.color)
         if mark.text:
-            draw.text((x + 8, y - 6), mark.text, fill=mark.color, stroke_width=2, stroke_fill="black")
+            draw.text(
+                (x + 8, y - 6), mark.text, fill=mark.color, stroke_width=2, stroke_fill="black"
+            )
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

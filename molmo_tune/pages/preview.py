@@ -43,9 +43,7 @@ def write_preview(training_set: TrainingSet, processor: Any, out: Path, max_samp
         UserError: a medium does not decode, or the page cannot be written.
     """
     items = training_set.items[:max_samples]
-    cards = [
-        _card(item, training_set[number], processor) for number, item in enumerate(items)
-    ]
+    cards = [_card(item, training_set[number], processor) for number, item in enumerate(items)]
     total = len(training_set)
     write_page(
         "preview.html.j2",
@@ -90,8 +88,10 @@ def _pieces(ids: Sequence[int], weights: Sequence[float], tokenizer: Any) -> lis
     pieces: list[Piece] = []
     start = 0
     for end in range(1, len(ids) + 1):
-        if end < len(ids) and weights[end] == weights[start] and (
-            (ids[end] == patch) == (ids[start] == patch)
+        if (
+            end < len(ids)
+            and weights[end] == weights[start]
+            and ((ids[end] == patch) == (ids[start] == patch))
         ):
             continue
         run = [int(i) for i in ids[start:end]]

@@ -39,7 +39,8 @@ def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
 
 def _warmup_ends(recipe: Recipe) -> Iterator[Contradiction]:
     optim, max_steps = recipe.optim, recipe.trainer.max_steps
-    if optim.schedule != "constant" and optim.warmup_steps >= max_steps:
+    warmup = optim.warmup_steps or 0
+    if optim.schedule != "constant" and warmup >= max_steps:
         yield Contradiction(
             (("optim", "warmup_steps"), ("optim", "schedule"), ("trainer", "max_steps")),
             f"must be less than trainer.max_steps, which is {max_steps}, "

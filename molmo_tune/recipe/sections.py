@@ -128,6 +128,8 @@ class DataSection(Section):
     """Draw training samples in random order."""
     num_workers: NonNegativeInt = 2
     """Processes that read and encode samples; 0 does it in the training process."""
+    cache_mb: NonNegativeInt = 0
+    """Memory for decoded and encoded media, in megabytes per loader process; 0 keeps none."""
 
 
 class VideoSection(Section):
@@ -173,8 +175,8 @@ class OptimSection(Section):
     """Term added to the denominator."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Course of the learning rate after warm-up."""
-    warmup_steps: NonNegativeInt = 50
-    """Optimiser steps over which the learning rate rises from 0 to its peak."""
+    warmup_steps: NonNegativeInt | None = None
+    """Optimiser steps over which the learning rate rises to its peak; 3 % of them when not set."""
     final_lr_share: Share = 0.1
     """Learning rate at the last step, as a share of the peak."""
 

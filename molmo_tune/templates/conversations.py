@@ -68,9 +68,7 @@ def video_conversations(
             answer = _pointing_answer(tracks, name, sampled.size_wh, template)
             style = "video_point"
         variables = {"label": label, "fps": template.fps}
-        question = with_style_prefix(
-            style, draw_question(template, seed, sample.id, variables)
-        )
+        question = with_style_prefix(style, draw_question(template, seed, sample.id, variables))
         conversations.append(Conversation(sample.id, label, question, answer))
     return conversations, Unseen(sample.id, tuple(unseen))
 

@@ -219,7 +219,9 @@ _CHAT_TEMPLATE = """\
 {%- endif -%}
 {{ '<|im_end|>\\n' }}
 {%- else -%}
-{{ '<|im_start|>assistant\\n' ~ (message['content'] if message['content'] is string else message['content'] | map(attribute='text') | join(' ')) }}
+{{ '<|im_start|>assistant\\n' }}
+{%- if message['content'] is string -%}{{ message['content'] }}
+{%- else -%}{{ message['content'] | map(attribute='text') | join(' ') }}{%- endif -%}
 {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}

@@ -1,4 +1,5 @@
-"""The demo's domain, which the tiny base has never seen: animals in a murky pond, filmed from above.
+"""The demo's domain, which the tiny base has never seen: animals in a murky pond, filmed from
+above.
 
 Other names (none of the words occurs in pre-training), other bodies (patches, dots, legs instead of
 flat shapes), another ground (water with ripples, pebbles that nobody asks about), and real files:
@@ -222,7 +223,7 @@ def _write_clip(path: Path, frames: list[Frame]) -> None:
 
 
 def cvat_xml(video: str, swimmers: list[Swimmer]) -> str:
-    """Labels of one clip as CVAT for video 1.1: a box per frame, `outside` when an animal leaves."""
+    """Labels of a clip as CVAT for video 1.1: a box per frame, `outside` when an animal leaves."""
     labels = "".join(f"<label><name>{escape(name)}</name></label>" for name in ANIMALS)
     lines = [
         '<?xml version="1.0" encoding="utf-8"?>',

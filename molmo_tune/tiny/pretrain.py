@@ -96,9 +96,17 @@ STAGES = (
             Kind(2, "video", (1, 2), (2, 4), 16),
         ),
         2500,
-        0.9,
+        0.95,
     ),
-    Stage((Kind(1, "image", (1, 4), (1, 1), 24), Kind(3, "video", (1, 4), (3, 5), 16)), 3600),
+    Stage((Kind(1, "image", (1, 4), (1, 1), 24), Kind(3, "video", (1, 4), (3, 4), 16)), 1500),
+    Stage(
+        (
+            Kind(4, "video", (2, 4), (1, 1), 32),
+            Kind(1, "image", (1, 4), (1, 1), 24),
+            Kind(5, "video", (1, 4), (3, 4), 16),
+        ),
+        1600,
+    ),
 )
 
 
@@ -205,7 +213,7 @@ def _train_stage(
     started, losses = time.perf_counter(), []
     for step, batch in enumerate(loader, start=1):
         share = min(1.0, (done + step) / WARMUP_STEPS)
-        if not stage.advance:
+        if stage is STAGES[-1]:
             share *= 0.5 * (1 + math.cos(math.pi * step / stage.steps))
         for group in optimizer.param_groups:
             group["lr"] = PEAK_LR * share
@@ -214,7 +222,9 @@ def _train_stage(
             leading = float(np.mean([loss[1] for loss in losses]))
             mean = float(np.mean([loss[0] for loss in losses]))
             spent = time.perf_counter() - started
-            _say(f"{seed[1]} {step:5d} {spent:6.0f} s  loss {mean:.4f}  leading digit {leading:.3f}")
+            _say(
+                f"{seed[1]} {step:5d} {spent:6.0f} s  loss {mean:.4f}  leading digit {leading:.3f}"
+            )
             losses = []
             if leading < stage.advance:
                 return step

@@ -198,7 +198,9 @@ def _regular(shape: str, c: float, r: float, angle: float) -> list[tuple[float, 
     ]
 
 
-def _rectangle(c: float, half_length: float, half_width: float, angle: float) -> list[tuple[float, float]]:
+def _rectangle(
+    c: float, half_length: float, half_width: float, angle: float
+) -> list[tuple[float, float]]:
     along = (math.cos(angle) * half_length, math.sin(angle) * half_length)
     across = (-math.sin(angle) * half_width, math.cos(angle) * half_width)
     return [

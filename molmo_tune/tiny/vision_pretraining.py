@@ -1,10 +1,10 @@
 """Stage 0 of the tiny base: teach its eyes to see before it learns to speak.
 
-The released models start from a vision tower that was trained on images and texts; a fresh one gives
-the decoder nothing to attend to, and pointing is then learnt late or not at all (2,000 steps at
-chance, measured). So tower and connector first learn, with throw-away linear heads on every vision
-token, what lies in its cell of the frame: whether an object's centre does, its colour, its shape,
-and the leading digits of its place. The heads are then dropped.
+The released models start from a vision tower that was trained on images and texts; a fresh one
+gives the decoder nothing to attend to, and pointing is then learnt late or not at all (2,000 steps
+at chance, measured). So tower and connector first learn, with throw-away linear heads on every
+vision token, what lies in its cell of the frame: whether an object's centre does, its colour, its
+shape, and the leading digits of its place. The heads are then dropped.
 """
 
 from __future__ import annotations

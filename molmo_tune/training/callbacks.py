@@ -19,8 +19,8 @@ STEPS_UNTIL_ADAPTERS_LIVE = 5
 class RefuseDeadAdapters(Callback):
     """LoRA's B matrices start at zero; one still zero after some steps never had a gradient.
 
-    Seen with re-entrant gradient checkpointing and with wrong target modules: the run looks well and
-    trains nothing there.
+    Seen with re-entrant gradient checkpointing and with wrong target modules: the run looks well
+    and trains nothing there.
     """
 
     def on_train_batch_end(

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import lightning as L
 import torch
 import torch.distributed as dist
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 from molmo_tune.encoding.encoded import Batch
 from molmo_tune.model.adapters import part_of, trainable_parameters
@@ -91,7 +92,14 @@ class MolmoModule(L.LightningModule):
         sums = self.sums(batch)
         self._step_weight += float(sums.weight)
         self._step_loss += float(sums.cross_entropy)
-        return sums.total
+        return sums.total + self._touch_all() if self.trainer.world_size > 1 else sums.total
+
+    def _touch_all(self) -> torch.Tensor:
+        """Zero, but with a gradient path to every trainable weight.
+
+        A batch of text alone uses no vision adapter; data parallelism would wait for it forever.
+        """
+        return 0.0 * torch.stack([p.sum() for _, p in trainable_parameters(self.model)]).sum()
 
     def on_before_optimizer_step(self, _optimizer: torch.optim.Optimizer) -> None:
         """Turn summed gradients into those of the step's weighted mean, and log its loss."""
@@ -111,7 +119,7 @@ class MolmoModule(L.LightningModule):
             "val/loss", sums.cross_entropy / weight, batch_size=round(weight * 1000), sync_dist=True
         )
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with a rate per part of the model, stepped per optimiser step."""
         settings = self.optim_settings
         optimizer = torch.optim.AdamW(

@@ -41,6 +41,9 @@ from molmo_tune.training.data import MolmoDataModule
 from molmo_tune.training.module import MolmoModule, OptimSettings
 from molmo_tune.training.progress import StepProgress
 
+WARMUP_SHARE = 0.03
+MAX_STEPS_AT_RISK = 100  # a crash costs at most so many optimiser steps
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
@@ -62,7 +65,8 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
         resume: continue from the run folder's last checkpoint; bit-equal to not having stopped.
 
     Raises:
-        UserError: labels, media, checkpoint or folder cannot be used; or there is nothing to resume.
+        UserError: labels, media, checkpoint or folder cannot be used; or there is nothing to
+        resume.
     """
     _quiet_libraries()
     L.seed_everything(recipe.seed, verbose=False)
@@ -122,15 +126,17 @@ def optim_settings(recipe: Recipe) -> OptimSettings:
     """The recipe's optimiser section with the length of the run."""
     optim = recipe.optim
     part_lr = {"connector": optim.lr_connector, "vision": optim.lr_vision}
+    max_steps = recipe.trainer.max_steps
+    warmup = round(WARMUP_SHARE * max_steps) if optim.warmup_steps is None else optim.warmup_steps
     return OptimSettings(
         lr=optim.lr,
-        max_steps=recipe.trainer.max_steps,
+        max_steps=max_steps,
         part_lr={part: lr for part, lr in part_lr.items() if lr is not None},
         weight_decay=optim.weight_decay,
         betas=optim.betas,
         eps=optim.eps,
         schedule=optim.schedule,
-        warmup_steps=optim.warmup_steps,
+        warmup_steps=warmup,
         final_lr_share=optim.final_lr_share,
     )
 
@@ -144,11 +150,13 @@ def data_module(
         processor=processor,
         limits=limits_of(recipe),
         weighting=recipe.loss.weighting,
+        cache_bytes=recipe.data.cache_mb * 1_000_000,
     )
     return MolmoDataModule(
         make(train_items),
         make(val_items) if val_items else None,
         pad_id=int(processor.tokenizer.pad_token_id),
+        num_batches=recipe.trainer.max_steps * recipe.trainer.accumulate_grad_batches,
         batch_size=recipe.trainer.batch_size,
         num_workers=recipe.data.num_workers,
         seed=recipe.seed,
@@ -166,7 +174,7 @@ def build_trainer(
         dirpath=run.checkpoints,
         filename="step{step:06d}",
         auto_insert_metric_name=False,
-        every_n_train_steps=recipe.eval.every_steps or max(1, settings.max_steps // 4),
+        every_n_train_steps=min(MAX_STEPS_AT_RISK, max(1, settings.max_steps // 4)),
         save_top_k=recipe.output.keep,
         monitor="step",
         mode="max",
@@ -225,7 +233,9 @@ def _checkpoint_to_resume(run: RunFolder, resume: bool) -> Any:
         raise UserError(run.root, "nothing to resume from", f"{run.last_checkpoint}")
     if not resume and run.recipe.is_file():
         raise UserError(
-            run.root, "already holds a run", "a new folder",
+            run.root,
+            "already holds a run",
+            "a new folder",
             "change output.dir, remove the folder, or continue it with --resume",
         )
     return run.last_checkpoint if resume else None
@@ -293,4 +303,5 @@ def _quiet_libraries() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists.*")
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing. is deprecated.*")
     warnings.filterwarnings("ignore", message=".*isn't iterable.*|.*LeafSpec.*|.*GPU available.*")

@@ -1,0 +1,39 @@
+"""`molmo-tune check RECIPE`: everything that can be known before training, worst first.
+
+The recipe itself is checked before anything heavy is imported. Then labels are read, media probed,
+questions built and measured, and every answer is read back and compared with the label it was
+written from. Errors give exit code 1; warnings do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from molmo_tune.recipe.bundled import bundled
+from molmo_tune.recipe.loader import load_recipe
+from molmo_tune.recipe.sections import Recipe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check and print one line per finding."""
+    path = bundled("recipes", options.recipe)
+    recipe = load_recipe(path, options.overrides)
+    from rich import console as rich_console
+
+    console = rich_console.Console(soft_wrap=True)
+    console.print(f"{path}: the recipe is sound", highlight=False)
+    return check(recipe, console)
+
+
+def check(recipe: Recipe, console: Console) -> int:
+    """Check data and media; returns the exit code."""
+    from molmo_tune.evaluation.checking import check_recipe
+
+    findings = check_recipe(recipe)
+    for finding in findings:
+        console.print(str(finding), highlight=False)
+    return 1 if any(finding.severity == "error" for finding in findings) else 0

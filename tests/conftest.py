@@ -1,0 +1,59 @@
+"""What all tests share: where the large fixtures lie, and one small pond on disk.
+
+`MOLMO_TUNE_SHARED` names the folder with the large fixtures (checkpoints in the released layout,
+samples of many tools). A stranger's clone has none; tests that need it are skipped with a reason.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+ROOT = Path(__file__).parent.parent
+SHARED = Path(os.environ.get("MOLMO_TUNE_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of the large fixtures."""
+    if not (SHARED / "fixtures").is_dir():
+        pytest.skip(f"no large fixtures at {SHARED}; set MOLMO_TUNE_SHARED")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def pond(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four clips with CVAT labels (`clips/`, `labels/`)."""
+    from molmo_tune.tiny.pond import write_pond
+
+    folder = tmp_path_factory.mktemp("pond")
+    write_pond(folder, num_clips=4, seed=3, on_clip=lambda: None)
+    return folder
+
+
+@pytest.fixture
+def pond_recipe(pond: Path, tmp_path: Path) -> Path:
+    """A recipe that trains the tiny base on the pond, four steps."""
+    source = f"labels: cvat_video, path: {pond / 'labels'}, media: {pond / 'clips'}"
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"""\
+seed: 7
+model: {{name: tiny}}
+adapter: {{rank: 4, alpha: 8, dropout: 0.1, targets: [language, connector, vision]}}
+data:
+  train: [{{{source}}}]
+  val: [{{{source}}}]
+  num_workers: 0
+video: {{max_frames: 8}}
+optim: {{lr: 1.0e-3, warmup_steps: 1}}
+trainer: {{max_steps: 6, batch_size: 1, accumulate_grad_batches: 2, precision: 32-true}}
+eval: {{max_samples: 4, max_new_tokens: 8}}
+output: {{dir: {tmp_path / "run"}}}
+""",
+        encoding="utf-8",
+    )
+    return path

@@ -1,0 +1,284 @@
+"""What must be exact about training: normalisation, resumption, what trains, what is saved."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+
+from molmo_tune.encoding.collation import collate
+from molmo_tune.encoding.encoded import Batch, EncodedSample
+from molmo_tune.encoding.sample_encoder import encode_conversation
+from molmo_tune.encoding.vision_inputs import video_inputs
+from molmo_tune.errors import UserError
+from molmo_tune.model.adapters import (
+    PART_MODULES,
+    add_lora,
+    parameter_table,
+    part_of,
+    trainable_parameters,
+)
+from molmo_tune.model.loading import load_model, load_processor
+from molmo_tune.model.loss import loss_sums
+from molmo_tune.recipe.loader import load_recipe
+from molmo_tune.training import run as training_run
+from molmo_tune.training.callbacks import RefuseDeadAdapters
+from molmo_tune.training.data import BatchStream
+from molmo_tune.training.module import MolmoModule, OptimSettings
+from molmo_tune.training.run import train
+
+ANSWERS = (
+    "Two.",
+    "There are none, as far as anyone can tell, in any of these frames at all.",
+    "In the middle.",
+    "It moves to the right.",
+)
+SETTINGS = OptimSettings(lr=1e-3, max_steps=1, part_lr={}, warmup_steps=0, schedule="constant")
+
+
+def samples() -> list[EncodedSample]:
+    """Four samples with very different numbers of supervised tokens; one has a video."""
+    processor = load_processor("tiny")
+    frames = np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3), np.uint8)
+    vision = video_inputs(processor, frames, [0.0, 0.5])
+    encoded = [encode_conversation(processor, str(k), ["Say.", a]) for k, a in enumerate(ANSWERS)]
+    encoded[2] = encode_conversation(processor, "2", ["Where?", ANSWERS[2]], vision)
+    assert len({sample.num_supervised for sample in encoded}) == len(ANSWERS)
+    return encoded
+
+
+def adapted_model() -> Any:
+    torch.manual_seed(0)
+    model = add_lora(
+        load_model("tiny"), rank=4, alpha=8, dropout=0.0, targets=["language", "connector"]
+    )
+    for name, parameter in trainable_parameters(model):
+        if "lora_B" in name:  # otherwise half of the gradients are zero
+            torch.nn.init.normal_(parameter, std=0.05)
+    return model
+
+
+class KeepGradients(Callback):
+    """What the optimiser is about to see."""
+
+    def __init__(self) -> None:
+        self.gradients: dict[str, torch.Tensor] = {}
+
+    def on_before_zero_grad(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
+        found = {
+            n: p.grad.clone() for n, p in trainable_parameters(pl_module) if p.grad is not None
+        }
+        self.gradients = found or self.gradients
+
+
+def gradients_of(batches: list[Batch], accumulate: int) -> dict[str, torch.Tensor]:
+    module = MolmoModule(adapted_model(), SETTINGS)
+    keep = KeepGradients()
+    trainer = L.Trainer(
+        max_steps=1,
+        accumulate_grad_batches=accumulate,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[keep],
+    )
+    trainer.fit(module, torch.utils.data.DataLoader(batches, batch_size=None))
+    return keep.gradients
+
+
+def worst_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
+    assert ours.keys() == theirs.keys()
+    assert ours
+    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
+
+
+def test_micro_batches_give_the_gradient_of_one_big_batch() -> None:
+    encoded = samples()
+    whole = gradients_of([collate(encoded, pad_id=0)], accumulate=1)
+    parts = gradients_of([collate([sample], pad_id=0) for sample in encoded], accumulate=4)
+    assert worst_difference(parts, whole) < 1e-6
+
+
+def test_averaging_the_means_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same comparison with the usual normalisation, to show that the test above can fail."""
+    encoded = samples()
+    whole = gradients_of([collate(encoded, pad_id=0)], accumulate=1)
+
+    def mean(self: MolmoModule, batch: Batch, _: int) -> torch.Tensor:
+        sums = self.sums(batch)
+        return sums.total / sums.weight
+
+    monkeypatch.setattr(MolmoModule, "training_step", mean)
+    monkeypatch.setattr(MolmoModule, "on_before_optimizer_step", lambda *_: None)
+    parts = gradients_of([collate([sample], pad_id=0) for sample in encoded], accumulate=4)
+    assert worst_difference(parts, whole) > 1e-3
+
+
+DDP_SCRIPT = """
+import sys, torch, lightning as L
+sys.path.insert(0, sys.argv[2])
+from test_training import KeepGradients, MolmoModule, SETTINGS, adapted_model, collate, samples
+rank_batches = [[0, 1], [2, 3]]
+class Data(L.LightningDataModule):
+    def train_dataloader(self):
+        encoded = samples()
+        mine = [collate([encoded[i]], pad_id=0) for i in rank_batches[self.trainer.global_rank]]
+        return torch.utils.data.DataLoader(mine, batch_size=None)
+keep = KeepGradients()
+trainer = L.Trainer(max_steps=1, accumulate_grad_batches=2, accelerator="cpu", devices=2,
+    strategy="ddp", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+    enable_model_summary=False, use_distributed_sampler=False, callbacks=[keep])
+module = MolmoModule(adapted_model(), SETTINGS)
+trainer.fit(module, Data())
+if trainer.is_global_zero:
+    torch.save(keep.gradients, sys.argv[1])
+"""
+
+
+def test_two_processes_give_the_gradient_of_one_big_batch(tmp_path: Path) -> None:
+    """Data parallel over gloo: the weights of all devices and micro-batches are summed."""
+    script, result = tmp_path / "ddp.py", tmp_path / "gradients.pt"
+    script.write_text(DDP_SCRIPT)
+    command = [sys.executable, str(script), str(result), str(Path(__file__).parent)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    whole = gradients_of([collate(samples(), pad_id=0)], accumulate=1)
+    assert worst_difference(torch.load(result), whole) < 1e-6
+
+
+class StopAfter(Callback):
+    """End the run after some optimiser steps, as a lost machine would."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+        trainer.should_stop = trainer.global_step >= self.steps
+
+
+def _adapter(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def test_stopping_and_resuming_changes_no_bit(
+    pond_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six steps at once, and three, a stop, and three more: equal weights, dropout included."""
+    console = Console(quiet=True)
+    whole = load_recipe(pond_recipe, [f"output.dir={tmp_path / 'whole'}"])
+    train(whole, console)
+    parted = load_recipe(pond_recipe, [f"output.dir={tmp_path / 'parted'}"])
+    build = training_run.build_trainer
+
+    def stopping(recipe: Any, run: Any, callbacks: list[Callback], **options: Any) -> L.Trainer:
+        return build(recipe, run, [*callbacks, StopAfter(3)], **options)
+
+    monkeypatch.setattr(training_run, "build_trainer", stopping)
+    first = train(parted, console)
+    assert first.steps == 3
+    halfway = _adapter(tmp_path / "parted")
+    monkeypatch.setattr(training_run, "build_trainer", build)
+    torch.manual_seed(12345)
+    second = train(parted, console, resume=True)
+    assert second.steps == 6
+    ours, theirs = _adapter(tmp_path / "parted"), _adapter(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert any(not torch.equal(ours[name], halfway[name]) for name in halfway)
+    losses = (tmp_path / "parted" / "metrics.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in losses] == ["step", "1", "2", "3", "4", "5", "6"]
+    assert losses == (tmp_path / "whole" / "metrics.csv").read_text().splitlines()
+
+
+def test_checkpoints_hold_trainable_weights_and_positions(
+    pond_recipe: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe(pond_recipe, ["trainer.max_steps=2"])
+    train(recipe, Console(quiet=True))
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=False)
+    assert all("lora_" in name for name in checkpoint["state_dict"])
+    assert checkpoint["optimizer_states"]
+    assert checkpoint["molmo_tune_random_state"]
+    assert checkpoint["MolmoDataModule"] == {"batches_done": 4}
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["steps"] == 2
+    assert report["train"]["questions"] > 0
+    assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe
+
+
+def test_batches_cover_every_pass_and_resume_anywhere() -> None:
+    stream = BatchStream(5, 2, 10, seed=1)
+    batches = list(stream)
+    flat = [item for batch in batches for item in batch]
+    assert len(batches) == len(stream) == 10
+    for number in range(4):
+        assert sorted(flat[5 * number : 5 * number + 5]) == [0, 1, 2, 3, 4]
+    assert flat[:5] != flat[5:10]
+    assert list(BatchStream(5, 2, 10, seed=1, first_batch=3)) == batches[3:]
+    shares = [list(BatchStream(5, 1, 10, seed=1, rank=r, world_size=2)) for r in (0, 1)]
+    merged = [item for pair in zip(*shares, strict=True) for batch in pair for item in batch]
+    assert merged == flat[:20]
+
+
+@pytest.mark.parametrize("targets", [["language"], ["connector"], ["vision"], list(PART_MODULES)])
+def test_adapters_stay_in_their_part(targets: list[Any]) -> None:
+    model = add_lora(load_model("tiny"), rank=2, alpha=4, dropout=0.0, targets=targets)
+    trained = {part_of(name) for name, _ in trainable_parameters(model)}
+    assert trained == set(targets)
+    names = [name for name, _ in trainable_parameters(model)]
+    assert not any("embed_tokens" in name or "lm_head" in name for name in names)
+    assert parameter_table(model)[-1][2] == sum(p.numel() for _, p in trainable_parameters(model))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_reaches_the_vision_tower(reentrant: bool) -> None:
+    """Non-re-entrant checkpointing gives every adapter a gradient; re-entrant does not (trap 9)."""
+    model = add_lora(load_model("tiny"), rank=2, alpha=4, dropout=0.0, targets=["vision"])
+    model.get_base_model().gradient_checkpointing_enable({"use_reentrant": reentrant})
+    module = MolmoModule(model.train(), SETTINGS)
+    sums = module.sums(collate([samples()[2]], pad_id=0))
+    if not reentrant:
+        sums.total.backward()
+    got = [
+        p.grad is not None and bool(p.grad.any())
+        for n, p in trainable_parameters(model)
+        if "lora_B" in n
+    ]
+    assert all(got) is not reentrant
+
+
+def test_dead_adapters_are_an_error() -> None:
+    model = add_lora(load_model("tiny"), rank=2, alpha=4, dropout=0.0, targets=["vision"])
+    trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    loop = trainer.fit_loop.epoch_loop.automatic_optimization
+    loop.optim_progress.optimizer.step.total.completed = 5
+    with pytest.raises(UserError, match="got no gradient"):
+        RefuseDeadAdapters().on_train_batch_end(trainer, MolmoModule(model, SETTINGS))
+
+
+def test_a_vision_token_is_never_a_target() -> None:
+    hidden, head = torch.randn(1, 2, 8), torch.randn(10, 8)
+    with pytest.raises(ValueError, match="vision tokens must have weight 0"):
+        loss_sums(hidden, head, torch.tensor([[3, 10]]), torch.ones(1, 2), z_loss=0.0)
+
+
+def test_a_run_is_not_overwritten(pond_recipe: Path) -> None:
+    recipe = load_recipe(pond_recipe, ["trainer.max_steps=1"])
+    train(recipe, Console(quiet=True))
+    with pytest.raises(UserError, match="already holds a run"):
+        train(recipe, Console(quiet=True))
