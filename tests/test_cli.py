@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -103,7 +104,7 @@ def test_labels_of_another_format(
 ) -> None:
     file = pond / "labels" / "pond_000.xml"
     recipe = _recipe(tmp_path, labels="label_studio_video", path=file, media=pond / "clips")
-    assert "CVAT" in _fails(tmp_path, recipe, capsys)
+    assert "cvat_video" in _fails(tmp_path, recipe, capsys)
 
 
 def test_an_unreadable_video(
@@ -180,7 +181,8 @@ def test_convert_refuses_losses_and_writes_nothing(
 ) -> None:
     text = (pond / "labels" / "pond_000.xml").read_text()
     labels = tmp_path / "labels.xml"
-    labels.write_text(text.replace('xtl="', 'xtl="9', 1))
+    outside = re.sub(r'xtl="[^"]*"(.*?)xbr="[^"]*"', r'xtl="500"\1xbr="520"', text, count=1)
+    labels.write_text(outside)
     out = tmp_path / "out.jsonl"
     arguments = ["convert", str(labels), "--media", str(pond / "clips"), "--out", str(out)]
     assert main(arguments) == 1

@@ -68,22 +68,18 @@ def adapted_model() -> Any:
     return model
 
 
-class KeepGradients(Callback):
-    """What the optimiser is about to see."""
+class Observed(MolmoModule):
+    """Keeps what the optimiser is about to see; clipping comes after the normalisation."""
 
-    def __init__(self) -> None:
-        self.gradients: dict[str, torch.Tensor] = {}
+    gradients: dict[str, torch.Tensor]
 
-    def on_before_zero_grad(self, trainer: L.Trainer, pl_module: Any, optimizer: Any) -> None:
-        found = {
-            n: p.grad.clone() for n, p in trainable_parameters(pl_module) if p.grad is not None
-        }
-        self.gradients = found or self.gradients
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        named = trainable_parameters(self)
+        self.gradients = {name: p.grad.clone() for name, p in named if p.grad is not None}
 
 
 def gradients_of(batches: list[Batch], accumulate: int) -> dict[str, torch.Tensor]:
-    module = MolmoModule(adapted_model(), SETTINGS)
-    keep = KeepGradients()
+    module = Observed(adapted_model(), SETTINGS)
     trainer = L.Trainer(
         max_steps=1,
         accumulate_grad_batches=accumulate,
@@ -92,10 +88,9 @@ def gradients_of(batches: list[Batch], accumulate: int) -> dict[str, torch.Tenso
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[keep],
     )
     trainer.fit(module, torch.utils.data.DataLoader(batches, batch_size=None))
-    return keep.gradients
+    return module.gradients
 
 
 def worst_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
@@ -129,21 +124,20 @@ def test_averaging_the_means_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -
 DDP_SCRIPT = """
 import sys, torch, lightning as L
 sys.path.insert(0, sys.argv[2])
-from test_training import KeepGradients, MolmoModule, SETTINGS, adapted_model, collate, samples
+from test_training import Observed, SETTINGS, adapted_model, collate, samples
 rank_batches = [[0, 1], [2, 3]]
 class Data(L.LightningDataModule):
     def train_dataloader(self):
         encoded = samples()
         mine = [collate([encoded[i]], pad_id=0) for i in rank_batches[self.trainer.global_rank]]
         return torch.utils.data.DataLoader(mine, batch_size=None)
-keep = KeepGradients()
 trainer = L.Trainer(max_steps=1, accumulate_grad_batches=2, accelerator="cpu", devices=2,
     strategy="ddp", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-    enable_model_summary=False, use_distributed_sampler=False, callbacks=[keep])
-module = MolmoModule(adapted_model(), SETTINGS)
+    enable_model_summary=False, use_distributed_sampler=False)
+module = Observed(adapted_model(), SETTINGS)
 trainer.fit(module, Data())
 if trainer.is_global_zero:
-    torch.save(keep.gradients, sys.argv[1])
+    torch.save(module.gradients, sys.argv[1])
 """
 
 
@@ -278,7 +272,7 @@ def test_a_vision_token_is_never_a_target() -> None:
 
 
 def test_a_run_is_not_overwritten(pond_recipe: Path) -> None:
-    recipe = load_recipe(pond_recipe, ["trainer.max_steps=1"])
+    recipe = load_recipe(pond_recipe, ["trainer.max_steps=1", "optim.warmup_steps=0"])
     train(recipe, Console(quiet=True))
     with pytest.raises(UserError, match="already holds a run"):
         train(recipe, Console(quiet=True))

@@ -125,7 +125,9 @@ def _logits(model: Any, probe: EncodedSample) -> torch.Tensor:
 
 def _merged_and_rounded(adapted: Any, dtype: torch.dtype) -> Any:
     merged = copy.deepcopy(adapted).merge_and_unload()
-    return merged.to(dtype).float().eval()
+    for parameter in merged.parameters():  # not the buffers: rotary frequencies stay exact
+        parameter.data = parameter.data.to(dtype).float()
+    return merged.eval()
 
 
 def _stored_dtype(export: Path) -> torch.dtype:

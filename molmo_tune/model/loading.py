@@ -82,6 +82,7 @@ def load_model(name: str, *, dtype: torch.dtype = torch.float32, attention: str 
 def load_processor(name: str) -> Any:
     """The checkpoint's `Molmo2Processor`, with resizing that is the same on every machine."""
     source = checkpoint_source(name)
+    _refuse_other_architectures(source, name)
     try:
         processor = AutoProcessor.from_pretrained(source)
         processor.image_processor = ExactImageProcessor.from_pretrained(source)

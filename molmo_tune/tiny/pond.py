@@ -1,13 +1,15 @@
-"""The demo's domain, which the tiny base has never seen: animals in a murky pond, filmed from
-above.
+"""The demo's domain, which the tiny base has never seen: animals in a murky pond, from above.
 
 Other names (none of the words occurs in pre-training), other bodies (patches, dots, legs instead of
-flat shapes), another ground (water with ripples, pebbles that nobody asks about), and real files:
-H.264 clips of 1.5 s at 160×120 and one CVAT-for-video XML per clip, as the annotation tool exports
-them. Every animal comes and goes; its box covers at most 4 % of the frame.
+flat shapes), another ground (water with ripples, pebbles), and distractors: fallen leaves of an
+animal's size that lie there all the time, while the animal comes and goes. The base, asked for a
+word it does not know, points at any of them. Real files: H.264 clips of 1.5 s at 160×120 and one
+CVAT-for-video XML per clip, as the annotation tool exports them. An animal's box covers 3.5 % of
+the frame.
 
 What it does not do: know anything of the model. A user's own data would take the place of this
-module, and nothing else of the demo would change.
+module, and nothing else of the demo would change. It does not ask the tiny base to tell animals
+apart: that base points at objects well but has not learnt to choose among several by their name.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ WIDTH, HEIGHT, FPS, NUM_FRAMES = 160, 120, 10, 15
 SHOWN_FRAMES = (0, 5, 10, 14)  # on screen at 0, 0.5, 1 and 1.5 s, the moments the model sees
 BODY = 26  # pixels across: 26² is 3.5 % of the frame
 ANIMALS = ("koi", "newt", "frog", "crab", "duckling")
+NUM_LEAVES = 2  # per clip, of an animal's size, which nobody asks about
 RGB = tuple[int, int, int]
+_Disc = Callable[[float, float, float, float, RGB], None]
+Parts = Callable[[_Disc], None]
 Frame = NDArray[np.uint8]
 
 
@@ -63,27 +68,30 @@ def write_pond(folder: Path, *, num_clips: int, seed: int, on_clip: Callable[[],
         made.mkdir(parents=True)
     for number in range(num_clips):
         rng = np.random.default_rng([seed, number])
-        swimmers = _populate(rng)
+        animal, leaves = _populate(rng)
         name = f"pond_{number:03d}"
-        _write_clip(clips / f"{name}.mp4", _frames(rng, swimmers))
-        xml = cvat_xml(f"{name}.mp4", swimmers)
+        _write_clip(clips / f"{name}.mp4", _frames(rng, [*leaves, animal]))
+        xml = cvat_xml(f"{name}.mp4", [animal])
         (labels / f"{name}.xml").write_text(xml, encoding="utf-8")
         on_clip()
 
 
-def _populate(rng: np.random.Generator) -> list[Swimmer]:
-    """Three or four animals, each of another kind, kept apart while both are there."""
-    swimmers: list[Swimmer] = []
-    for name in rng.permutation(ANIMALS)[: int(rng.integers(3, 5))]:
-        length = int(rng.integers(1, 4))
-        slot = int(rng.integers(0, len(SHOWN_FRAMES) - length + 1))
-        first = SHOWN_FRAMES[slot] - (int(rng.integers(0, 3)) if slot else 0)
-        last_slot = slot + length - 1
-        late = int(rng.integers(0, 3)) if last_slot < len(SHOWN_FRAMES) - 1 else 0
-        last = SHOWN_FRAMES[last_slot] + late
-        sprite = draw_animal(str(name), rng)
-        swimmers.append(_placed(rng, str(name), sprite, first, last, swimmers))
-    return swimmers
+def _populate(rng: np.random.Generator) -> tuple[Swimmer, list[Swimmer]]:
+    """An animal that comes after the first moment, and leaves that lie there all the time."""
+    length = int(rng.integers(1, len(SHOWN_FRAMES)))
+    slot = int(rng.integers(1, len(SHOWN_FRAMES) - length + 1))
+    first = SHOWN_FRAMES[slot] - int(rng.integers(0, 3))
+    last_slot = slot + length - 1
+    late = int(rng.integers(0, 3)) if last_slot < len(SHOWN_FRAMES) - 1 else 0
+    name = str(rng.choice(ANIMALS))
+    sprite = _sprite(_ANIMAL_PARTS[name], rng)
+    animal = _placed(rng, name, sprite, first, SHOWN_FRAMES[last_slot] + late, [])
+    leaves: list[Swimmer] = []
+    for _ in range(NUM_LEAVES):
+        sprite = _sprite(_leaf(rng), rng)
+        leaf = _placed(rng, "leaf", sprite, 0, NUM_FRAMES - 1, [animal, *leaves], still=True)
+        leaves.append(leaf)
+    return animal, leaves
 
 
 def _placed(
@@ -93,13 +101,14 @@ def _placed(
     first: int,
     last: int,
     others: list[Swimmer],
+    still: bool = False,
 ) -> Swimmer:
     half = BODY / 2 + 1
     low, high = np.array([half, half]), np.array([WIDTH - half, HEIGHT - half])
     swimmer = None
     for _ in range(60):
         start = rng.uniform(low, high)
-        step = rng.uniform(-2.0, 2.0, 2)
+        step = np.zeros(2) if still else rng.uniform(-2.0, 2.0, 2)
         end = start + step * (last - first)
         if (end < low).any() or (end > high).any():
             continue
@@ -117,7 +126,7 @@ def _apart(one: Swimmer, other: Swimmer) -> bool:
     return all(math.dist(one.xy(k), other.xy(k)) > 1.25 * BODY for k in shared)
 
 
-def draw_animal(name: str, rng: np.random.Generator) -> Image.Image:
+def _sprite(parts: Parts, rng: np.random.Generator) -> Image.Image:
     """A sprite of `BODY` pixels with transparency, turned at random."""
     size = 4 * BODY
     image = Image.new("RGBA", (size, size))
@@ -131,12 +140,22 @@ def draw_animal(name: str, rng: np.random.Generator) -> Image.Image:
         box = [(x - rx) * size, (y - ry) * size, (x + rx) * size, (y + ry) * size]
         draw.ellipse(box, fill=color(rgb))
 
-    _ANIMAL_PARTS[name](disc)
+    parts(disc)
     turned = image.rotate(float(rng.uniform(0, 360)), Image.Resampling.BICUBIC)
     return turned.resize((BODY, BODY), Image.Resampling.BOX)
 
 
-_Disc = Callable[[float, float, float, float, RGB], None]
+def _leaf(rng: np.random.Generator) -> Parts:
+    """A fallen leaf in one of several faded colours."""
+    colors = ((150, 110, 60), (120, 130, 70), (165, 145, 90), (110, 85, 70), (175, 160, 140))
+    color = colors[int(rng.integers(len(colors)))]
+    dark = (color[0] - 35, color[1] - 35, color[2] - 35)
+
+    def parts(disc: _Disc) -> None:
+        disc(0.5, 0.5, 0.3, 0.44, color)
+        disc(0.5, 0.5, 0.03, 0.42, dark)
+
+    return parts
 
 
 def _koi(disc: _Disc) -> None:
@@ -174,7 +193,7 @@ def _duckling(disc: _Disc) -> None:
     disc(0.5, 0.07, 0.08, 0.07, (226, 120, 30))
 
 
-_ANIMAL_PARTS: dict[str, Callable[[_Disc], None]] = {
+_ANIMAL_PARTS: dict[str, Parts] = {
     "koi": _koi,
     "newt": _newt,
     "frog": _frog,
@@ -188,10 +207,11 @@ def _frames(rng: np.random.Generator, swimmers: list[Swimmer]) -> list[Frame]:
     ys, xs = np.mgrid[0:HEIGHT, 0:WIDTH]
     angle, wave = rng.uniform(0, math.tau), rng.uniform(0.12, 0.25)
     pebbles = _pebbles(rng)
+    grain = rng.normal(0, 5, (HEIGHT, WIDTH, 3))
     frames = []
     for k in range(NUM_FRAMES):
         ripple = 9 * np.sin(wave * (xs * math.cos(angle) + ys * math.sin(angle)) + 0.5 * k)
-        water = base + ripple[..., None] + rng.normal(0, 5, (HEIGHT, WIDTH, 3))
+        water = base + ripple[..., None] + np.roll(grain, int(rng.integers(0, HEIGHT)), axis=0)
         image = Image.fromarray(np.clip(water, 0, 255).astype(np.uint8))
         image.paste(pebbles, (0, 0), pebbles)
         for one in swimmers:
@@ -215,7 +235,9 @@ def _pebbles(rng: np.random.Generator) -> Image.Image:
 
 def _write_clip(path: Path, frames: list[Frame]) -> None:
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"crf": "16"})
+        stream = container.add_stream(
+            "libx264", rate=FPS, options={"crf": "16", "preset": "ultrafast"}
+        )
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))

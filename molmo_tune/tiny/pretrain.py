@@ -60,13 +60,18 @@ CHECK_EVERY = 100
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One sort of batch: its share of the stage, and how many things and frames."""
+    """One sort of batch: its share of the stage, how many things, frames and questions at most.
+
+    With several questions about one scene, later answers can be found by elimination; what was
+    asked for must be understood only where there is one.
+    """
 
     share: float
     medium: str
     things: tuple[int, int]
     frames: tuple[int, int]
     batch: int
+    questions: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,7 @@ def make_sample(
         times = [SECONDS_PER_FRAME * k for k in range(num_frames)]
         vision = video_inputs(processor, np.stack(frames), times)
     messages: list[str] = []
-    for place in rng.permutation(len(things)):
+    for place in rng.permutation(len(things))[: kind.questions]:
         thing = things[place]
         messages.append(str(rng.choice(QUESTIONS)).format(thing.name))
         messages.append(_answer(thing, kind.medium))
