@@ -35,7 +35,7 @@ from molmo_tune.tiny.pond import write_pond
 from molmo_tune.training.progress import progress_columns
 from molmo_tune.training.run import TrainingResult, train
 
-NUM_CLIPS = {"train": 500, "val": 64}
+NUM_CLIPS = {"train": 400, "val": 64}
 VAL_SEED_OFFSET = 1_000_000  # far from any training seed, so that no clip is drawn twice
 PREVIEWED = 12
 
