@@ -257,7 +257,11 @@ def test_a_recipe_is_frozen_and_knows_its_keys_only() -> None:
         ("seed: *other\n", "4: seed: ", ["the alias *other"]),
         # rules between two keys
         ("optim: {warmup_steps: 600}\n", "4: optim.warmup_steps: ", ["trainer.max_steps", "600"]),
-        ("trainer: {max_steps: 5}\n", "4: optim.warmup_steps: ", ["trainer.max_steps"]),
+        (
+            "optim: {warmup_steps: 5}\ntrainer: {max_steps: 5}\n",
+            "4: optim.warmup_steps: ",
+            ["trainer.max_steps"],
+        ),
         ("optim: {lr_vision: 1e-5}\n", "4: optim.lr_vision: ", ["adapter.targets"]),
         ("optim: {lr_connector: 1e-5}\n", "4: optim.lr_connector: ", ["adapter.targets"]),
         ("eval: {every_steps: 100}\n", "4: eval.every_steps: ", ["data.val is empty"]),
@@ -446,7 +450,7 @@ def test_an_override_repairs_the_file() -> None:
         ("0=x", ["the recipe has no entries"]),
         ("model.name.x=1", ["model.name holds a single value"]),
         ("data.train.0={labels: jsonl}", ["data.train.0.path: is missing"]),
-        ("trainer.max_steps=20", ["optim.warmup_steps: must be less than", "which is 20"]),
+        ("optim.warmup_steps=600", ["optim.warmup_steps: must be less than", "which is 600"]),
     ],
 )
 def test_bad_overrides(override: str, parts: list[str]) -> None:
@@ -655,3 +659,10 @@ def test_the_room_needs_nothing_heavy() -> None:
 def test_listing_bundled_files_needs_not_even_pydantic() -> None:
     code = "import sys, molmo_tune.recipe.bundled\nprint('pydantic' in sys.modules)"
     assert output_of(code).strip() == "False"
+
+
+def test_a_short_run_needs_no_warmup_setting() -> None:
+    """Left alone, the warm-up follows the length of the run."""
+    recipe = parse_recipe(SMALL, "recipe.yaml", ["trainer.max_steps=20"])
+    assert recipe.trainer.max_steps == 20
+    assert recipe.optim.warmup_steps is None

@@ -303,5 +303,7 @@ def _quiet_libraries() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists.*")
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+    warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start.*")
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing. is deprecated.*")
     warnings.filterwarnings("ignore", message=".*isn't iterable.*|.*LeafSpec.*|.*GPU available.*")
