@@ -15,7 +15,13 @@ from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.encoded import NO_PATCH
 from molmo_tune.encoding.resize import resize_bilinear
 from molmo_tune.encoding.sample_encoder import encode_conversation, encode_prompt, encode_tree
-from molmo_tune.encoding.token_stream import conversation_stream, prompt_ids, tree_stream
+from molmo_tune.encoding.token_stream import (
+    SpokenLine,
+    conversation_stream,
+    prompt_ids,
+    subtitle_ids,
+    tree_stream,
+)
 from molmo_tune.encoding.vision_inputs import image_inputs, video_inputs
 from molmo_tune.media.sampling import frame_on_screen, sample_times
 from molmo_tune.model.attention import dense_mask
@@ -146,6 +152,51 @@ def test_the_mask_rule_by_hand() -> None:
         [0, 0, 0, 0, 1, 1, 0],
         [0, 0, 0, 0, 0, 0, 1],
     ]
+
+
+def test_a_tree_without_media_restarts_at_zero(tiny: Any) -> None:
+    """The reference's quirk: the branches of a tree without media begin at BOS's own position."""
+    stream = tree_stream(tiny.tokenizer, (), [["A?", "1"], ["B?", "2"]])
+    firsts = [np.flatnonzero(stream.branch_ids == branch)[0] for branch in (0, 1, 2)]
+    assert stream.position_ids[firsts].tolist() == [0, 0, 0]
+
+
+def test_subtitles_stand_behind_the_frames(tiny: Any) -> None:
+    lines = [
+        SpokenLine(0.0, 0.4, "far before"),
+        SpokenLine(1.0, 1.96, "a second before"),
+        SpokenLine(3.5, 4.0, "a second after"),
+        SpokenLine(3.6, 9.0, "far after"),
+    ]
+    times = [2.0, 2.5]
+    spoken = "subtitle\n1.0 - 2.0 a second before\n3.5 - 4.0 a second after\n"
+    tokenizer = tiny.tokenizer
+    assert tokenizer.decode(subtitle_ids(tokenizer, lines, times)) == spoken
+    assert tokenizer.decode(subtitle_ids(tokenizer, lines, times, None)).count("\n") == 5
+    assert tokenizer.decode(subtitle_ids(tokenizer, lines[:1], times)) == "subtitle\n"
+    assert tokenizer.decode(subtitle_ids(tokenizer, "Hello.", times)) == "subtitle\nHello."
+    assert subtitle_ids(tokenizer, "", times) == subtitle_ids(tokenizer, [], times) == []
+    frames = np.zeros((2, 20, 20, 3), np.uint8)
+    plain = encode_prompt(tiny, "", ["?"], video_inputs(tiny, frames, times))
+    media = video_inputs(tiny, frames, times, subtitle=lines)
+    subtitled = encode_prompt(tiny, "", ["?"], media)
+    more = len(subtitle_ids(tokenizer, lines, times))
+    start = 1 + len(media.token_ids) - more
+    assert subtitled.is_vision.sum() == plain.is_vision.sum()
+    assert tokenizer.decode(subtitled.input_ids[start : start + more].tolist()) == spoken
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (3, 90), (20, 500), (500, 20)])
+def test_thin_images_are_planned_as_they_are_cut(tiny: Any, size_hw: tuple[int, int]) -> None:
+    red = np.zeros((*size_hw, 3), np.uint8)
+    red[..., 0] = 255
+    inputs = image_inputs(tiny, [red])
+    grid, num_crops = tiny.image_processor.get_image_grid_and_crops(*size_hw)
+    assert num_crops == len(inputs.patches)
+    assert len(inputs.pooling) == grid[0] * grid[1] + grid[2] * grid[3]
+    assert num_crops > 2 or max(size_hw) < 500
+    channels = inputs.patches.reshape(-1, 3)
+    assert (channels == [1.0, -1.0, -1.0]).all()
 
 
 def test_only_answers_are_trained(tiny: Any) -> None:

@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from molmo_tune.errors import UserError
 from molmo_tune.export import export as export_module
+from molmo_tune.export.changes import read_changes
 from molmo_tune.export.export import export_run
 from molmo_tune.export.hub_layout import hub_names, hub_sources, to_hub
-from molmo_tune.export.merge import merge_checkpoint, read_lora
-from molmo_tune.model.adapters import add_lora, trainable_parameters
+from molmo_tune.export.merge import merge_checkpoint
+from molmo_tune.model.adapters import add_adapter, trainable_parameters
 from molmo_tune.model.loading import TINY_FOLDER, load_model
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.run_folder import RunFolder
@@ -36,7 +37,9 @@ def run(pond_recipe: Path) -> RunFolder:
 
 
 def _adapter(folder: Path, base: str, *, trained: bool, rslora: bool = False) -> None:
-    model = add_lora(load_model(base), rank=4, alpha=8, dropout=0.0, targets=PARTS, rslora=rslora)
+    model = add_adapter(
+        load_model(base), method="lora", rank=4, alpha=8, dropout=0.0, targets=PARTS, rslora=rslora
+    )
     if trained:
         torch.manual_seed(1)
         for name, parameter in trainable_parameters(model):
@@ -69,7 +72,7 @@ def test_an_untrained_adapter_reproduces_the_base(name: str, shared: Path, tmp_p
     _adapter(tmp_path / "adapter", str(base), trained=False)
     out = tmp_path / "out"
     out.mkdir()
-    account = merge_checkpoint(base, read_lora(tmp_path / "adapter"), out, None)
+    account = merge_checkpoint(base, read_changes(tmp_path / "adapter"), out, None)
     assert account.merged
     ours, theirs = (load_file(f / "model.safetensors") for f in (out, base))
     assert ours.keys() == theirs.keys()
@@ -86,7 +89,7 @@ def test_the_merge_is_pefts(name: str, rslora: bool, shared: Path, tmp_path: Pat
     _adapter(tmp_path / "adapter", str(base), trained=True, rslora=rslora)
     out = tmp_path / "out"
     out.mkdir()
-    merge_checkpoint(base, read_lora(tmp_path / "adapter"), out, torch.float32)
+    merge_checkpoint(base, read_changes(tmp_path / "adapter"), out, torch.float32)
     adapted = PeftModel.from_pretrained(load_model(str(base)), str(tmp_path / "adapter"))
     merged = adapted.merge_and_unload()
     theirs = to_hub(merged.state_dict(), merged.config)
@@ -167,4 +170,4 @@ def test_an_adapter_of_another_base_is_refused(shared: Path, tmp_path: Path) -> 
     _adapter(tmp_path / "adapter", str(shared / "fixtures" / "molmo2-tiny-qwen"), trained=True)
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match="adapter"):
-        merge_checkpoint(TINY_FOLDER, read_lora(tmp_path / "adapter"), tmp_path / "out", None)
+        merge_checkpoint(TINY_FOLDER, read_changes(tmp_path / "adapter"), tmp_path / "out", None)

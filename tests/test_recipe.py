@@ -265,6 +265,10 @@ def test_a_recipe_is_frozen_and_knows_its_keys_only() -> None:
         ("optim: {lr_vision: 1e-5}\n", "4: optim.lr_vision: ", ["adapter.targets"]),
         ("optim: {lr_connector: 1e-5}\n", "4: optim.lr_connector: ", ["adapter.targets"]),
         ("eval: {every_steps: 100}\n", "4: eval.every_steps: ", ["data.val is empty"]),
+        ("video: {sampling: uniform}\n", "4: video.sampling: ", ["'uniform_last_frame' or 'fps'"]),
+        ("loss: {weighting: root_lenght}\n", "4: loss.weighting: ", ["'root_length'?"]),
+        ("packing: true\n", "4: packing: ", ["did you mean data.packing?"]),
+        ("sample_packing: true\n", "4: sample_packing: ", ["that is data.packing here"]),
     ],
 )
 def test_one_fault_one_line(appended: str, where: str, parts: list[str]) -> None:
@@ -272,6 +276,21 @@ def test_one_fault_one_line(appended: str, where: str, parts: list[str]) -> None
     assert line.startswith(f"r.yaml:{where}")
     for part in parts:
         assert part in line
+
+
+def test_long_videos_must_fit_packs() -> None:
+    packs = ["data.packing=true", "video.max_frames=384"]
+    line = only_fault(SMALL, packs)
+    assert "data.max_crops_per_pack: must be at least video.max_frames, which is 384" in line
+    assert parse_recipe(SMALL, "r.yaml", [*packs, "data.max_crops_per_pack=384"]).data.packing
+    assert not parse_recipe(SMALL, "r.yaml", packs[1:]).data.packing
+
+
+@pytest.mark.parametrize("weighting", ["flat", "root_length", "root_branches", "root_both"])
+def test_all_weightings_of_the_encoder_can_be_asked_for(weighting: str) -> None:
+    assert (
+        parse_recipe(SMALL, "r.yaml", [f"loss.weighting={weighting}"]).loss.weighting == weighting
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ import torch
 from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.sample_encoder import encode_conversation, encode_prompt
 from molmo_tune.encoding.vision_inputs import NO_VISION, VisionInputs, image_inputs, video_inputs
-from molmo_tune.model import attention
+from molmo_tune.model import attention_backends
+from molmo_tune.model.attention import dense_mask
+from molmo_tune.model.attention_backends import BACKENDS, Backend, use_backend
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
 
@@ -53,12 +55,14 @@ def _messages(text: str) -> list[str]:
     return [question, text.split("assistant\n")[1].removesuffix("<|im_end|>")]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", CASES)
 def test_token_ids_and_logits(
-    name: str, shared: Path, checkpoints: dict[str, tuple[Any, Any]]
+    name: str, backend: Backend, shared: Path, checkpoints: dict[str, tuple[Any, Any]]
 ) -> None:
     case, reference = _case(shared, name)
     model, processor = checkpoints[case["checkpoint"]]
+    use_backend(model, backend)
     messages = _messages(case["prompt_and_response"])
     vision = _vision(shared, case, processor)
     sample = encode_conversation(processor, name, messages, vision)
@@ -77,8 +81,6 @@ def test_token_ids_and_logits(
 def test_a_causal_mask_would_be_noticed(
     shared: Path, checkpoints: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from molmo_tune.model import forward
-
     case, reference = _case(shared, "qwen_image")
     model, processor = checkpoints[case["checkpoint"]]
     messages = _messages(case["prompt_and_response"])
@@ -87,9 +89,10 @@ def test_a_causal_mask_would_be_noticed(
     def without_overlay(
         example_ids: torch.Tensor, branch_ids: torch.Tensor, is_vision: torch.Tensor
     ) -> torch.Tensor:
-        return attention.dense_mask(example_ids, branch_ids, torch.zeros_like(is_vision))
+        return dense_mask(example_ids, branch_ids, torch.zeros_like(is_vision))
 
-    monkeypatch.setattr(forward, "dense_mask", without_overlay)
+    use_backend(model, "sdpa")
+    monkeypatch.setattr(attention_backends, "dense_mask", without_overlay)
     with torch.no_grad():
         hidden = hidden_states(model, collate([sample], pad_id=0))
         ours = model.lm_head(hidden)[0, -7:, :256].numpy()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from molmo_tune.encoding.collation import collate
@@ -23,7 +24,7 @@ from molmo_tune.encoding.vision_inputs import video_inputs
 from molmo_tune.errors import UserError
 from molmo_tune.model.adapters import (
     PART_MODULES,
-    add_lora,
+    add_adapter,
     parameter_table,
     part_of,
     trainable_parameters,
@@ -31,10 +32,12 @@ from molmo_tune.model.adapters import (
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.model.loss import loss_sums
 from molmo_tune.recipe.loader import load_recipe
+from molmo_tune.run_folder import RunFolder
 from molmo_tune.training import run as training_run
 from molmo_tune.training.callbacks import RefuseDeadAdapters
 from molmo_tune.training.data import BatchStream
-from molmo_tune.training.module import MolmoModule, OptimSettings
+from molmo_tune.training.module import MolmoModule
+from molmo_tune.training.optimizers import OptimSettings
 from molmo_tune.training.run import train
 
 ANSWERS = (
@@ -59,8 +62,13 @@ def samples() -> list[EncodedSample]:
 
 def adapted_model() -> Any:
     torch.manual_seed(0)
-    model = add_lora(
-        load_model("tiny"), rank=4, alpha=8, dropout=0.0, targets=["language", "connector"]
+    model = add_adapter(
+        load_model("tiny"),
+        method="lora",
+        rank=4,
+        alpha=8,
+        dropout=0.0,
+        targets=["language", "connector"],
     )
     for name, parameter in trainable_parameters(model):
         if "lora_B" in name:  # otherwise half of the gradients are zero
@@ -231,7 +239,9 @@ def test_batches_cover_every_pass_and_resume_anywhere() -> None:
 
 @pytest.mark.parametrize("targets", [["language"], ["connector"], ["vision"], list(PART_MODULES)])
 def test_adapters_stay_in_their_part(targets: list[Any]) -> None:
-    model = add_lora(load_model("tiny"), rank=2, alpha=4, dropout=0.0, targets=targets)
+    model = add_adapter(
+        load_model("tiny"), method="lora", rank=2, alpha=4, dropout=0.0, targets=targets
+    )
     trained = {part_of(name) for name, _ in trainable_parameters(model)}
     assert trained == set(targets)
     names = [name for name, _ in trainable_parameters(model)]
@@ -242,7 +252,9 @@ def test_adapters_stay_in_their_part(targets: list[Any]) -> None:
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpointing_reaches_the_vision_tower(reentrant: bool) -> None:
     """Non-re-entrant checkpointing gives every adapter a gradient; re-entrant does not (trap 9)."""
-    model = add_lora(load_model("tiny"), rank=2, alpha=4, dropout=0.0, targets=["vision"])
+    model = add_adapter(
+        load_model("tiny"), method="lora", rank=2, alpha=4, dropout=0.0, targets=["vision"]
+    )
     model.get_base_model().gradient_checkpointing_enable({"use_reentrant": reentrant})
     module = MolmoModule(model.train(), SETTINGS)
     sums = module.sums(collate([samples()[2]], pad_id=0))
@@ -257,12 +269,14 @@ def test_checkpointing_reaches_the_vision_tower(reentrant: bool) -> None:
 
 
 def test_dead_adapters_are_an_error() -> None:
-    model = add_lora(load_model("tiny"), rank=2, alpha=4, dropout=0.0, targets=["vision"])
+    model = add_adapter(
+        load_model("tiny"), method="lora", rank=2, alpha=4, dropout=0.0, targets=["vision"]
+    )
     trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     loop = trainer.fit_loop.epoch_loop.automatic_optimization
-    loop.optim_progress.optimizer.step.total.completed = 5
+    loop.optim_progress.optimizer.step.total.completed = 4
     with pytest.raises(UserError, match="got no gradient"):
-        RefuseDeadAdapters().on_train_batch_end(trainer, MolmoModule(model, SETTINGS))
+        RefuseDeadAdapters().on_before_optimizer_step(trainer, MolmoModule(model, SETTINGS))
 
 
 def test_a_vision_token_is_never_a_target() -> None:
@@ -271,8 +285,11 @@ def test_a_vision_token_is_never_a_target() -> None:
         loss_sums(hidden, head, torch.tensor([[3, 10]]), torch.ones(1, 2), z_loss=0.0)
 
 
-def test_a_run_is_not_overwritten(pond_recipe: Path) -> None:
+def test_a_run_is_not_overwritten(pond_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe(pond_recipe, ["trainer.max_steps=1", "optim.warmup_steps=0"])
     train(recipe, Console(quiet=True))
     with pytest.raises(UserError, match="already holds a run"):
         train(recipe, Console(quiet=True))
+    # The other processes of a data-parallel run find the folder that the first has just made.
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    assert training_run._checkpoint_to_resume(RunFolder(recipe.output.dir), False) is None

@@ -1,4 +1,4 @@
-"""The reference's behaviour in text and scores, record by record, and the runner of records."""
+"""The reference's behaviour, record by record, and the runner of records."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from molmo_tune.templates.alignment import (
 from molmo_tune.templates.chat import with_style_prefix
 from tests.vectors import check, differs, format_tasks, load
 from tests.vectors.__main__ import main
+from tests.vectors.training_tasks import NEED_TOKENIZER
 
 FOLDER = Path(__file__).parent / "data" / "vectors"
 RECORDS = [
     pytest.param(record, id=f"{name}-{number}-{record['task']}")
-    for name in ("format", "metric")
+    for name in ("format", "metric", "sampling", "image", "training")
     for number, record in enumerate(load(FOLDER / f"{name}-vectors.json"))
 ]
 
 
 @pytest.mark.parametrize("record", RECORDS)
-def test_record(record):
+def test_record(record, request):
+    if record["task"] in NEED_TOKENIZER:
+        request.getfixturevalue("shared")
     assert check(record) is None
 
 

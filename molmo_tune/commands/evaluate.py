@@ -12,7 +12,7 @@ from molmo_tune.encoding.items import Item
 from molmo_tune.encoding.sources import limits_of, read_items
 from molmo_tune.errors import UserError
 from molmo_tune.evaluation.evaluate import Evaluation, evaluate, num_questions
-from molmo_tune.model.adapters import load_adapter
+from molmo_tune.model.adapters import bare_model, load_adapter
 from molmo_tune.model.loading import load_model, load_processor, resolve_dtype
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
@@ -57,7 +57,7 @@ def evaluate_recipe(
     items, _ = read_items(recipe.data.val, recipe, processor)
     model: Any = load_model(recipe.model.name, dtype=resolve_dtype(recipe.model.dtype))
     if adapter is not None:
-        model = load_adapter(model, adapter).get_base_model()
+        model = bare_model(load_adapter(model, adapter))
     limit = recipe.eval.max_samples
     with progress_columns(console) as progress:
         task = progress.add_task(title, total=num_questions(items, limit), note="")
@@ -85,11 +85,12 @@ def print_summary(console: Console, name: str, result: Evaluation) -> None:
     summary = result.summary()
     rows = [("all", summary), *summary["labels"].items()]
     for label, row in rows:
-        console.print(
-            f"{name:<10}{label or '-':<20}F1 {row['f1']:.3f} "
-            f"[{row['f1_low']:.3f}, {row['f1_high']:.3f}]  {row['questions']} questions",
-            highlight=False,
-        )
+        asked = f"{row['questions']} questions"
+        if row.get("unscored") == row["questions"]:
+            score = "not scored automatically"
+        else:
+            score = f"F1 {row['f1']:.3f} [{row['f1_low']:.3f}, {row['f1_high']:.3f}]"
+        console.print(f"{name:<10}{label or '-':<20}{score}  {asked}", highlight=False)
     if summary["cut_share"]:
         console.print(
             f"{100 * summary['cut_share']:.0f} % of the answers hit eval.max_new_tokens",

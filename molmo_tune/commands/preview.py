@@ -23,11 +23,13 @@ def run(options: argparse.Namespace) -> int:
 def preview(recipe: Recipe, out: Path, max_samples: int) -> int:
     """The preview page of a recipe's training data."""
     from molmo_tune.encoding.datasets import TrainingSet
-    from molmo_tune.encoding.sources import limits_of, read_items
+    from molmo_tune.encoding.sources import limits_of, measure_packing, read_items
     from molmo_tune.model.loading import load_processor
     from molmo_tune.pages.preview import write_preview
 
     processor = load_processor(recipe.model.name)
     items, _ = read_items(recipe.data.train, recipe, processor)
     training_set = TrainingSet(items, processor, limits_of(recipe), recipe.loss.weighting)
-    return write_preview(training_set, processor, out, max_samples)
+    packing = measure_packing(items, recipe)
+    note = f" In training they share rows: {packing}." if packing is not None else ""
+    return write_preview(training_set, processor, out, max_samples, note)

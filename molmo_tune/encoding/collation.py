@@ -25,7 +25,6 @@ def collate(samples: Sequence[EncodedSample], *, pad_id: int) -> Batch:
             np.stack([_padded(getattr(sample, name), length, fill) for sample in samples])
         )
 
-    example_ids = np.stack([_padded(np.zeros(s.num_tokens, np.int64), length, -1) for s in samples])
     patches, pooling = join_vision(samples)
     return Batch(
         input_ids=rows("input_ids", pad_id),
@@ -33,7 +32,7 @@ def collate(samples: Sequence[EncodedSample], *, pad_id: int) -> Batch:
         loss_weights=rows("loss_weights", 0.0),
         position_ids=rows("position_ids", 0),
         branch_ids=rows("branch_ids", 0),
-        example_ids=torch.from_numpy(example_ids),
+        example_ids=rows("example_ids", -1),
         is_vision=rows("is_vision", False),
         patches=torch.from_numpy(patches),
         pooling=torch.from_numpy(pooling),

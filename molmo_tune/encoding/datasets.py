@@ -1,7 +1,7 @@
 """Torch datasets over items: open the media, encode, nothing else.
 
-Both are maps from a number to an encoded sample, without state or randomness, so any worker, epoch
-or resumed run that asks for number *i* gets the same arrays.
+They are maps from a number (of packs: several numbers) to arrays, without state or randomness, so
+any worker, epoch or resumed run that asks for the same gets the same.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.encoding.items import Item, MediaLimits
 from molmo_tune.encoding.loss_weights import Weighting
+from molmo_tune.encoding.packing import pack
 from molmo_tune.encoding.sample_encoder import encode_prompt, encode_tree
 from molmo_tune.encoding.vision_inputs import NO_VISION, VisionInputs, image_inputs, video_inputs
 from molmo_tune.media.clip import read_images, read_video
@@ -62,6 +63,20 @@ class TrainingSet(Dataset[EncodedSample]):
             weighting=self._weighting,
             weight=item.weight,
         )
+
+
+class PackedSet(Dataset[EncodedSample]):
+    """Rows of several samples; which ones is asked for and was planned elsewhere."""
+
+    def __init__(self, samples: TrainingSet) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        """Samples, not rows: how many rows they make depends on the plan."""
+        return len(self._samples)
+
+    def __getitem__(self, numbers: tuple[int, ...]) -> EncodedSample:
+        return pack([self._samples[number] for number in numbers])
 
 
 def encode_questions(item: Item, processor: Any, limits: MediaLimits) -> list[EncodedSample]:

@@ -27,15 +27,16 @@ NO_PATCH = -1
 
 @dataclass(frozen=True, slots=True)
 class EncodedSample:
-    """One sample as arrays.
+    """One sample as arrays, or several in one row (`molmo_tune.encoding.packing.pack`).
 
     Args:
-        sample_id: the id of the label record.
+        sample_id: the id of the label record; of a pack all of them, separated by blanks.
         input_ids: ``(N,)`` int64.
         target_ids: ``(N,)`` int64; `IGNORED_ID` where nothing follows.
         loss_weights: ``(N,)`` float32, one per target, 0 for everything that is not an answer.
         position_ids: ``(N,)`` int64.
         branch_ids: ``(N,)`` int64, 0 for the shared prefix, 1, 2, … for the branches of a tree.
+        example_ids: ``(N,)`` int64, 0 everywhere but in a pack, whose examples count from 0.
         is_vision: ``(N,)`` bool, tokens that attend to each other in both directions.
         patches: ``(C, P, D)`` float32 in [-1, 1].
         pooling: ``(T, K)`` int64, numbers of patches in the flattened ``C·P``, `NO_PATCH` = none.
@@ -47,6 +48,7 @@ class EncodedSample:
     loss_weights: NDArray[np.float32]
     position_ids: NDArray[np.int64]
     branch_ids: NDArray[np.int64]
+    example_ids: NDArray[np.int64]
     is_vision: NDArray[np.bool_]
     patches: NDArray[np.float32]
     pooling: NDArray[np.int64]

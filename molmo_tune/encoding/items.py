@@ -14,19 +14,17 @@ from typing import Any
 
 from PIL import Image
 
-from molmo_tune.encoding.token_stream import conversation_stream, text_ids
+from molmo_tune.encoding.token_stream import conversation_stream
 from molmo_tune.encoding.vision_tokens import VisionLayout, images_ids, video_ids
 from molmo_tune.errors import UserError
 from molmo_tune.labels.sample import Sample
-from molmo_tune.media.clip import SampledTimes, sample_video
-from molmo_tune.templates.conversations import (
-    Conversation,
-    Unseen,
-    image_conversations,
-    video_conversations,
-    written_conversations,
-)
+from molmo_tune.media.clip import SampledTimes, Sampling, sample_video
+from molmo_tune.templates.asking import ask
+from molmo_tune.templates.conversations import Conversation, LeftOut
 from molmo_tune.templates.template import Template
+
+ASKING_A_RATE = ("tracking", "single_point_tracking")
+"""Tasks whose answers lie on a grid of the template's rate, which the sampled frames must show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +34,15 @@ class MediaLimits:
     max_frames: int
     max_fps: float
     max_crops: int
+    sampling: Sampling = "uniform_last_frame"
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One sequence to be.
 
-    ``sampled`` is set for videos, ``sizes_wh`` for images; ``num_tokens`` is exact; ``weight`` is
-    that of the data source.
+    ``sampled`` is set for videos, ``sizes_wh`` for images; ``num_tokens`` and ``num_crops`` (crops
+    of images, frames of videos) are exact; ``weight`` is that of the data source.
     """
 
     sample: Sample
@@ -53,6 +52,7 @@ class Item:
     sizes_wh: tuple[tuple[int, int], ...]
     num_tokens: int
     weight: float = 1.0
+    num_crops: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,8 @@ def plan_items(
     items: list[Item] = []
     refused: list[Refused] = []
     for sample in samples:
-        whole, unseen = _conversations(sample, template, limits, seed)
-        refused += [Refused(sample.id, label, "no sampled frame shows it") for label in unseen]
+        whole, left_out = _conversations(sample, template, limits, seed)
+        refused += [Refused(sample.id, one.label, one.reason) for one in left_out]
         if not whole.conversations:
             continue
         fitting, too_long = _split(replace(whole, weight=weight), processor, limits, max_tokens)
@@ -114,31 +114,22 @@ def plan_items(
 
 def _conversations(
     sample: Sample, template: Template, limits: MediaLimits, seed: int
-) -> tuple[Item, tuple[str, ...]]:
-    """All conversations of a sample as one item (length not yet known), and labels never shown."""
+) -> tuple[Item, list[LeftOut]]:
+    """All conversations of a sample as one item (length not yet known), and what is left out."""
     sampled: SampledTimes | None = None
     sizes: tuple[tuple[int, int], ...] = ()
     if sample.media.kind == "video":
         sampled = sample_video(
-            sample.media.paths[0], max_frames=limits.max_frames, max_fps=limits.max_fps
+            sample.media.paths[0],
+            max_frames=limits.max_frames,
+            max_fps=limits.max_fps,
+            sampling=limits.sampling,
+            base_fps=template.base_fps,
         )
     elif sample.media.kind == "image":
         sizes = tuple(_image_size(path) for path in sample.media.paths)
-    unseen = Unseen(sample.id, ())
-    if template.task == "dialogue":
-        conversations = written_conversations(sample, template, seed)
-    elif sampled is not None and template.task in ("video_pointing", "tracking"):
-        conversations, unseen = video_conversations(sample, template, sampled, seed)
-    elif sizes and template.task == "image_pointing":
-        conversations, unseen = image_conversations(sample, template, sizes, seed)
-    else:
-        raise UserError(
-            sample.id,
-            f"{sample.media.kind} labels with a template for {template.task!r}",
-            "a template of the labels' kind",
-            "change data[].template",
-        )
-    return Item(sample, template, tuple(conversations), sampled, sizes, 0), unseen.labels
+    conversations, left_out = ask(sample, template, sampled, sizes, seed)
+    return Item(sample, template, tuple(conversations), sampled, sizes, 0), left_out
 
 
 def _split(
@@ -146,6 +137,7 @@ def _split(
 ) -> tuple[list[Item], list[Refused]]:
     """First fit of an item's conversations into sequences of at most `max_tokens`."""
     prefix = 1 + num_vision_tokens(item, processor, limits)
+    num_crops = count_crops(item, processor, limits)
     bins: list[tuple[list[Conversation], int]] = []
     refused: list[Refused] = []
     for conversation in item.conversations:
@@ -160,7 +152,9 @@ def _split(
             bins.append(([conversation], prefix + length))
         else:
             bins[place] = ([*bins[place][0], conversation], bins[place][1] + length)
-    items = [replace(item, conversations=tuple(c), num_tokens=n) for c, n in bins]
+    items = [
+        replace(item, conversations=tuple(c), num_tokens=n, num_crops=num_crops) for c, n in bins
+    ]
     return items, refused
 
 
@@ -176,12 +170,25 @@ def num_vision_tokens(item: Item, processor: Any, limits: MediaLimits) -> int:
         return len(video_ids(layout, rows, cols, item.sampled.times_s, processor.tokenizer))
     if not item.sizes_wh:
         return 0
+    grids = [grid for grid, _ in _grids_and_crops(item, processor, limits)]
+    return len(images_ids(layout, grids, processor.tokenizer))
+
+
+def count_crops(item: Item, processor: Any, limits: MediaLimits) -> int:
+    """Crops of the item's images (with their global views), or frames of its video."""
+    if item.sampled is not None:
+        return len(item.sampled.times_s)
+    return sum(num_crops for _, num_crops in _grids_and_crops(item, processor, limits))
+
+
+def _grids_and_crops(
+    item: Item, processor: Any, limits: MediaLimits
+) -> list[tuple[list[int], int]]:
     options = {"max_crops": limits.max_crops}
-    grids = [
-        processor.image_processor.get_image_grid_and_crops(height, width, options)[0]
+    return [
+        processor.image_processor.get_image_grid_and_crops(height, width, options)
         for width, height in item.sizes_wh
     ]
-    return len(images_ids(layout, grids, processor.tokenizer))
 
 
 def _image_size(path: Any) -> tuple[int, int]:
@@ -192,8 +199,3 @@ def _image_size(path: Any) -> tuple[int, int]:
             return (image.height, image.width) if turned else (image.width, image.height)
     except OSError as error:
         raise UserError(path, f"not an image that opens ({error})") from error
-
-
-def num_text_tokens(tokenizer: Any, text: str) -> int:
-    """Tokens of a text alone."""
-    return len(text_ids(tokenizer, text))

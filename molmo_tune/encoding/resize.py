@@ -11,16 +11,22 @@ So the AVX-512 kernel's arithmetic, which the reference used, is written out her
 coordinates and weighted sums as fused multiply-adds, rows after columns. A fused operation on
 float32 is done in float64, where the product is exact, and rounded once.
 
+The processors that resize so are here too; thin images they tile as in training (`tiling`).
+
 What it does not do: antialias, or any other interpolation.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers.models.molmo2.image_processing_molmo2 import Molmo2ImageProcessor
 from transformers.models.molmo2.video_processing_molmo2 import Molmo2VideoProcessor
+
+from molmo_tune.encoding.tiling import choose_tiling, fatten
 
 
 def resize_bilinear(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -69,11 +75,39 @@ def _blend(
 
 
 class ExactImageProcessor(Molmo2ImageProcessor):  # type: ignore[misc]
-    """The native image processor with the resizing above."""
+    """The native image processor with the resizing above and the tiling of thin images."""
 
     def resize(self, image: torch.Tensor, size: object, **_: object) -> torch.Tensor:
         """See `resize_bilinear`; `size` has `height` and `width`."""
         return resize_bilinear(image, size.height, size.width)  # type: ignore[attr-defined]
+
+    def get_image_grid_and_crops(
+        self, height: int, width: int, images_kwargs: dict[str, Any] | None = None
+    ) -> tuple[list[int], int]:
+        """Pooled rows and columns (of the global view, of the crops) and the number of crops."""
+        fat = fatten(height, width, self.overlap_margins, self.patch_size)
+        grid, num_crops = super().get_image_grid_and_crops(*fat, images_kwargs)
+        return list(grid), int(num_crops)
+
+    def _build_overlapping_crops(self, images: torch.Tensor, **options: Any) -> Any:
+        """Crops of ``(N, C, H, W)``; thin images are first resized to the canvas of their tiling.
+
+        The native rule tiles a canvas in just that way and does not resize it again.
+        """
+        height, width = images.shape[-2:]
+        margins, patch_size = options["overlap_margins"], options["image_patch_size"]
+        if (height, width) != fatten(height, width, margins, patch_size):
+            tiling = choose_tiling(
+                height,
+                width,
+                max_crops=options["max_crops"],
+                overlap_margins=margins,
+                crop_size=options["crop_size"],
+                patch_size=patch_size,
+            )
+            canvas = resize_bilinear(images.float(), *tiling.canvas_hw)
+            images = canvas.round().clamp(0, 255).to(images.dtype)
+        return super()._build_overlapping_crops(images, **options)
 
 
 class ExactVideoProcessor(Molmo2VideoProcessor):  # type: ignore[misc]

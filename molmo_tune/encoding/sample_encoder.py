@@ -12,9 +12,8 @@ from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.encoding.loss_weights import Weighting
 from molmo_tune.encoding.token_stream import (
     TokenStream,
-    bos_id,
     conversation_stream,
-    prompt_ids,
+    prompt_stream,
     tree_stream,
 )
 from molmo_tune.encoding.vision_inputs import NO_VISION, VisionInputs
@@ -60,14 +59,7 @@ def encode_prompt(
 
     ``messages`` ends with a question.
     """
-    ids = np.array(prompt_ids(processor.tokenizer, vision.token_ids, messages), np.int64)
-    stream = TokenStream(
-        input_ids=ids,
-        target_ids=np.full(len(ids), bos_id(processor.tokenizer), np.int64),
-        loss_weights=np.zeros(len(ids), np.float32),
-        position_ids=np.arange(len(ids), dtype=np.int64),
-        branch_ids=np.zeros(len(ids), np.int64),
-    )
+    stream = prompt_stream(processor.tokenizer, vision.token_ids, messages)
     return _encoded(processor, sample_id, stream, vision)
 
 
@@ -82,6 +74,7 @@ def _encoded(
         loss_weights=stream.loss_weights,
         position_ids=stream.position_ids,
         branch_ids=stream.branch_ids,
+        example_ids=np.zeros_like(stream.branch_ids),
         is_vision=is_vision,
         patches=vision.patches,
         pooling=vision.pooling,

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from molmo_tune.encoding.items import Item, ItemPlan, MediaLimits, Refused, plan_items
+from molmo_tune.encoding.order import ItemOrder
+from molmo_tune.encoding.pack_plan import PackFigures, measure_packs, sizes_of
+from molmo_tune.encoding.packing import Size
 from molmo_tune.labels.readers import read_labels
 from molmo_tune.labels.report import ConversionReport
 from molmo_tune.labels.sample import Sample
@@ -30,7 +33,23 @@ class SourceData:
 
 def limits_of(recipe: Recipe) -> MediaLimits:
     """The recipe's caps on media."""
-    return MediaLimits(recipe.video.max_frames, recipe.video.max_fps, recipe.image.max_crops)
+    video = recipe.video
+    return MediaLimits(video.max_frames, video.max_fps, recipe.image.max_crops, video.sampling)
+
+
+def pack_limits_of(recipe: Recipe) -> Size | None:
+    """Tokens and crops of a row with several samples; None when the recipe does not pack."""
+    data = recipe.data
+    return Size(data.max_tokens, data.max_crops_per_pack) if data.packing else None
+
+
+def measure_packing(items: Sequence[Item], recipe: Recipe) -> PackFigures | None:
+    """How full the recipe's packs of these items will be; None when it does not pack."""
+    limits = pack_limits_of(recipe)
+    if limits is None or not items:
+        return None
+    order = ItemOrder(len(items), seed=recipe.seed, shuffle=recipe.data.shuffle)
+    return measure_packs(sizes_of(items), limits, order)
 
 
 def read_source(source: DataSource, recipe: Recipe, processor: Any) -> SourceData:

@@ -8,7 +8,10 @@ of answers and the end token behind each carry weight. Inference uses `prompt_id
 same function up to the last answer, so that training and inference cannot drift apart.
 
 In a message tree every branch is a conversation that continues from the shared prefix: it restarts
-the positions there and has the prefix and itself to look at.
+the positions there and has the prefix and itself to look at. (A tree without media is the odd one
+out: its branches restart at BOS's own position 0. So the model was trained, and so it is here.)
+
+A subtitle is plain text behind the frames: of the spoken lines only those near a sampled frame.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ from molmo_tune.encoding.loss_weights import Weighting, answer_weight
 from molmo_tune.templates.chat import render_turns
 
 Ids = list[int]
+
+NO_TARGET = 0  # behind the last token of a prompt; it has no weight
+SUBTITLE_REACH_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,45 @@ def bos_id(tokenizer: Any) -> int:
     return int(tokenizer.eos_token_id if bos is None else bos)
 
 
+@dataclass(frozen=True, slots=True)
+class SpokenLine:
+    """One line of a subtitle; seconds from the start of the clip."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+def subtitle_ids(
+    tokenizer: Any,
+    subtitle: str | Sequence[SpokenLine],
+    times_s: Sequence[float],
+    reach_s: float | None = SUBTITLE_REACH_S,
+) -> Ids:
+    """Tokens of a subtitle, to stand directly behind those of its video; none when it is empty.
+
+    Args:
+        tokenizer: of the checkpoint.
+        subtitle: spoken lines, or finished text that is taken as it is.
+        times_s: of the frames that the model sees.
+        reach_s: a line is kept when a frame lies within so many seconds of it; None keeps all.
+    """
+    if not subtitle:
+        return []
+    if isinstance(subtitle, str):
+        return text_ids(tokenizer, f"subtitle\n{subtitle}")
+    lines = [
+        f"{line.start_s:.1f} - {line.end_s:.1f} {line.text}\n"
+        for line in subtitle
+        if reach_s is None or _is_near(line, times_s, reach_s)
+    ]
+    return text_ids(tokenizer, "".join(["subtitle\n", *lines]))
+
+
+def _is_near(line: SpokenLine, times_s: Sequence[float], reach_s: float) -> bool:
+    return any(line.end_s >= t - reach_s and line.start_s <= t + reach_s for t in times_s)
+
+
 def prompt_ids(tokenizer: Any, prefix_ids: Sequence[int], messages: Sequence[str]) -> Ids:
     """What the model reads before it answers the last of `messages` (user, answer, user, …)."""
     ids = [bos_id(tokenizer), *prefix_ids]
@@ -58,6 +103,20 @@ def prompt_ids(tokenizer: Any, prefix_ids: Sequence[int], messages: Sequence[str
         if number % 2 == 1:
             ids.append(int(tokenizer.eos_token_id))
     return ids
+
+
+def prompt_stream(
+    tokenizer: Any, prefix_ids: Sequence[int], messages: Sequence[str]
+) -> TokenStream:
+    """`prompt_ids` as a stream in which nothing is trained."""
+    ids = prompt_ids(tokenizer, prefix_ids, messages)
+    return TokenStream(
+        input_ids=np.array(ids, np.int64),
+        target_ids=np.array([*ids[1:], NO_TARGET], np.int64),
+        loss_weights=np.zeros(len(ids), np.float32),
+        position_ids=np.arange(len(ids), dtype=np.int64),
+        branch_ids=np.zeros(len(ids), np.int64),
+    )
 
 
 def conversation_stream(
@@ -116,6 +175,7 @@ def tree_stream(
     inputs, targets = list(prefix), [*prefix[1:], IGNORED_ID]
     weights = [0.0] * len(prefix)
     positions, branch_ids = list(range(len(prefix))), [0] * len(prefix)
+    restart = len(prefix) if prefix_ids else 0
     for number, messages in enumerate(branches, start=1):
         ids, answered = _turn_ids(tokenizer, messages)
         scale = answer_weight(
@@ -126,7 +186,7 @@ def tree_stream(
         inputs += ids[:-1]
         targets += ids[1:]
         weights += [scale * is_answer for is_answer in answered[1:]]
-        positions += range(len(prefix), len(prefix) + len(ids) - 1)
+        positions += range(restart, restart + len(ids) - 1)
         branch_ids += [number] * (len(ids) - 1)
     return TokenStream(
         input_ids=np.array(inputs, np.int64),

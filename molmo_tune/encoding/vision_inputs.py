@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from molmo_tune.encoding.token_stream import SpokenLine, subtitle_ids
 from molmo_tune.encoding.vision_tokens import VisionLayout, images_ids, video_ids
 
 Pixels = NDArray[np.uint8]
@@ -28,7 +29,7 @@ PIXEL_LIMIT = 1.0 + 1e-4
 class VisionInputs:
     """What one sample's media become.
 
-    ``token_ids``: all tokens that stand for the media, frame times and image numbers included.
+    ``token_ids``: all tokens that stand for the media, with frame times, image numbers, subtitle.
     ``patches (C, P, D)`` float32 in [-1, 1]; ``pooling (T, K)`` int64, see `EncodedSample`.
     """
 
@@ -45,20 +46,28 @@ def image_inputs(
 ) -> VisionInputs:
     """Inputs of one or several RGB images, each uint8 ``(H, W, 3)``."""
     options = {} if max_crops is None else {"max_crops": max_crops}
-    out = processor.image_processor(images=list(images), return_tensors="pt", **options)
+    out = processor.image_processor(
+        images=list(images), input_data_format="channels_last", return_tensors="pt", **options
+    )
     grids = out["image_grids"].tolist()
     layout = VisionLayout.of(processor)
     ids = images_ids(layout, grids, processor.tokenizer)
     return _checked(ids, out["pixel_values"], out["image_token_pooling"], layout)
 
 
-def video_inputs(processor: Any, frames: Pixels, times_s: Sequence[float]) -> VisionInputs:
+def video_inputs(
+    processor: Any,
+    frames: Pixels,
+    times_s: Sequence[float],
+    subtitle: str | Sequence[SpokenLine] = "",
+) -> VisionInputs:
     """Inputs of one video.
 
     Args:
         processor: of the checkpoint.
         frames: uint8 ``(n, H, W, 3)``, upright RGB, one per time.
         times_s: the n target times, in seconds from the start of the clip.
+        subtitle: finished text, or lines of which those near a frame are kept.
     """
     if len(frames) != len(times_s):
         raise ValueError(f"{len(frames)} frames, but {len(times_s)} times")
@@ -67,6 +76,7 @@ def video_inputs(processor: Any, frames: Pixels, times_s: Sequence[float]) -> Vi
     _, rows, cols = out["video_grids"][0].tolist()
     layout = VisionLayout.of(processor)
     ids = video_ids(layout, rows, cols, times_s, processor.tokenizer)
+    ids += subtitle_ids(processor.tokenizer, subtitle, times_s)
     return _checked(ids, out["pixel_values_videos"], out["video_token_pooling"], layout)
 
 

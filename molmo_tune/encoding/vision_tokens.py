@@ -5,8 +5,9 @@
     images `Image 1` image `Image 2` image …       (numbered only when there are several)
     video  `0.0 ` <im_start> 81·<im_patch> <im_end> ` 0.5 ` <im_start> …
 
-Times are written with one decimal. Which wrapper tokens and where column tokens stand is read from
-the checkpoint's `processor_config.json`, never assumed.
+Times are written with one decimal. Which wrapper tokens (`<im_start>` or `<frame_start>`), whether
+they stand around each frame or once around all of them, and where column tokens stand is read from
+the checkpoint's processor, never assumed.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class VisionLayout:
     image_columns: bool
     low_res_columns: bool
     video_columns: bool
+    wrap_each_frame: bool
 
     @classmethod
     def of(cls, processor: Any) -> VisionLayout:
@@ -67,6 +69,8 @@ class VisionLayout:
             image_columns=bool(processor.image_use_col_tokens),
             low_res_columns=bool(low_res_columns),
             video_columns=bool(processor.video_use_col_tokens),
+            # Only Ai2's own trainer has this switch; all released checkpoints wrap each frame.
+            wrap_each_frame=bool(getattr(processor, "per_frame_special_token", True)),
         )
 
 
@@ -99,15 +103,19 @@ def video_ids(
     layout: VisionLayout, rows: int, cols: int, times_s: Sequence[float], tokenizer: Any
 ) -> Ids:
     """Tokens of one video: every frame behind its time."""
-    frame = [
-        layout.frame_start,
-        *_grid_ids(layout, rows, cols, layout.video_columns),
-        layout.frame_end,
-    ]
+    frame = _grid_ids(layout, rows, cols, layout.video_columns)
+    if layout.wrap_each_frame:
+        frame = [layout.frame_start, *frame, layout.frame_end]
     ids: Ids = []
     for number, time_s in enumerate(times_s):
-        ids += text_ids(tokenizer, f"{' ' if number else ''}{time_s:.1f} ") + frame
-    return ids
+        blank = " " if number else ""
+        ids += text_ids(tokenizer, f"{blank}{format_frame_time(time_s)} ") + frame
+    return ids if layout.wrap_each_frame else [layout.frame_start, *ids, layout.frame_end]
+
+
+def format_frame_time(time_s: float) -> str:
+    """The time in front of a frame's tokens."""
+    return f"{time_s:.1f}"
 
 
 def _grid_ids(layout: VisionLayout, rows: int, cols: int, columns: bool) -> Ids:

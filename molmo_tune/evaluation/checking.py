@@ -64,7 +64,7 @@ def _about_source(where: str, source: DataSource, data: SourceData) -> Iterator[
         yield Finding("warning", where, str(finding))
     for reason, ones in _by_reason(data.plan.refused).items():
         examples = ", ".join(f"{one.sample_id} ({one.label})" for one in ones[:3])
-        yield Finding("warning", where, f"{len(ones)} questions left out, {reason}: {examples}")
+        yield Finding("warning", where, f"{len(ones)} left out, {reason}: {examples}")
     yield from _unreadable_answers(where, data.plan.items)
     items = data.plan.items
     longest = max(item.num_tokens for item in items)
@@ -89,7 +89,7 @@ def _unreadable_answers(where: str, items: Sequence[Item]) -> Iterator[Finding]:
         f"{item.sample.id} ({c.label})"
         for item in items
         for c in item.conversations
-        if score_answer(item, c, c.answer).f1 < 1 - 1e-6
+        if score_answer(item, c, c.answer).f1 < 1 - 1e-6  # never true without a score
     ]
     if bad:
         yield Finding(

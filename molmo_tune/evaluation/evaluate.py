@@ -1,11 +1,13 @@
 """Ask every question of some items, score the answers, and sum up.
 
-Small user sets are noisy, so every mean comes with a bootstrap 95 % interval, and every single
-answer is kept beside its truth for a person to read.
+Small user sets are noisy, so F1 comes with a bootstrap 95 % interval, and every single answer is
+kept beside its truth for a person to read. Means are over the answers that have a score; how many
+have none (captions) is said beside them, and when none has one, F1 is NaN, in JSON null.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,9 +16,12 @@ from molmo_tune.encoding.datasets import encode_questions
 from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.encoding.items import Item, MediaLimits
 from molmo_tune.evaluation.generation import Answer, generate_answers
-from molmo_tune.evaluation.scoring import Score, score_answer
-from molmo_tune.grounding.pointing import mean_with_interval
+from molmo_tune.evaluation.scores import Score
+from molmo_tune.evaluation.scoring import score_answer
+from molmo_tune.grounding.pointing import Mean, mean_with_interval
 from molmo_tune.templates.conversations import Conversation
+
+_NO_MEAN = Mean(math.nan, math.nan, math.nan, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +44,22 @@ class Evaluation:
     records: tuple[Record, ...]
 
     def summary(self) -> dict[str, Any]:
-        """Means with 95 % intervals, the share of cut answers, and the same per label."""
+        """Means with 95 % intervals, the share of cut answers, and the same per label and task.
+
+        Keys: ``questions``, ``f1`` with ``f1_low`` and ``f1_high``, ``precision``, ``recall``,
+        ``cut_share``; ``unscored`` where there are answers without a score; and what the tasks have
+        besides (``hota``, ``count_accuracy``, ``span_iou``, ``anls``, …).
+        """
         return {
             **_summary(self.records),
-            "labels": {
-                label: _summary([r for r in self.records if r.label == label])
-                for label in sorted({r.label for r in self.records})
-            },
+            "labels": _grouped(self.records, lambda record: record.label),
+            "tasks": _grouped(self.records, lambda record: record.score.task),
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Summary and records as plain types."""
-        return {
-            "summary": self.summary(),
-            "records": [asdict(record) for record in self.records],
-        }
+        """Summary and records as plain types; what has no score is None."""
+        records = [asdict(record) for record in self.records]
+        return {"summary": _without_nan(self.summary()), "records": _without_nan(records)}
 
 
 def evaluate(
@@ -137,18 +143,42 @@ def _record(item: Item, conversation: Conversation, answer: Answer) -> Record:
     )
 
 
+def _grouped(
+    records: Sequence[Record], group_of: Callable[[Record], str]
+) -> dict[str, dict[str, Any]]:
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(group_of(record), []).append(record)
+    return {name: _summary(groups[name]) for name in sorted(groups)}
+
+
 def _summary(records: Sequence[Record]) -> dict[str, Any]:
-    f1 = mean_with_interval([record.score.f1 for record in records])
+    scores = [record.score for record in records if record.score.is_scored]
+    f1 = mean_with_interval([score.f1 for score in scores]) if scores else _NO_MEAN
     summary: dict[str, Any] = {
         "questions": len(records),
         "f1": f1.mean,
         "f1_low": f1.low,
         "f1_high": f1.high,
-        "precision": mean_with_interval([r.score.precision for r in records]).mean,
-        "recall": mean_with_interval([r.score.recall for r in records]).mean,
+        "precision": _mean([score.precision for score in scores]),
+        "recall": _mean([score.recall for score in scores]),
         "cut_share": sum(record.is_cut for record in records) / len(records),
     }
-    hota = [record.score.hota for record in records if record.score.hota is not None]
-    if hota:
-        summary["hota"] = mean_with_interval(hota).mean
-    return summary
+    if len(scores) < len(records):
+        summary["unscored"] = len(records) - len(scores)
+    names = dict.fromkeys(name for score in scores for name in score.more)
+    return summary | {
+        name: _mean([score.more[name] for score in scores if name in score.more]) for name in names
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

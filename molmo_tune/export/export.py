@@ -16,7 +16,8 @@ import torch
 
 from molmo_tune.errors import UserError
 from molmo_tune.export.card import model_card
-from molmo_tune.export.merge import TensorAccount, merge_checkpoint, read_lora, weight_files
+from molmo_tune.export.changes import read_changes
+from molmo_tune.export.merge import TensorAccount, merge_checkpoint, weight_files
 from molmo_tune.export.verify import Proof, verify_export
 from molmo_tune.model.adapters import load_adapter
 from molmo_tune.model.loading import checkpoint_source, load_model
@@ -50,7 +51,7 @@ def export_run(run: RunFolder, out: Path, *, dtype: str | None = None) -> Export
     run.require()
     recipe = load_recipe(run.recipe)
     wanted = _dtype(dtype or recipe.export.dtype)
-    lora = read_lora(run.adapter)
+    changes = read_changes(run.adapter)
     base = _base_folder(recipe)
     _require_free_target(out, base, wanted)
     unfinished = out.parent / f".{out.name}.unfinished"
@@ -58,7 +59,7 @@ def export_run(run: RunFolder, out: Path, *, dtype: str | None = None) -> Export
     unfinished.mkdir(parents=True)
     try:
         _copy_files(base, unfinished, wanted)
-        account = merge_checkpoint(base, lora, unfinished, wanted)
+        account = merge_checkpoint(base, changes, unfinished, wanted)
         adapted = load_adapter(load_model(recipe.model.name), run.adapter)
         proof = verify_export(adapted, recipe.model.name, unfinished, wanted)
         report = _report(recipe, account, proof)

@@ -26,6 +26,7 @@ from molmo_tune.encoding.sample_encoder import encode_prompt
 from molmo_tune.encoding.vision_inputs import NO_VISION, VisionInputs, image_inputs, video_inputs
 from molmo_tune.errors import UserError
 from molmo_tune.evaluation.generation import generate_answers
+from molmo_tune.model.adapters import bare_model, merged_model
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
 
@@ -56,7 +57,7 @@ def verify_export(adapted: Any, base_name: str, export: Path, dtype: torch.dtype
     """Compare an export with the model it was made from.
 
     Args:
-        adapted: `PeftModel` in float32, evaluation mode.
+        adapted: from `load_adapter`, in float32, evaluation mode.
         base_name: where its processor comes from.
         export: folder to be proven.
         dtype: what the export was stored in; None for the base's own types.
@@ -67,13 +68,13 @@ def verify_export(adapted: Any, base_name: str, export: Path, dtype: torch.dtype
     processor, exported_processor = load_processor(base_name), load_processor(str(export))
     exported = load_model(str(export))
     stored = dtype or _stored_dtype(export)
-    run_model = adapted.get_base_model()
+    run_model = bare_model(adapted)
     reference = run_model if stored == torch.float32 else _merged_and_rounded(adapted, stored)
     diff = rounding = 0.0
     answers = []
-    probes = make_probes(processor)
-    for name, ours in probes.items():
-        theirs = make_probes(exported_processor)[name]
+    exported_probes = make_probes(exported_processor)
+    for name, ours in make_probes(processor).items():
+        theirs = exported_probes[name]
         _require_same_inputs(name, ours, theirs, export)
         logits = _logits(exported, theirs)
         diff = max(diff, float((logits - _logits(reference, ours)).abs().max()))
@@ -124,7 +125,7 @@ def _logits(model: Any, probe: EncodedSample) -> torch.Tensor:
 
 
 def _merged_and_rounded(adapted: Any, dtype: torch.dtype) -> Any:
-    merged = copy.deepcopy(adapted).merge_and_unload()
+    merged = merged_model(copy.deepcopy(adapted))
     for parameter in merged.parameters():  # not the buffers: rotary frequencies stay exact
         parameter.data = parameter.data.to(dtype).float()
     return merged.eval()

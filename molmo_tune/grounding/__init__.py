@@ -1,12 +1,19 @@
 """Molmo 2's grounding text, written and read in one place, and the pure scores of what it says.
 
-`text` spells and parses points and tracks, `times` the times in them, `tracks` chooses the frames
-of a track answer; `pointing`, `counting`, `tracking`, `tapvid`, `temporal` and `answers` score.
+`text` spells and parses points and tracks, `times` the times in them, `spans` when something
+happens; `tracks` chooses the frames of a track answer; `pointing`, `counting`, `tracking`,
+`tapvid`, `temporal` and `answers` score.
 Everything is a pure function of its arguments, needs numpy and scipy at most, and knows neither
 label files nor prompts nor the model.
 """
 
-from molmo_tune.grounding.answers import anls, exact_match, relaxed_accuracy
+from molmo_tune.grounding.answers import (
+    anls,
+    exact_match,
+    format_options,
+    read_choice,
+    relaxed_accuracy,
+)
 from molmo_tune.grounding.counting import (
     CountAccuracy,
     CountScore,
@@ -29,10 +36,12 @@ from molmo_tune.grounding.pointing import (
     score_image_pointing,
     score_video_pointing,
 )
+from molmo_tune.grounding.spans import NO_SPANS, format_spans, parse_spans
 from molmo_tune.grounding.tapvid import TapVidScore, score_tapvid
 from molmo_tune.grounding.temporal import (
     ScoredSpan,
     average_precision,
+    match_spans,
     mean_average_precision,
     recall_at_iou,
     span_iou,
@@ -53,7 +62,7 @@ from molmo_tune.grounding.text import (
     parse_points,
     parse_tracks,
 )
-from molmo_tune.grounding.times import Time, format_time, read_time
+from molmo_tune.grounding.times import Time, format_time, read_time, written_time
 from molmo_tune.grounding.tracking import HotaScore, TrackingScore, by_frame, score_tracking
 from molmo_tune.grounding.tracks import (
     TrackFrame,
@@ -64,6 +73,7 @@ from molmo_tune.grounding.tracks import (
 
 __all__ = [
     "NO_POINTS",
+    "NO_SPANS",
     "NO_TRACKS",
     "BoxRegion",
     "CountAccuracy",
@@ -92,6 +102,8 @@ __all__ = [
     "exact_match",
     "format_image_points",
     "format_multi_image_points",
+    "format_options",
+    "format_spans",
     "format_time",
     "format_tracks",
     "format_video_points",
@@ -99,12 +111,15 @@ __all__ = [
     "input_points",
     "is_pointbench_correct",
     "is_screenspot_correct",
+    "match_spans",
     "mean_average_precision",
     "mean_with_interval",
     "parse_count",
     "parse_multi_image_points",
     "parse_points",
+    "parse_spans",
     "parse_tracks",
+    "read_choice",
     "read_time",
     "recall_at_iou",
     "relaxed_accuracy",
@@ -116,4 +131,5 @@ __all__ = [
     "score_video_pointing",
     "span_iou",
     "start_end_only",
+    "written_time",
 ]

@@ -1,12 +1,19 @@
-"""Scores of short text answers: exact match, ANLS and relaxed accuracy.
+"""Scores of short text answers: exact match, ANLS, relaxed accuracy, and choices among options.
 
-Each compares one prediction with all accepted answers and takes the best. Case and surrounding or
-repeated white space never count. Free-form captions need a judge and are not scored here.
+Each score compares one prediction with all accepted answers and takes the best. Case and
+surrounding or repeated white space never count. Options are lettered ``A. red`` in questions, and
+an answer may name one by letter, by text or by both; the lettering is written and read here.
+Free-form captions need a judge and are not scored here.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from string import ascii_uppercase
+
+MAX_OPTIONS = len(ascii_uppercase)
+_LETTERED = re.compile(r"\(?([a-z])(?:[.):]+(?:\s+(.*))?)?", re.DOTALL)
 
 
 def _normal(text: str) -> str:
@@ -64,3 +71,35 @@ def relaxed_accuracy(prediction: str, answers: Sequence[str], *, tolerance: floa
     """
     stated = _normal(prediction)
     return float(any(_is_near(stated, _normal(answer), tolerance) for answer in answers))
+
+
+def format_options(options: Sequence[str]) -> list[str]:
+    """The options as questions and answers spell them: ``["A. red", "B. blue"]``.
+
+    Raises:
+        ValueError: there are more options than letters.
+    """
+    if len(options) > MAX_OPTIONS:
+        raise ValueError(f"{len(options)} options but {MAX_OPTIONS} letters")
+    return [f"{letter}. {text}" for letter, text in zip(ascii_uppercase, options, strict=False)]
+
+
+def read_choice(text: str, options: Sequence[str]) -> int | None:
+    """Number of the option, from 0, that an answer names; None when it names none or several.
+
+    Read are an option's text, its letter (``B``, ``b.``, ``(B)``) and both (``B. blue``). An answer
+    that equals the text of an option is that option, even when it is also a letter.
+    """
+    said = _choice_text(text)
+    texts = [_choice_text(option) for option in options]
+    if said in texts:
+        return texts.index(said) if texts.count(said) == 1 else None
+    match = _LETTERED.fullmatch(said)
+    index = ord(match[1]) - ord("a") if match else len(options)
+    if match is None or index >= len(options):
+        return None
+    return index if match[2] is None or match[2] == texts[index] else None
+
+
+def _choice_text(text: str) -> str:
+    return _normal(text).removesuffix(".").rstrip()

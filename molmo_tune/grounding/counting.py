@@ -74,8 +74,11 @@ def _score(predicted: int | None, expected: int, margin: int) -> CountScore:
     )
 
 
-def score_image_count(num_points: int, expected: int) -> CountScore:
-    """Score an image answer by its number of points; close is off by at most 1."""
+def score_image_count(num_points: int | None, expected: int) -> CountScore:
+    """Score an image answer by its number of points; close is off by at most 1.
+
+    An answer without points by design is scored by its stated number, None when it states none.
+    """
     return _score(num_points, expected, 1)
 
 

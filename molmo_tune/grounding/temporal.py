@@ -3,7 +3,7 @@
 `span_iou` compares two spans, `recall_at_iou` asks for the share of true spans that were found (the
 "R@k, IoU=θ" of moment retrieval), `mean_average_precision` ranks scored spans of many videos as in
 ActivityNet. Spans are ``(start_s, end_s)`` in seconds with ``start_s <= end_s``; a span of no
-length overlaps nothing. Reading spans from text is not done here.
+length overlaps nothing. Text is written and read in `molmo_tune.grounding.spans`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 Span = tuple[float, float]
 ACTIVITYNET_IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
@@ -41,6 +42,15 @@ def recall_at_iou(
         return float(not predicted)
     tried = predicted[:top_k]
     return sum(any(span_iou(span, t) >= iou for span in tried) for t in truth) / len(truth)
+
+
+def match_spans(predicted: Sequence[Span], truth: Sequence[Span], *, iou: float) -> int:
+    """Most one-to-one pairs of a predicted and a true span that overlap by ``iou`` or more."""
+    if not predicted or not truth:
+        return 0
+    fits = np.array([[span_iou(guess, span) >= iou for span in truth] for guess in predicted])
+    rows, columns = linear_sum_assignment(fits, maximize=True)
+    return int(fits[rows, columns].sum())
 
 
 @dataclass(frozen=True, slots=True)

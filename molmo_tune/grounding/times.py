@@ -68,3 +68,8 @@ def format_time(time_s: Time, *, ai2_compat: bool = False) -> str:
     if not math.isfinite(value) or round(value, 1) < 0:
         raise UserError("time", f"{time_s!r}", "seconds from the start of the clip, 0 or later")
     return str(abs(round(value, 1)))  # abs: -0.01 must not be written as -0.0
+
+
+def written_time(time_s: float) -> float:
+    """The number that an answer spells for a time: what `format_time` writes, read back."""
+    return float(format_time(float(time_s)))

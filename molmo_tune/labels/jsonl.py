@@ -5,7 +5,7 @@ Every line is a JSON object in UTF-8. Keys in brackets may be left out.
     sample        format              always "molmo-tune/1"
                   id                  text, unique in the file
                   media               object, below
-                  [annotations]       list of tracks, instances and dialogues
+                  [annotations]       list of tracks, instances, spans and dialogues
                   [exhaustive_labels] list of texts: every visible object of these was annotated
     media         kind                "image", "video" or "text"
                   [paths]             list of texts: one video, one or more images, none for text
@@ -13,12 +13,18 @@ Every line is a JSON object in UTF-8. Keys in brackets may be left out.
                   [duration_s]        seconds
     track         kind "track", id, label, observations
     observation   time_s              seconds from the first frame
-                  point or box        [x, y] or [left, top, right, bottom], pixels of the frame
+                  a shape             point, box, polygon, mask or keypoints in pixels of the frame,
+                                      as in `molmo_tune.labels.shape_record`
                   [frame_index]       whole number from 0, in presentation order; -1 is unknown
                   [occluded]          true or false
                   [interpolated]      true or false
-    instance      kind "instance", id, label, point or box, [image_index] from 0
-    dialogue      kind "dialogue", question, answer, [style]
+    instance      kind "instance", id, label, a shape, [image_index] from 0
+    span          kind "span", label, start_s and end_s: seconds from the first frame, videos only
+    dialogue      kind "dialogue", answer
+                  question            text, empty for a caption: the template asks for it
+                  [style]             text, "user_qa" when left out
+                  [options]           2 to 26 different texts (multiple choice); the answer is then
+                                      the text of one of them, or its letter: A for the first
 
 Pixels have their origin top left. An unknown key, ``NaN``, a missing key and a wrong type are all
 errors that name the line. Paths are kept as they were written: absolute, or relative to the working
@@ -40,8 +46,9 @@ from molmo_tune.errors import UserError
 from molmo_tune.labels.media_source import MediaSource, MissingMediaError
 from molmo_tune.labels.opening import read_text
 from molmo_tune.labels.report import Tally
-from molmo_tune.labels.sample import Annotation, Dialogue, Instance, Point, Sample, Shape
+from molmo_tune.labels.sample import Annotation, Dialogue, Instance, Sample, Span
 from molmo_tune.labels.sample_record import format_record, parse_record
+from molmo_tune.labels.shapes import kind_of
 from molmo_tune.labels.strict_json import parse_strictly
 
 MISSING_MEDIA = "the medium is missing"
@@ -151,13 +158,11 @@ def _count(sample: Sample, tally: Tally, lost_at: str = "") -> None:
 def _rows(annotation: Annotation) -> Iterable[tuple[str, str]]:
     if isinstance(annotation, Dialogue):
         return [("", "dialogue")]
+    if isinstance(annotation, Span):
+        return [(annotation.label, "span")]
     if isinstance(annotation, Instance):
-        return [(annotation.label, _kind(annotation.shape))]
-    return [(annotation.label, _kind(o.shape)) for o in annotation.observations]
-
-
-def _kind(shape: Shape) -> str:
-    return "point" if isinstance(shape, Point) else "box"
+        return [(annotation.label, kind_of(annotation.shape))]
+    return [(annotation.label, kind_of(o.shape)) for o in annotation.observations]
 
 
 def _line(sample: Sample) -> str:

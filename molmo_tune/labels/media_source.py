@@ -25,12 +25,25 @@ VIDEO_SUFFIXES = (
     *(".ts", ".mts", ".wmv", ".flv", ".ogv", ".3gp", ".gif"),
 )
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
 _LEVELS: tuple[Callable[[PurePosixPath], str], ...] = (
     lambda path: path.name,
     lambda path: path.name.casefold(),
     lambda path: _without_ending(path.name).casefold(),
 )
 _FIX = "check the media folder of the recipe"
+
+
+class _Index:
+    """Files by what they may be called; a folder of a million is asked a million times."""
+
+    def __init__(self, files: Sequence[PurePosixPath]) -> None:
+        self.paths = {str(path): path for path in files}
+        self.levels: list[dict[str, list[PurePosixPath]]] = [{} for _ in _LEVELS]
+        for by_name, level in zip(self.levels, _LEVELS, strict=True):
+            for path in files:
+                by_name.setdefault(level(path), []).append(path)
 
 
 class MissingMediaError(UserError):
@@ -90,14 +103,20 @@ class MediaSource:
         """
         if self.path.is_file():
             return self.path
-        found = _match(self._files, name, where)
+        found = _match(self._index, name, where)
         if found is None:
             raise MissingMediaError(where, f"no file {name!r} in {self.path}", fix=_FIX)
         return self.path / found
 
+    def images(self) -> list[Path]:
+        """All image files of the folder, by their endings; a single file is no folder."""
+        if self.path.is_file():
+            return []
+        return [self.path / name for name in self._files if name.suffix.lower() in IMAGE_SUFFIXES]
+
     def _look_up(self, names: Sequence[str], hints: Sequence[str], where: str) -> Path:
         for name in (*names, *hints):
-            found = _match(self._videos, name, where)
+            found = _match(self._video_index, name, where)
             if found is not None:
                 return self.path / found
         if names:
@@ -112,6 +131,14 @@ class MediaSource:
         if not self.path.is_dir():
             raise UserError(self.path, "no such file or folder", "the media of the labels", _FIX)
         return tuple(sorted(_walk(self.path)))
+
+    @cached_property
+    def _index(self) -> _Index:
+        return _Index(self._files)
+
+    @cached_property
+    def _video_index(self) -> _Index:
+        return _Index(self._videos)
 
     @cached_property
     def _videos(self) -> tuple[PurePosixPath, ...]:
@@ -132,18 +159,18 @@ def _walk(folder: Path) -> Iterable[PurePosixPath]:
         yield from (inside / name for name in files if not name.startswith("."))
 
 
-def _match(files: Sequence[PurePosixPath], name: str, where: str) -> PurePosixPath | None:
+def _match(files: _Index, name: str, where: str) -> PurePosixPath | None:
     wanted = PurePosixPath(name.replace("\\", "/").strip().lstrip("/"))
     if ".." in wanted.parts:
         raise UserError(where, f"the name {name!r} climbs out of the media folder", "a file in it")
     if not wanted.name:
         return None
     for start in range(len(wanted.parts)):  # the folder may be known by more or fewer parents
-        inside = PurePosixPath(*wanted.parts[start:])
-        if inside in files:
+        inside = files.paths.get("/".join(wanted.parts[start:]))
+        if inside is not None:
             return inside
-    for level in _LEVELS:
-        fits = [path for path in files if level(path) == level(wanted)]
+    for by_name, level in zip(files.levels, _LEVELS, strict=True):
+        fits = by_name.get(level(wanted), [])
         if len(fits) > 1:
             listed = " and ".join(str(path) for path in fits[:2])
             raise UserError(where, f"{name!r} fits several files: {listed}", "one", "rename one")

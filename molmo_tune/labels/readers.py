@@ -10,11 +10,12 @@ never ends with nothing and no error.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from molmo_tune.errors import UserError
+from molmo_tune.labels.coco import looks_like_coco, read_coco
 from molmo_tune.labels.cvat_video import looks_like_cvat_video, read_cvat_video
 from molmo_tune.labels.jsonl import looks_like_jsonl, read_jsonl_source
 from molmo_tune.labels.label_studio_video import (
@@ -26,6 +27,7 @@ from molmo_tune.labels.opening import read_head
 from molmo_tune.labels.report import ConversionReport, Tally
 from molmo_tune.labels.sample import Sample
 from molmo_tune.labels.tracks import unique
+from molmo_tune.labels.yolo import looks_like_yolo, read_yolo
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,37 +35,60 @@ class Reader:
     """One label format.
 
     Args:
-        read: samples of one file; counts rows in the tally.
+        read: samples of the files, in order; counts rows in the tally.
         looks_like: whether the beginning of a file is of this format.
         pattern: names of such files in a folder.
         title: what the format is called, and what it is told by.
     """
 
-    read: Callable[[Path, MediaSource, Tally], list[Sample]]
+    read: Callable[[Sequence[Path], MediaSource, Tally], list[Sample]]
     looks_like: Callable[[str], bool]
     pattern: str
     title: str
 
 
+def one_by_one(
+    read: Callable[[Path, MediaSource, Tally], list[Sample]],
+) -> Callable[[Sequence[Path], MediaSource, Tally], list[Sample]]:
+    """A reader of one file as one of several, for formats whose files do not need each other."""
+
+    def read_all(files: Sequence[Path], media: MediaSource, tally: Tally) -> list[Sample]:
+        return [sample for file in files for sample in read(file, media, tally)]
+
+    return read_all
+
+
 READERS: dict[str, Reader] = {
     "cvat_video": Reader(
-        read_cvat_video, looks_like_cvat_video, "*.xml", "CVAT for video 1.1 (XML with <track>)"
+        one_by_one(read_cvat_video),
+        looks_like_cvat_video,
+        "*.xml",
+        "CVAT for video 1.1 (XML with <track>)",
     ),
     "label_studio_video": Reader(
-        read_label_studio_video,
+        one_by_one(read_label_studio_video),
         looks_like_label_studio_video,
         "*.json",
         "Label Studio video (JSON with videorectangle)",
     ),
+    "coco": Reader(
+        one_by_one(read_coco), looks_like_coco, "*.json", "COCO JSON (images and annotations)"
+    ),
+    "yolo": Reader(
+        read_yolo, looks_like_yolo, "*.txt", "YOLO (a folder of txt files: class and shares)"
+    ),
     "jsonl": Reader(
-        read_jsonl_source, looks_like_jsonl, "*.jsonl", "molmo-tune JSONL (lines with molmo-tune/1)"
+        one_by_one(read_jsonl_source),
+        looks_like_jsonl,
+        "*.jsonl",
+        "molmo-tune JSONL (lines with molmo-tune/1)",
     ),
 }
 
 _NOT_READ = {
     "a zip archive; unpack it first": r"\APK\x03\x04",
     "CVAT for images (export the task as CVAT for video 1.1)": r"<annotations\b[\s\S]*<image\s",
-    "COCO JSON, which is not read yet": r'\A\s*\{[\s\S]*"categories"\s*:\s*\[',
+    "COCO JSON with videos": r'\A\s*\{[\s\S]*"videos"\s*:\s*\[\s*\{',
     "Pascal VOC XML, which is not read yet": r"<annotation>",
     "Label Studio without video rectangles": r'"(from|to)_name"\s*:',
 }
@@ -94,10 +119,9 @@ def read_labels(
         found = f"a single file, for {len(files)} label files in {path}"
         raise UserError(media, found, "the folder of their media")
     tally = Tally()
-    samples = []
     for file in files:
         _check_format(format, file)
-        samples += reader.read(file, source, tally)
+    samples = reader.read(files, source, tally)
     report = tally.report(format, path, len(samples))
     if not samples:
         raise _nothing_read(path, report)

@@ -180,7 +180,10 @@ class Tally:
 
     def of(self, label: str, kind: str) -> ClassTally:
         """The account of one class and kind, opened at first use."""
-        return self._classes.setdefault((label, kind), ClassTally(label, kind))
+        found = self._classes.get((label, kind))
+        if found is None:
+            found = self._classes[label, kind] = ClassTally(label, kind)
+        return found
 
     def note(self, reason: str, place: str) -> None:
         """Remember something that concerns no single row."""

@@ -49,7 +49,50 @@ class Box:
     xyxy_px: tuple[float, float, float, float]
 
 
-Shape = Point | Box
+@dataclass(frozen=True, slots=True)
+class Polygon:
+    """The outline of an object in pixels: one part or, where something hides its middle, several.
+
+    A box that stands askew is a polygon of four corners.
+
+    Args:
+        parts_px: for each part its corners in order, at least three; the last joins the first.
+    """
+
+    parts_px: tuple[tuple[tuple[float, float], ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """The pixels of an object, packed; `molmo_tune.labels.masks` unpacks them when needed.
+
+    Args:
+        counts: COCO's compressed run lengths, column by column.
+        size_hw: height and width of the image that the runs cover.
+    """
+
+    counts: str
+    size_hw: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Keypoint:
+    """A named place on an object; ``visible`` is false when it is known but hidden."""
+
+    name: str
+    xy_px: tuple[float, float]
+    visible: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Keypoints:
+    """Named places on one object, and its extent where that was drawn as well."""
+
+    points: tuple[Keypoint, ...]
+    extent: Box | Polygon | Mask | None = None
+
+
+Shape = Point | Box | Polygon | Mask | Keypoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +134,32 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """Something that happens in a video from one moment to a later one (or at one moment)."""
+
+    label: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Dialogue:
-    """A question and its answer, both plain text: QA, captions, absence statements."""
+    """What the labels say in words: a question with its answer, or a caption.
+
+    Args:
+        question: empty for a caption, whose question is the template's.
+        answer: free text; with options the text or the letter of the right one.
+        style: kind of question, as the model was trained (`molmo_tune.templates.chat`).
+        options: the choices of a multiple-choice question, in the order of their letters.
+    """
 
     question: str
     answer: str
     style: str = "user_qa"
+    options: tuple[str, ...] = ()
 
 
-Annotation = Track | Instance | Dialogue
+Annotation = Track | Instance | Span | Dialogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +179,12 @@ class Sample:
     annotations: tuple[Annotation, ...]
     exhaustive_labels: tuple[str, ...] = ()
 
-    def labels(self) -> tuple[str, ...]:
-        """Distinct labels of tracks and instances, in first-seen order."""
-        named = (a.label for a in self.annotations if not isinstance(a, Dialogue))
+    def labels(self, *kinds: type[Track] | type[Instance] | type[Span]) -> tuple[str, ...]:
+        """Distinct labels of annotations of these kinds (default: all), in first-seen order."""
+        wanted = kinds or (Track, Instance, Span)
+        named = (
+            a.label
+            for a in self.annotations
+            if not isinstance(a, Dialogue) and isinstance(a, wanted)
+        )
         return tuple(dict.fromkeys(named))

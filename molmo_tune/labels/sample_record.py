@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from molmo_tune.errors import UserError
+from molmo_tune.grounding.answers import MAX_OPTIONS, read_choice
 from molmo_tune.labels.sample import (
     Annotation,
-    Box,
     Dialogue,
     Instance,
     Media,
     MediaKind,
     Observation,
-    Point,
     Sample,
-    Shape,
+    Span,
     Track,
 )
+from molmo_tune.labels.shape_record import SHAPE_KEYS, format_shape, parse_shape
 from molmo_tune.labels.strict_json import Part, shown
 
 FORMAT = "molmo-tune/1"
@@ -33,10 +33,12 @@ _KEYS = {
     "sample": ("format", "id", "media", "annotations", "exhaustive_labels"),
     "media": ("kind", "paths", "size_wh", "duration_s"),
     "track": ("kind", "id", "label", "observations"),
-    "observation": ("time_s", "frame_index", "point", "box", "occluded", "interpolated"),
-    "instance": ("kind", "id", "label", "point", "box", "image_index"),
-    "dialogue": ("kind", "question", "answer", "style"),
+    "observation": ("time_s", "frame_index", *SHAPE_KEYS, "occluded", "interpolated"),
+    "instance": ("kind", "id", "label", *SHAPE_KEYS, "image_index"),
+    "span": ("kind", "label", "start_s", "end_s"),
+    "dialogue": ("kind", "question", "answer", "style", "options"),
 }
+_KINDS = ("track", "instance", "span", "dialogue")
 _MEDIA_KINDS: dict[str, MediaKind] = {"image": "image", "video": "video", "text": "text"}
 
 
@@ -83,23 +85,23 @@ def parse_record(value: object, where: str) -> Sample:
 def _record(annotation: Annotation) -> dict[str, Any]:
     if isinstance(annotation, Dialogue):
         record = {"question": annotation.question, "answer": annotation.answer}
-        return {"kind": "dialogue", **record, "style": annotation.style}
+        options = _without_defaults({"options": annotation.options})
+        return {"kind": "dialogue", **record, "style": annotation.style, **options}
+    if isinstance(annotation, Span):
+        times = {"start_s": annotation.start_s, "end_s": annotation.end_s}
+        return {"kind": "span", "label": annotation.label, **times}
     named = {"id": annotation.id, "label": annotation.label}
     if isinstance(annotation, Track):
         rows = [_observation_record(o) for o in annotation.observations]
         return {"kind": "track", **named, "observations": rows}
-    record = {"kind": "instance", **named, **_shape_record(annotation.shape)}
+    record = {"kind": "instance", **named, **format_shape(annotation.shape)}
     return {**record, **({"image_index": i} if (i := annotation.image_index) else {})}
 
 
 def _observation_record(o: Observation) -> dict[str, Any]:
     flags = {"occluded": o.occluded, "interpolated": o.interpolated}
     index = {} if o.frame_index == -1 else {"frame_index": o.frame_index}
-    return {"time_s": o.time_s, **index, **_shape_record(o.shape), **_without_defaults(flags)}
-
-
-def _shape_record(shape: Shape) -> dict[str, Any]:
-    return {"point": shape.xy_px} if isinstance(shape, Point) else {"box": shape.xyxy_px}
+    return {"time_s": o.time_s, **index, **format_shape(o.shape), **_without_defaults(flags)}
 
 
 def _without_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,40 +134,50 @@ def _size(part: Part) -> tuple[int, int] | None:
 
 def _annotation(value: object, media: Media, where: str) -> Annotation:
     kind = value.get("kind") if isinstance(value, dict) else None
-    if kind not in ("track", "instance", "dialogue"):
+    if kind not in _KINDS:
         found = f"an annotation has the kind {shown(kind)}"
-        raise UserError(where, found, "'track', 'instance' or 'dialogue'")
+        raise UserError(where, found, "'track', 'instance', 'span' or 'dialogue'")
     part = Part.of(value, kind, _KEYS[kind], where)
     if kind == "dialogue":
-        style = part.text("style", "user_qa")
-        return Dialogue(part.text("question"), part.text("answer"), style)
+        return _dialogue(part)
+    if kind == "span":
+        return _span(part, media)
     if kind == "track":
-        rows = tuple(_observation(v, where) for v in part.items("observations", required=True))
+        moments = part.items("observations", required=True)
+        rows = tuple(_observation(v, media, where) for v in moments)
         return Track(part.text("id"), part.text("label"), rows)
     index = part.whole("image_index", 0, 0)
     if index >= len(media.paths):
         part.wrong("image_index", f"below the number of images, {len(media.paths)}")
-    return Instance(part.text("id"), part.text("label"), _shape(part), index)
+    return Instance(part.text("id"), part.text("label"), parse_shape(part, media), index)
 
 
-def _observation(value: object, where: str) -> Observation:
+def _dialogue(part: Part) -> Dialogue:
+    answer, options = part.text("answer"), part.texts("options")
+    if options:
+        distinct = len({option.strip().casefold() for option in options})
+        if not 2 <= distinct == len(options) <= MAX_OPTIONS:
+            part.wrong("options", f"2 to {MAX_OPTIONS} different texts")
+        if read_choice(answer, options) is None:
+            part.wrong("answer", "the text or the letter of one of the options")
+    return Dialogue(part.text("question"), answer, part.text("style", "user_qa"), options)
+
+
+def _span(part: Part, media: Media) -> Span:
+    if media.kind != "video":
+        raise UserError(part.where, f"a span on a medium of kind {media.kind}", "a video")
+    start, end = part.seconds("start_s"), part.seconds("end_s")
+    if end < start:
+        part.wrong("end_s", f"seconds from start_s = {start:g} on")
+    return Span(part.text("label"), start, end)
+
+
+def _observation(value: object, media: Media, where: str) -> Observation:
     part = Part.of(value, "observation", _KEYS["observation"], where)
     return Observation(
         part.seconds("time_s"),
         part.whole("frame_index", -1, -1),
-        _shape(part),
+        parse_shape(part, media),
         part.flag("occluded"),
         part.flag("interpolated"),
     )
-
-
-def _shape(part: Part) -> Shape:
-    if ("point" in part.values) == ("box" in part.values):
-        raise UserError(part.where, f"{part.name} has neither or both", "either a point or a box")
-    if "point" in part.values:
-        x, y = part.numbers("point", 2)
-        return Point((x, y))
-    left, top, right, bottom = part.numbers("box", 4)
-    if right < left or bottom < top:
-        part.wrong("box", "left up to right, top up to bottom")
-    return Box((left, top, right, bottom))

@@ -72,6 +72,10 @@ class Part:
         )
         raise UserError(self.where, found, expected)
 
+    def error(self, found: str, expected: str) -> UserError:
+        """An error that names the place of this object."""
+        return UserError(self.where, found, expected)
+
     def text(self, key: str, default: str | None = None) -> str:
         """Text."""
         value = self.values.get(key, default)

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from molmo_tune.labels.points import clip_box, shape_point
 from molmo_tune.labels.report import ClassTally
-from molmo_tune.labels.sample import Box, Observation, Point, Shape
+from molmo_tune.labels.sample import Box, Observation, Shape
+from molmo_tune.labels.shapes import bounds, fit, has_area, turned_box
 from molmo_tune.media.video import VideoInfo
 
 Values = tuple[float, ...]
@@ -35,8 +35,6 @@ OUTSIDE_FRAME = "wholly outside the frame"
 NO_AREA = "a box without area"
 SECOND_ROW = "a second row for one frame"
 ROTATED = "a rotated box became the upright box around it"
-
-_ROUNDING_PX = 0.01  # tools write hundredths of a pixel; less than that is no cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +87,6 @@ def observations(
     return tuple(sorted((o for o in found if o is not None), key=lambda o: o.frame_index))
 
 
-def fit(shape: Shape, size_wh: tuple[int, int]) -> tuple[Shape | None, bool]:
-    """The part of a shape inside the frame, None when there is none, and whether it was cut."""
-    if isinstance(shape, Point):
-        return (shape if shape_point(shape, size_wh) is not None else None), False
-    inside = clip_box(shape, size_wh)
-    if inside is None:
-        return None, False
-    moved = (abs(a - b) for a, b in zip(shape.xyxy_px, inside.xyxy_px, strict=True))
-    return inside, max(moved) > _ROUNDING_PX
-
-
 def upright_box(
     corner_xy: tuple[float, float], size_wh: tuple[float, float], degrees: float, at: str
 ) -> Box:
@@ -111,13 +98,8 @@ def upright_box(
         degrees: clockwise on the screen.
         at: ``corner`` or ``centre``, the point it turns about.
     """
-    (x, y), (width, height) = corner_xy, size_wh
-    pivot = (width / 2, height / 2) if at == "centre" else (0.0, 0.0)
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    corners = [(u - pivot[0], v - pivot[1]) for u in (0.0, width) for v in (0.0, height)]
-    xs = [x + pivot[0] + u * cos - v * sin for u, v in corners]
-    ys = [y + pivot[1] + u * sin + v * cos for u, v in corners]
-    return Box((min(xs), min(ys), max(xs), max(ys)))
+    (corners,) = turned_box(corner_xy, size_wh, degrees, at).parts_px
+    return bounds(corners)
 
 
 def numbers(texts: Sequence[object]) -> Values | None:
@@ -159,7 +141,7 @@ def _drawn(row: Row, video: VideoInfo, shape_of: ShapeOf, tally: ClassTally) -> 
     drawn = shape_of(row.values)
     shape, cut = fit(drawn, video.size_wh)
     if shape is None:
-        tally.drop(OUTSIDE_FRAME if _has_area(drawn) else NO_AREA, row.place)
+        tally.drop(OUTSIDE_FRAME if has_area(drawn) else NO_AREA, row.place)
         return None
     tally.keep(clipped=cut)
     return _observed(row.frame_index, shape, video, row.occluded, row.computed)
@@ -186,10 +168,3 @@ def _observed(
     index: int, shape: Shape, video: VideoInfo, occluded: bool, interpolated: bool
 ) -> Observation:
     return Observation(video.starts_s[index], index, shape, occluded, interpolated)
-
-
-def _has_area(shape: Shape) -> bool:
-    if isinstance(shape, Point):
-        return True
-    left, top, right, bottom = shape.xyxy_px
-    return right > left and bottom > top

@@ -14,6 +14,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from molmo_tune.errors import UserError
 
+_ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 stand for a quarter turn
+
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """RGB picture ``(H, W, 3)``, upright.
@@ -27,4 +29,18 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         with Image.open(path) as image:
             return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(path, f"not an image that opens ({error})") from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Upright width and height, from the file's header alone.
+
+    Raises:
+        UserError: the file is missing, no image, or larger than Pillow takes for an honest one.
+    """
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            return (image.height, image.width) if turned else (image.width, image.height)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(path, f"not an image that opens ({error})") from error

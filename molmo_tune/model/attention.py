@@ -9,14 +9,34 @@ all branches share) and position in the row i, the query q may read the key k wh
     k ≤ q, or both are vision      causal, with the vision overlay
     b_k = 0 or b_k = b_q           the prefix and one's own branch
 
-This is written out as a dense mask for PyTorch's scaled-dot-product attention. It is exact for
-every input; its cost is one byte per pair of tokens. FlashAttention cannot take such a mask and
-transformers silently drops the overlay there, so no such backend is offered here.
+The rule is written here three times, once for each way of computing it, and tests hold the three
+to each other and to the reference's logits:
+
+    `dense_mask`    every pair, for PyTorch's scaled-dot-product attention: exact on any input
+    `allows`        a predicate of two indices, for FlexAttention (`flex_attention`)
+    `pieces`        three disjoint sets of pairs that FlashAttention kernels can do
+
+              prefix P (v = vision)   branch 1   branch 2
+    P         causal ∪ v→later v         ·          ·          own   segment by segment, causal
+    branch 1  all                      causal       ·          back  branches read their prefix
+    branch 2  all                        ·        causal       ahead vision reads later vision
+
+No mask can be handed to a FlashAttention kernel, and transformers drops the overlay there without a
+word; so the pieces are computed one by one and merged by their log-sum-exp
+(`flash_attention`). Running the vision tokens of an example backwards and one apart makes "strictly
+later" into "causal".
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
+
+PieceName = Literal["own", "back", "ahead"]
+Predicate = Callable[..., torch.Tensor]
 
 
 def dense_mask(
@@ -42,3 +62,119 @@ def dense_mask(
     allowed = (causal | overlay) & same_example & same_branch & real
     itself = index[:, None] == index[None, :]
     return (allowed | itself)[:, None]
+
+
+def allows(
+    example_ids: torch.Tensor, branch_ids: torch.Tensor, is_vision: torch.Tensor
+) -> Predicate:
+    """The rule as FlexAttention's ``mask_mod(batch, head, query, key)``; arguments as above."""
+
+    def may_read(
+        row: torch.Tensor, _head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
+    ) -> torch.Tensor:
+        in_order = (query >= key) | (is_vision[row, query] & is_vision[row, key])
+        same_example = example_ids[row, query] == example_ids[row, key]
+        keys_branch = branch_ids[row, key]
+        same_branch = (keys_branch == 0) | (keys_branch == branch_ids[row, query])
+        real = example_ids[row, key] >= 0
+        return (in_order & same_example & same_branch & real) | (query == key)
+
+    return may_read
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A set of (query, key) pairs that a variable-length flash kernel can do.
+
+    Sequence s pairs the queries ``queries[query_starts[s]:query_starts[s+1]]`` with the keys of the
+    same s: all of them, or for ``causal`` the i-th query with the first i+1 keys.
+
+    Args:
+        queries, keys: numbers of tokens in the flattened ``B·L``, each at most once.
+        query_starts, key_starts: ``(S + 1,)`` int32.
+        longest_query, longest_key: tokens of the longest sequence.
+        causal: otherwise every query reads every key of its sequence.
+    """
+
+    name: PieceName
+    queries: torch.Tensor
+    keys: torch.Tensor
+    query_starts: torch.Tensor
+    key_starts: torch.Tensor
+    longest_query: int
+    longest_key: int
+    causal: bool
+
+
+def pieces(
+    example_ids: torch.Tensor, branch_ids: torch.Tensor, is_vision: torch.Tensor
+) -> tuple[Piece, ...]:
+    """The rule as disjoint pieces for FlashAttention; empty ones are left out.
+
+    Arguments as for `dense_mask`. Padding is in no piece.
+
+    Raises:
+        ValueError: vision tokens in a branch, or a branch in several places.
+    """
+    length = example_ids.shape[1]
+    tokens = torch.nonzero(example_ids.flatten() >= 0).flatten()
+    rows = tokens // length
+    examples = rows * (int(example_ids.max()) + 1) + example_ids.flatten()[tokens]
+    branches = branch_ids.flatten()[tokens]
+    vision = is_vision.flatten()[tokens]
+    if bool((vision & (branches > 0)).any()):
+        raise ValueError("vision tokens must be in the prefix that all branches share")
+    segments = examples * (int(branches.max()) + 1) + branches
+    if len(segments.unique()) != len(segments.unique_consecutive()):
+        raise ValueError("the tokens of an example's branch must stand together")
+    found = (
+        _piece("own", (tokens, segments), (tokens, segments), causal=True),
+        _back(tokens, examples, branches),
+        _ahead(tokens[vision], examples[vision]),
+    )
+    return tuple(piece for piece in found if len(piece.queries))
+
+
+def _back(tokens: torch.Tensor, examples: torch.Tensor, branches: torch.Tensor) -> Piece:
+    in_branch = branches > 0
+    is_tree = torch.isin(examples, examples[in_branch])
+    shared = ~in_branch & is_tree
+    return _piece(
+        "back",
+        (tokens[in_branch], examples[in_branch]),
+        (tokens[shared], examples[shared]),
+        causal=False,
+    )
+
+
+def _ahead(tokens: torch.Tensor, examples: torch.Tensor) -> Piece:
+    tokens, examples = tokens.flip(0), examples.flip(0)
+    follows = examples[1:] == examples[:-1]
+    return _piece(
+        "ahead",
+        (tokens[1:][follows], examples[1:][follows]),
+        (tokens[:-1][follows], examples[:-1][follows]),
+        causal=True,
+    )
+
+
+def _piece(
+    name: PieceName,
+    queries: tuple[torch.Tensor, torch.Tensor],
+    keys: tuple[torch.Tensor, torch.Tensor],
+    *,
+    causal: bool,
+) -> Piece:
+    """From (tokens, number of the sequence of each); sequences stand together, in one order."""
+    (query_starts, longest_query), (key_starts, longest_key) = _starts(queries[1]), _starts(keys[1])
+    return Piece(
+        name, queries[0], keys[0], query_starts, key_starts, longest_query, longest_key, causal
+    )
+
+
+def _starts(sequences: torch.Tensor) -> tuple[torch.Tensor, int]:
+    if not len(sequences):
+        return torch.zeros(1, dtype=torch.int32, device=sequences.device), 0
+    _, lengths = sequences.unique_consecutive(return_counts=True)
+    ends = lengths.cumsum(0).to(torch.int32)
+    return torch.nn.functional.pad(ends, (1, 0)), int(lengths.max())

@@ -3,7 +3,7 @@
 The stock `forward` refuses images and videos together, keeps all vision layers and knows neither
 packs nor trees. So the three towers of the native classes are called one after the other here:
 vision and connector (`vision.encode_vision`), embedding with the features *added* to the
-`<im_patch>` rows, and the language model under our own mask (`attention.dense_mask`).
+`<im_patch>` rows, and the language model under our rule of who reads whom (`attention_backends`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from molmo_tune.encoding.encoded import Batch
-from molmo_tune.model.attention import dense_mask
+from molmo_tune.model.attention_backends import attention_inputs
 from molmo_tune.model.vision import encode_vision
 
 
@@ -26,12 +26,11 @@ def hidden_states(model: Any, batch: Batch) -> torch.Tensor:
         embeddings = add_features(
             embeddings, features, batch.input_ids == model.config.image_patch_id
         )
-    mask = dense_mask(batch.example_ids, batch.branch_ids, batch.is_vision)
     outputs = body.language_model(
         inputs_embeds=embeddings,
-        attention_mask=mask,
         position_ids=batch.position_ids,
         use_cache=False,
+        **attention_inputs(model, batch),
     )
     hidden: torch.Tensor = outputs.last_hidden_state
     return hidden

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from molmo_tune.encoding.resize import ExactImageProcessor, ExactVideoProcessor
 from molmo_tune.errors import UserError
+from molmo_tune.model.quantization import Quantize, quantization_config, require_quantized
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 TINY = "tiny"
@@ -52,29 +53,38 @@ def resolve_dtype(name: DtypeName) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
-def load_model(name: str, *, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Any:
+def load_model(
+    name: str, *, dtype: torch.dtype = torch.float32, quantize: Quantize | None = None
+) -> Any:
     """The model in evaluation mode on the CPU, all parameters frozen.
 
     Args:
         name: hub id, folder or ``tiny``.
-        dtype: of all weights.
-        attention: ``sdpa`` or ``eager``; both take our exact mask.
+        dtype: of all weights that are not quantised, and in which quantised ones compute.
+        quantize: store the decoder's linear layers in 4 or 8 bits (`molmo_tune.model.quantization`).
 
     Raises:
         UserError: no such checkpoint, another architecture, or weights missing from the files.
     """
     source = checkpoint_source(name)
     _refuse_other_architectures(source, name)
+    options = {"quantization_config": quantization_config(quantize, dtype)} if quantize else {}
     with _quiet_loading():
         try:
             model, info = Molmo2ForConditionalGeneration.from_pretrained(
-                source, dtype=dtype, attn_implementation=attention, output_loading_info=True
+                source,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+                **options,
             )
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(name, f"does not load ({_first_line(error)})") from error
     if info["missing_keys"] or info["mismatched_keys"]:
         bad = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
         raise UserError(name, f"{len(bad)} tensors missing or misshapen, the first {bad[0]}")
+    if quantize:
+        require_quantized(model, quantize, dtype)
     model.requires_grad_(False)
     return model.eval()
 

@@ -10,8 +10,8 @@ from molmo_tune.encoding.items import Item
 from molmo_tune.evaluation.evaluate import Evaluation, Record
 from molmo_tune.export.export import ExportResult
 from molmo_tune.grounding.text import parse_points
-from molmo_tune.labels.points import clip_box
 from molmo_tune.labels.sample import Box
+from molmo_tune.labels.shapes import clip_box
 from molmo_tune.media.clip import read_video
 from molmo_tune.pages.page import write_page
 from molmo_tune.pages.pictures import Mark, Outline, picture

@@ -36,8 +36,10 @@ class Piece:
     weight: float
 
 
-def write_preview(training_set: TrainingSet, processor: Any, out: Path, max_samples: int) -> int:
-    """Write the page; returns the number of samples shown.
+def write_preview(
+    training_set: TrainingSet, processor: Any, out: Path, max_samples: int, note: str = ""
+) -> int:
+    """Write the page, `note` at its head; returns the number of samples shown.
 
     Raises:
         UserError: a medium does not decode, or the page cannot be written.
@@ -49,7 +51,7 @@ def write_preview(training_set: TrainingSet, processor: Any, out: Path, max_samp
         "preview.html.j2",
         out,
         title="What the model is taught",
-        lead=f"{len(cards)} of {total} sequences.",
+        lead=f"{len(cards)} of {total} sequences.{note}",
         cards=cards,
     )
     return len(cards)

@@ -35,6 +35,8 @@ def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
     yield from _warmup_ends(recipe)
     yield from _rates_are_used(recipe)
     yield from _evaluation_happens(recipe)
+    yield from _videos_fit_packs(recipe)
+    yield from _method_agrees(recipe)
 
 
 def _warmup_ends(recipe: Recipe) -> Iterator[Contradiction]:
@@ -49,14 +51,15 @@ def _warmup_ends(recipe: Recipe) -> Iterator[Contradiction]:
 
 
 def _rates_are_used(recipe: Recipe) -> Iterator[Contradiction]:
-    rates = {"connector": recipe.optim.lr_connector, "vision": recipe.optim.lr_vision}
-    for part, rate in rates.items():
-        if rate is not None and part not in recipe.adapter.targets:
-            yield Contradiction(
-                (("optim", f"lr_{part}"), ("adapter", "targets")),
-                f"has no effect, because adapter.targets does not name {part}; "
-                "name it there or leave this rate out",
-            )
+    for part in ("connector", "vision"):
+        for kind in ("lr", "weight_decay"):
+            key = f"{kind}_{part}"
+            if getattr(recipe.optim, key) is not None and part not in recipe.adapter.targets:
+                yield Contradiction(
+                    (("optim", key), ("adapter", "targets")),
+                    f"has no effect, because adapter.targets does not name {part}; "
+                    f"name it there or leave {key} out",
+                )
 
 
 def _evaluation_happens(recipe: Recipe) -> Iterator[Contradiction]:
@@ -75,4 +78,35 @@ def _evaluation_happens(recipe: Recipe) -> Iterator[Contradiction]:
             (key, ("data", "val")),
             "needs something to evaluate on, and data.val is empty; "
             "fill data.val or leave every_steps out",
+        )
+
+
+def _videos_fit_packs(recipe: Recipe) -> Iterator[Contradiction]:
+    limit, max_frames = recipe.data.max_crops_per_pack, recipe.video.max_frames
+    key = ("data", "max_crops_per_pack")
+    if recipe.data.packing and max_frames > limit:
+        yield Contradiction(
+            (key, ("data", "packing"), ("video", "max_frames")),
+            f"must be at least video.max_frames, which is {max_frames}, not {limit}: "
+            "long videos would fit no pack",
+        )
+
+
+def _method_agrees(recipe: Recipe) -> Iterator[Contradiction]:
+    method, quantize = recipe.adapter.method, recipe.model.quantize
+    keys: tuple[KeyPath, ...] = (("adapter", "method"),)
+    if quantize and method in ("full", "pissa"):
+        yield Contradiction(
+            (*keys, ("model", "quantize")),
+            f"{method} changes the base's weights, which model.quantize: {quantize} freezes in few "
+            "bits; use lora or dora, or leave model.quantize out",
+        )
+    if recipe.adapter.rslora and method in ("full", "pissa"):
+        yield Contradiction(
+            (*keys, ("adapter", "rslora")), f"{method} has no use for adapter.rslora; leave it out"
+        )
+    if recipe.optim.lora_plus_ratio is not None and method == "full":
+        yield Contradiction(
+            (*keys, ("optim", "lora_plus_ratio")),
+            "full has no A and B matrices for optim.lora_plus_ratio; leave it out",
         )

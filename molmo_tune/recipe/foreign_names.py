@@ -18,8 +18,10 @@ _OURS_TO_THEIRS = {
     "lora_modules freeze_vit freeze_llm freeze_aligner freeze_vision_tower "
     "freeze_multi_modal_projector freeze_language_model freeze_mm_modules",
     "data.max_tokens": "max_length max_seq_length max_seq_len cutoff_len sequence_len "
-    "model_max_length seq_len",
+    "model_max_length seq_len packing_length pad_to_sequence_len",
     "data.num_workers": "dataloader_num_workers dataset_num_proc preprocessing_num_workers",
+    "data.packing": "sample_packing neat_packing packed padding_free packing_strategy "
+    "eval_packing eval_sample_packing",
     "data.train": "dataset datasets train_dataset dataset_name dataset_dir",
     "data.val": "val_dataset eval_dataset test_datasets val_size val_set_size split_dataset_ratio",
     "eval.batch_size": "per_device_eval_batch_size eval_batch_size",
@@ -27,17 +29,22 @@ _OURS_TO_THEIRS = {
     "eval.max_new_tokens": "max_completion_length generation_max_length",
     "export.dtype": "export_dtype merge_dtype",
     "image.max_crops": "max_pixels image_max_pixels",
+    "loss.weighting": "loss_token_weighting loss_scale",
     "model.attention": "attn attn_impl attn_implementation flash_attn flash_attention",
-    "model.dtype": "torch_dtype load_in_4bit load_in_8bit quantization_bit quant_bits quantize",
+    "model.dtype": "torch_dtype",
     "model.name": "base_model model_name_or_path model_name model_id model_id_or_path "
     "checkpoint_dir pretrained_model_name_or_path",
+    "model.quantize": "load_in_4bit load_in_8bit quantization_bit quant_bits quantization "
+    "quant_method",
     "optim": "optimizer optimizer_config",
     "optim.betas": "adam_beta1 adam_beta2",
     "optim.eps": "adam_epsilon",
     "optim.final_lr_share": "min_lr cosine_min_lr_ratio min_lr_ratio",
+    "optim.lora_plus_ratio": "loraplus_lr_ratio lorap_lr_ratio",
     "optim.lr": "learning_rate lora_lr base_lr",
     "optim.lr_connector": "aligner_lr connector_lr connector_learning_rate mm_projector_lr",
     "optim.lr_vision": "vit_lr vision_lr vit_learning_rate vision_tower_lr",
+    "optim.name": "optim_name optimizer_type",
     "optim.schedule": "lr_scheduler lr_scheduler_type",
     "optim.warmup_steps": "warmup warmup_ratio num_warmup_steps lr_warmup_steps",
     "output.dir": "output_dir out_dir save_dir run_name",
@@ -51,18 +58,21 @@ _OURS_TO_THEIRS = {
     "trainer.gradient_checkpointing": "use_gradient_checkpointing activation_checkpointing "
     "enable_activation_checkpointing vit_gradient_checkpointing disable_gradient_checkpointing",
     "trainer.gradient_clip_val": "max_grad_norm gradient_clipping max_norm",
+    "trainer.offload_activations": "activation_offloading activation_cpu_offload",
     "trainer.log_every_n_steps": "logging_steps log_every log_interval",
     "trainer.max_steps": "num_train_epochs num_epochs epochs max_epochs train_steps",
     "trainer.precision": "bf16 fp16 tf32 mixed_precision",
     "trainer.strategy": "deepspeed fsdp distributed_strategy",
     "video.max_fps": "fps video_fps sample_fps",
     "video.max_frames": "nframes num_frames fps_max_frames video_maxlen",
+    "video.sampling": "frame_sample_mode",
 }
 
 _SHARE_NOT_STEPS = "a number of steps, not a share"
 _FROZEN = "a part that is not listed there is frozen"
-_NO_QUANTISING = "4-bit and 8-bit bases are not supported yet"
+_BITS = "nf4 or int8"
 _STEPS_NOT_EPOCHS = "a number of steps, not of epochs"
+_ONE_PACKING = "true or false; there is one way of packing, and only training packs"
 
 _REMARKS = {
     "adam_beta1": "both in one list",
@@ -71,6 +81,8 @@ _REMARKS = {
     "cosine_min_lr_ratio": "a share of the peak rate",
     "disable_gradient_checkpointing": "with the opposite meaning",
     "epochs": _STEPS_NOT_EPOCHS,
+    "eval_packing": _ONE_PACKING,
+    "eval_sample_packing": _ONE_PACKING,
     "evals_per_epoch": "a number of steps",
     "fp16": "16-mixed",
     "freeze_aligner": _FROZEN,
@@ -82,8 +94,9 @@ _REMARKS = {
     "freeze_vit": _FROZEN,
     "global_batch_size": "per device, before accumulation",
     "image_max_pixels": "a number of crops",
-    "load_in_4bit": _NO_QUANTISING,
-    "load_in_8bit": _NO_QUANTISING,
+    "load_in_4bit": _BITS,
+    "load_in_8bit": _BITS,
+    "loss_scale": "one of four rules",
     "lora_target": "parts of the model, not names of modules",
     "lora_target_linear": "parts of the model, not names of modules",
     "lora_target_modules": "parts of the model, not names of modules",
@@ -92,9 +105,12 @@ _REMARKS = {
     "min_lr": "a share of the peak rate",
     "num_epochs": _STEPS_NOT_EPOCHS,
     "num_train_epochs": _STEPS_NOT_EPOCHS,
-    "quant_bits": _NO_QUANTISING,
-    "quantization_bit": _NO_QUANTISING,
-    "quantize": _NO_QUANTISING,
+    "packing_strategy": _ONE_PACKING,
+    "pad_to_sequence_len": "rows are as long as their longest",
+    "padding_free": _ONE_PACKING,
+    "quant_bits": _BITS,
+    "quantization_bit": _BITS,
+    "quantization": _BITS,
     "save_steps": "it sets how many checkpoints stay",
     "split_dataset_ratio": "label files of its own",
     "target_modules": "parts of the model, not names of modules",
@@ -111,8 +127,8 @@ FOREIGN_KEYS: dict[str, str] = {
 FOREIGN_VALUES: dict[str, str] = {
     "aligner": "connector",
     "bf16": "bfloat16",
-    "fa2": "sdpa",
-    "flash_attention_2": "sdpa",
+    "fa2": "flash",
+    "flash_attention_2": "flash",
     "fp16": "float16",
     "fp32": "float32",
     "half": "float16",

@@ -30,7 +30,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from molmo_tune.recipe.agreement import contradictions
 
-LabelFormat = Literal["cvat_video", "label_studio_video", "jsonl"]
+LabelFormat = Literal["cvat_video", "label_studio_video", "coco", "yolo", "jsonl"]
 Part = Literal["language", "connector", "vision"]
 
 LABEL_FORMATS: tuple[str, ...] = get_args(LabelFormat)
@@ -65,15 +65,18 @@ class ModelSection(Section):
     """Hub id or folder of the base, or the word `tiny` for the bundled tiny base."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Precision of the loaded base weights; `auto` keeps the one they were saved in."""
-    attention: Literal["auto", "sdpa", "eager"] = "auto"
-    """Attention implementation; `auto` takes the fastest that works here."""
+    attention: Literal["auto", "sdpa", "flex", "flash"] = "auto"
+    """How attention is computed, always exactly; `auto` takes the fastest that works here."""
+    quantize: Literal["nf4", "int8"] | None = None
+    """Store the frozen linear layers of the language model in 4 bits (`nf4`, QLoRA) or in 8."""
 
 
 class AdapterSection(Section):
     """What is trained on top of the frozen base."""
 
-    method: Literal["lora"] = "lora"
-    """How the base is adapted."""
+    method: Literal["lora", "dora", "pissa", "full"] = "lora"
+    """`lora`; `dora`: LoRA of the direction and a magnitude per row; `pissa`: LoRA that starts from
+    the weights' principal parts; `full`: train the weights of the targets themselves."""
     rank: PositiveInt = 32
     """Rank of the LoRA matrices."""
     alpha: PositiveFloat = 64.0
@@ -124,6 +127,10 @@ class DataSection(Section):
     """Sources to evaluate on."""
     max_tokens: PositiveInt = 16384
     """Longest sequence, in tokens."""
+    packing: bool = False
+    """Put several samples in one sequence of up to `max_tokens`, so that little is padding."""
+    max_crops_per_pack: PositiveInt = 128
+    """With packing, most image crops and video frames in one sequence."""
     shuffle: bool = True
     """Draw training samples in random order."""
     num_workers: NonNegativeInt = 2
@@ -139,6 +146,10 @@ class VideoSection(Section):
     """Most frames sampled from one video."""
     max_fps: PositiveFloat = 2.0
     """Most frames sampled per second of video."""
+    sampling: Literal["uniform_last_frame", "fps"] = "uniform_last_frame"
+    """`uniform_last_frame`: evenly up to and with the last frame, as for everything but tracking;
+    `fps`: at the highest whole rate that divides the video's own and spans the video (at most 10
+    per second), as Molmo 2 was trained to track."""
 
 
 class ImageSection(Section):
@@ -151,9 +162,10 @@ class ImageSection(Section):
 class LossSection(Section):
     """How the answer tokens are weighed."""
 
-    weighting: Literal["flat", "root_length"] = "flat"
+    weighting: Literal["flat", "root_length", "root_branches", "root_both"] = "flat"
     """`flat`: all answer tokens count the same; `root_length`: those of long answers count less,
-    with the inverse square root of the length."""
+    with the inverse square root of the length; `root_branches`: those of media with many questions
+    count less, with the inverse square root of their number; `root_both`: both."""
     z_loss: NonNegativeFloat = 1e-4
     """Weight of the squared log-normaliser of the logits."""
 
@@ -169,6 +181,15 @@ class OptimSection(Section):
     """Peak learning rate of the vision encoder; by default `lr`."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled weight decay."""
+    weight_decay_connector: NonNegativeFloat | None = None
+    """Weight decay of the connector; by default `weight_decay`."""
+    weight_decay_vision: NonNegativeFloat | None = None
+    """Weight decay of the vision encoder; by default `weight_decay`."""
+    lora_plus_ratio: PositiveFloat | None = None
+    """LoRA+: learning rate of the B matrices as a multiple of that of the A matrices (often 16)."""
+    name: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    """AdamW as PyTorch has it, or bitsandbytes' with its state in 8 bits, or that in paged memory
+    (the last on a GPU only)."""
     betas: Annotated[tuple[BelowOne, BelowOne], _READ_AS_WRITTEN] = (0.9, 0.95)
     """Decay rates of the two moments."""
     eps: PositiveFloat = 1e-6
@@ -191,7 +212,8 @@ class TrainerSection(Section):
     batch_size: PositiveInt = 1
     """Sequences per batch and device."""
     gradient_clip_val: PositiveFloat | None = 1.0
-    """Largest gradient norm; null switches clipping off."""
+    """Largest gradient norm of each part of the model (language model, connector, vision encoder:
+    separately, as Molmo 2 was trained); null switches clipping off."""
     precision: Literal["32-true", "bf16-true", "bf16-mixed", "16-mixed", "auto"] = "auto"
     """Precision of the computation; `auto` takes the one that suits the device."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -204,6 +226,12 @@ class TrainerSection(Section):
     """Optimiser steps between two log lines."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    checkpointed_parts: Annotated[
+        tuple[Literal["language", "vision"], ...], Field(min_length=1, strict=False)
+    ] = ("language", "vision")
+    """Parts of the model whose layers do so under `gradient_checkpointing`."""
+    offload_activations: bool = False
+    """Keep what the backward pass needs in the memory of the CPU: still less on the GPU, slower."""
 
 
 class EvalSection(Section):

@@ -96,3 +96,22 @@ def visible_points(frames: Sequence[TrackFrame], object_id: Hashable) -> list[In
 def snap_point_time(time_s: float, clip_start_s: float = 0.0) -> float:
     """Time of a video *point* label: down to the half second, from the start of the clip."""
     return math.floor((time_s - clip_start_s) / POINT_GRID_S) * POINT_GRID_S
+
+
+def grid_moments(times_s: Sequence[float], fps: int) -> dict[int, float]:
+    """Sampled moments on the grid of an asked rate, by number of the step of ``1 / fps`` seconds.
+
+    Of two moments at one step (a clip's end just after a step) the first counts.
+    """
+    moments: dict[int, float] = {}
+    for time_s in times_s:
+        step = round(time_s * fps)
+        if abs(time_s - step / fps) < TOLERANCE_S:
+            moments.setdefault(step, time_s)
+    return moments
+
+
+def shows_rate(times_s: Sequence[float], fps: int) -> bool:
+    """Whether the sampled moments have every step of a rate, from 0 to the last of them."""
+    last = math.floor((times_s[-1] + TOLERANCE_S) * fps)
+    return len(grid_moments(times_s, fps)) > last

@@ -1,32 +1,83 @@
 """Data templates: the user's words around the package's numbers.
 
 A template is a small YAML file: which task the labels serve, several wordings of the question, and
-how the label is written in the answer. Wordings are Jinja, rendered in a sandbox in which a
-misspelt variable is an error. Which wording a sample gets is drawn from the recipe's seed, the
-sample and the label, so every epoch, worker and machine agrees.
+what the answers are like. Which wording a sample gets is drawn from the recipe's seed, the sample
+and the label (`molmo_tune.templates.wording`).
 
-What it does not do: write coordinates (`molmo_tune.grounding`) or know tokens.
+A key that means nothing for the task, a wording that leaves out what the question is about, or a
+variable that the task does not have is an error when the file is read, not when training runs.
+Coordinates are `molmo_tune.grounding`'s; tokens are not known here.
 """
 
 from __future__ import annotations
 
-import random
+import math
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal, get_args
 
-import yaml
-from jinja2 import StrictUndefined, TemplateError
-from jinja2.sandbox import SandboxedEnvironment
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from molmo_tune.errors import UserError
+from molmo_tune.labels.points import DEFAULT_RULE, RULES
 from molmo_tune.recipe.bundled import bundled
+from molmo_tune.recipe.faults import KeyPath, dotted
+from molmo_tune.recipe.yaml_lines import Reading, read_yaml
+from molmo_tune.templates.wording import quoted, render, variables_of
 
-Task = Literal["video_pointing", "image_pointing", "tracking", "dialogue"]
+Task = Literal[
+    "image_pointing",
+    "video_pointing",
+    "tracking",
+    "tracking_start_end",
+    "single_point_tracking",
+    "event_times",
+    "event_captions",
+    "captions",
+    "dialogue",
+    "multiple_choice",
+]
 PointMode = Literal["point", "point_count", "count_point", "count"]
+CaptionStyle = Literal[
+    "long_caption",
+    "short_caption",
+    "video_long_caption",
+    "video_short_caption",
+    "video_merged_caption",
+    "video_motion_caption",
+    "video_transcript",
+]
+Rate = Annotated[int, Field(ge=1, le=10, strict=True)]
+DEFAULT_FPS = 2  # the rate of a tracking question that names none
 
-_JINJA = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+_POINTING = ("image_pointing", "video_pointing")
+_TRACKING = ("tracking", "tracking_start_end", "single_point_tracking")
+
+# Variables of a task's questions: those that every wording must mention, those that it may.
+_VARIABLES: dict[Task, tuple[frozenset[str], frozenset[str]]] = {
+    "image_pointing": (frozenset({"label"}), frozenset({"images"})),
+    "video_pointing": (frozenset({"label"}), frozenset()),
+    "tracking": (frozenset({"label"}), frozenset({"fps"})),
+    "tracking_start_end": (frozenset({"label"}), frozenset()),
+    "single_point_tracking": (frozenset({"input_points"}), frozenset({"label", "fps"})),
+    "event_times": (frozenset({"label"}), frozenset()),
+    "event_captions": (frozenset({"start", "end"}), frozenset()),
+    "captions": (frozenset(), frozenset()),
+    "dialogue": (frozenset({"question"}), frozenset()),
+    "multiple_choice": (frozenset({"question", "options"}), frozenset()),
+}
+# Keys that only some tasks have.
+_TASKS_WITH: dict[str, tuple[str, ...]] = {
+    "mode": _POINTING,
+    "answer_label": (*_POINTING, *_TRACKING),
+    "point": (*_POINTING, *_TRACKING),
+    "max_points": (*_POINTING, *_TRACKING),
+    "assume_exhaustive": _POINTING,
+    "ask_absent": (*_POINTING, "tracking", "tracking_start_end", "event_times"),
+    "fps": ("tracking", "single_point_tracking"),
+    "style": ("captions", "dialogue", "multiple_choice", "event_times"),
+    "choice": ("multiple_choice",),
+}
 
 
 class Template(BaseModel):
@@ -36,9 +87,64 @@ class Template(BaseModel):
 
     task: Task
     questions: tuple[str, ...] = Field(min_length=1)
+    """Wordings; one is drawn per sample and label."""
     mode: PointMode = "point"
+    """Point only, point and then count, count and then point, or count only."""
     answer_label: str = "{{ label }}"
-    fps: int = Field(default=2, ge=1, le=10)
+    """The name written into the answer."""
+    point: str = Field(default=DEFAULT_RULE, pattern=RULES)
+    """The point that stands for a shape: ``interior`` (always inside), ``center`` (of its box),
+    ``random_in_mask`` or ``keypoint:NAME``, see `molmo_tune.labels.points`."""
+    max_points: int = Field(default=60, ge=1, strict=True)
+    """Points per answer, more are refused; of tracks, trained without a limit, only when stated."""
+    assume_exhaustive: bool = Field(default=False, strict=True)
+    """Count labels that the label file does not call exhaustive."""
+    ask_absent: int = Field(default=0, ge=0, strict=True)
+    """Questions per sample about exhaustive labels that are absent; the answer says so."""
+    fps: tuple[Rate, ...] = Field(default=(DEFAULT_FPS,), min_length=1)
+    """Rates of tracks, positions per second; one is drawn of those of which all steps are seen."""
+    style: str = Field(default="", pattern="^[a-z0-9_]*$")
+    """Kind of question as the model was trained; empty: that of the annotation or the task."""
+    choice: Literal["option", "letter", "text"] = "option"
+    """A multiple-choice answer: ``B. blue``, ``B`` or ``blue``."""
+
+    @field_validator("fps", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return value if isinstance(value, list | tuple) else (value,)
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Template:
+        for key in sorted(self.model_fields_set & set(_TASKS_WITH)):
+            if self.task not in _TASKS_WITH[key]:
+                raise ValueError(f"{key} means nothing for the task {self.task}")
+        if self.assume_exhaustive and not self.counts:
+            raise ValueError("assume_exhaustive is about counts, and the mode is point")
+        if self.task == "captions" and self.style not in get_args(CaptionStyle):
+            raise ValueError(f"captions need a style: {', '.join(get_args(CaptionStyle))}")
+        others = set(self.fps) != {DEFAULT_FPS}
+        if others and not any("fps" in variables_of(wording) for wording in self.questions):
+            raise ValueError(
+                f"fps is not {DEFAULT_FPS}, and no wording says {{{{ fps }}}}: "
+                "the model would not know the rate"
+            )
+        return self
+
+    @property
+    def point_limit(self) -> float:
+        """Most points in an answer; infinite for tracks when the template does not limit them."""
+        limited = self.task in _POINTING or "max_points" in self.model_fields_set
+        return self.max_points if limited else math.inf
+
+    @property
+    def base_fps(self) -> int:
+        """A rate that the sampled frames should be made to show: the first of a tracking task."""
+        return self.fps[0] if self.task in _TASKS_WITH["fps"] else 1
+
+    @property
+    def counts(self) -> bool:
+        """Whether answers state a number of objects."""
+        return self.mode != "point"
 
 
 def load_template(name: str) -> Template:
@@ -52,41 +158,62 @@ def load_template(name: str) -> Template:
 
 @lru_cache(maxsize=64)
 def _load(path: Path) -> Template:
+    reading = _reading(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        template = Template.model_validate(raw)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(path, f"not a readable template ({error})") from error
+        template = Template.model_validate(reading.value)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'template'}: {fault['msg']}"
+        faults = [
+            (tuple(fault["loc"]), fault["msg"].removeprefix("Value error, "))
             for fault in error.errors()
-        )
-        raise UserError(path, faults, "the keys of a bundled template") from error
-    probe = {"label": "thing", "fps": template.fps, "question": "What?"}
-    for wording in (*template.questions, template.answer_label):
-        render(wording, probe, where=str(path))
+        ]
+        raise _at_fault(path, reading, faults) from error
+    except UserError as error:
+        raise UserError(path, f"{error.where} {error.found}", error.expected, error.fix) from error
+    required, optional = _VARIABLES[template.task]
+    for number, wording in enumerate(template.questions):
+        where = f"{path}:{reading.lines.get(('questions', number), 1)}"
+        _check_wording(where, wording, required, optional)
+    _check_wording(path, template.answer_label, frozenset(), frozenset({"label"}))
     return template
 
 
-def draw_question(template: Template, seed: int, sample_id: str, variables: dict[str, Any]) -> str:
-    """The wording this sample gets, with its variables filled in."""
-    key = f"{seed}:{sample_id}:{variables.get('label', '')}"
-    wording = random.Random(key).choice(template.questions)
-    return render(wording, variables, where=f"template question for {sample_id}")
-
-
-def render(wording: str, variables: dict[str, Any], *, where: str) -> str:
-    """Fill in a Jinja wording.
-
-    Raises:
-        UserError: syntax error, unknown variable, or something the sandbox forbids.
-    """
+def _reading(path: Path) -> Reading:
     try:
-        return _JINJA.from_string(wording).render(**variables)
-    except (TemplateError, TypeError, ValueError, OverflowError) as error:
+        reading = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(path, f"not a readable template ({error})") from error
+    if reading.faults:
+        raise _at_fault(path, reading, [(fault.path, fault.reason) for fault in reading.faults])
+    if not isinstance(reading.value, dict):
+        raise UserError(path, "not a template", "keys such as task and questions")
+    return reading
+
+
+def _at_fault(path: Path, reading: Reading, faults: list[tuple[KeyPath, str]]) -> UserError:
+    shown = [
+        f"line {reading.lines[place]}: {dotted(place)}: {reason}"
+        if place and place in reading.lines
+        else ": ".join(filter(None, (dotted(place), reason)))
+        for place, reason in faults
+    ]
+    return UserError(path, "; ".join(shown), "the keys of a bundled template")
+
+
+def _check_wording(
+    where: object, wording: str, required: frozenset[str], optional: frozenset[str]
+) -> None:
+    try:
+        used = variables_of(wording)
+    except UserError as error:
+        raise UserError(where, f"{error.where} {error.found}", error.expected) from error
+    known = required | optional
+    if used - known:
+        names, listed = ", ".join(sorted(used - known)), ", ".join(sorted(known)) or "none"
+        raise UserError(where, f"{quoted(wording)} has unknown variables: {names}", f"of: {listed}")
+    if required - used:
+        names = ", ".join(sorted(required - used))
         raise UserError(
-            where,
-            f"{wording!r} does not render ({error})",
-            "Jinja with the variables label, fps (tracking) or question (dialogue)",
-        ) from error
+            where, f"{quoted(wording)} does not mention {names}", "every wording to do so"
+        )
+    if not render(wording, dict.fromkeys(known, "1"), where=str(where)).strip():
+        raise UserError(where, f"{quoted(wording)} has no words", "a text")

@@ -1,19 +1,20 @@
-"""Which labelled objects are to be seen at which of the sampled moments.
+"""Which labelled objects and events are to be seen at which of the sampled moments.
 
 Questions, answers and the truth that answers are scored against are all built from this one view
 of a sample, so they cannot disagree about what was visible.
 
 A moment shows an observation when its frame is the one on screen then. Labels that carry a time but
 no frame number count when they lie within a hundredth of a second (`alignment.TOLERANCE_S`).
-Hidden (occluded) objects and shapes wholly outside the frame are not visible.
+Hidden (occluded) objects and shapes wholly outside the frame are not visible. An event is visible
+when a sampled moment lies in its span; what goes on after the last moment is cut off.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from molmo_tune.labels.points import shape_point
-from molmo_tune.labels.sample import Observation, Sample, Shape, Track
+from molmo_tune.labels.points import DEFAULT_RULE, shape_point
+from molmo_tune.labels.sample import Observation, Sample, Shape, Span, Track
 from molmo_tune.media.clip import SampledTimes
 from molmo_tune.templates.alignment import TOLERANCE_S
 
@@ -35,14 +36,48 @@ class VisibleTrack:
     sightings: tuple[Sighting, ...]
 
 
-def visible_tracks(sample: Sample, label: str, sampled: SampledTimes) -> list[VisibleTrack]:
+def visible_tracks(
+    sample: Sample, label: str, sampled: SampledTimes, rule: str = DEFAULT_RULE, seed: int = 0
+) -> list[VisibleTrack]:
     """Objects of a label that at least one sampled moment shows, in file order."""
-    tracks = (a for a in sample.annotations if isinstance(a, Track) and a.label == label)
-    found = (VisibleTrack(track.id, _sightings(track, sampled)) for track in tracks)
-    return [track for track in found if track.sightings]
+    return shown_and_hidden(sample, label, sampled, rule, seed)[0]
 
 
-def _sightings(track: Track, sampled: SampledTimes) -> tuple[Sighting, ...]:
+def shown_and_hidden(
+    sample: Sample, label: str, sampled: SampledTimes, rule: str = DEFAULT_RULE, seed: int = 0
+) -> tuple[list[VisibleTrack], list[Track]]:
+    """Objects of a label that some sampled moment shows, and those that none does.
+
+    Args:
+        sample: with all its annotations.
+        label: one of them.
+        sampled: what the model sees.
+        rule: which point stands for a shape (`molmo_tune.labels.points`).
+        seed: of points that are drawn.
+    """
+    shown: list[VisibleTrack] = []
+    hidden: list[Track] = []
+    for track in sample.annotations:
+        if not isinstance(track, Track) or track.label != label:
+            continue
+        sightings = _sightings(track, sampled, rule, f"{seed}:{sample.id}:{track.id}")
+        if sightings:
+            shown.append(VisibleTrack(track.id, sightings))
+        else:
+            hidden.append(track)
+    return shown, hidden
+
+
+def visible_span(span: Span, sampled: SampledTimes) -> tuple[float, float] | None:
+    """Start and end in seconds of the part of an event that was shown; None when none was."""
+    shown = any(
+        span.start_s - TOLERANCE_S < time_s < span.end_s + TOLERANCE_S for time_s in sampled.times_s
+    )
+    last = sampled.times_s[-1]
+    return (min(span.start_s, last), min(span.end_s, last)) if shown else None
+
+
+def _sightings(track: Track, sampled: SampledTimes, rule: str, key: str) -> tuple[Sighting, ...]:
     by_frame = {o.frame_index: o for o in track.observations if o.frame_index >= 0}
     by_time = [o for o in track.observations if o.frame_index < 0]
     sightings = []
@@ -50,7 +85,7 @@ def _sightings(track: Track, sampled: SampledTimes) -> tuple[Sighting, ...]:
         seen = by_frame.get(index) or _at_time(by_time, time_s)
         if seen is None or seen.occluded:
             continue
-        xy = shape_point(seen.shape, sampled.size_wh)
+        xy = shape_point(seen.shape, sampled.size_wh, rule, key)
         if xy is not None:
             sightings.append(Sighting(time_s, seen.shape, xy))
     return tuple(sightings)

@@ -1,15 +1,14 @@
 """The demo's domain, which the tiny base has never seen: animals in a murky pond, from above.
 
 Other names (none of the words occurs in pre-training), other bodies (patches, dots, legs instead of
-flat shapes), another ground (water with ripples, pebbles), and distractors: fallen leaves of an
-animal's size that lie there all the time, while the animal comes and goes. The base, asked for a
-word it does not know, points at any of them. Real files: H.264 clips of 1.5 s at 160×120 and one
-CVAT-for-video XML per clip, as the annotation tool exports them. An animal's box covers 3.5 % of
-the frame.
+flat shapes) and another ground (water with ripples, pebbles). Two to four animals of different
+kinds come and go in a clip, so each is a distractor when another is asked for, and a fallen leaf of
+their size lies there all the time. The base, asked for a word it does not know, points at any of
+them. Real files: H.264 clips of 1.5 s at 160×120 and one CVAT-for-video XML per clip, as the
+annotation tool exports them. An animal's box covers 3.5 % of the frame.
 
 What it does not do: know anything of the model. A user's own data would take the place of this
-module, and nothing else of the demo would change. It does not ask the tiny base to tell animals
-apart: that base points at objects well but has not learnt to choose among several by their name.
+module, and nothing else of the demo would change.
 """
 
 from __future__ import annotations
@@ -25,11 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from molmo_tune.tiny.shapes import Drift
+
 WIDTH, HEIGHT, FPS, NUM_FRAMES = 160, 120, 10, 15
 SHOWN_FRAMES = (0, 5, 10, 14)  # on screen at 0, 0.5, 1 and 1.5 s, the moments the model sees
 BODY = 26  # pixels across: 26² is 3.5 % of the frame
 ANIMALS = ("koi", "newt", "frog", "crab", "duckling")
-NUM_LEAVES = 2  # per clip, of an animal's size, which nobody asks about
 RGB = tuple[int, int, int]
 _Disc = Callable[[float, float, float, float, RGB], None]
 Parts = Callable[[_Disc], None]
@@ -37,23 +37,11 @@ Frame = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Swimmer:
-    """One animal of a clip; `xy` is the centre of its box in pixels."""
+class Swimmer(Drift):
+    """One animal or leaf of a clip; the centre of its box drifts, in pixels."""
 
     name: str
     sprite: Image.Image
-    start_xy: tuple[float, float]
-    step_xy: tuple[float, float]
-    first_frame: int
-    last_frame: int
-
-    def xy(self, frame: int) -> tuple[float, float]:
-        """Centre in a frame."""
-        moved = frame - self.first_frame
-        return (
-            self.start_xy[0] + moved * self.step_xy[0],
-            self.start_xy[1] + moved * self.step_xy[1],
-        )
 
     def box(self, frame: int) -> tuple[float, float, float, float]:
         """Left, top, right, bottom in pixels."""
@@ -68,30 +56,28 @@ def write_pond(folder: Path, *, num_clips: int, seed: int, on_clip: Callable[[],
         made.mkdir(parents=True)
     for number in range(num_clips):
         rng = np.random.default_rng([seed, number])
-        animal, leaves = _populate(rng)
+        animals, leaf = _populate(rng)
         name = f"pond_{number:03d}"
-        _write_clip(clips / f"{name}.mp4", _frames(rng, [*leaves, animal]))
-        xml = cvat_xml(f"{name}.mp4", [animal])
+        _write_clip(clips / f"{name}.mp4", _frames(rng, [leaf, *animals]))
+        xml = cvat_xml(f"{name}.mp4", animals)
         (labels / f"{name}.xml").write_text(xml, encoding="utf-8")
         on_clip()
 
 
-def _populate(rng: np.random.Generator) -> tuple[Swimmer, list[Swimmer]]:
-    """An animal that comes after the first moment, and leaves that lie there all the time."""
-    length = int(rng.integers(1, len(SHOWN_FRAMES)))
-    slot = int(rng.integers(1, len(SHOWN_FRAMES) - length + 1))
-    first = SHOWN_FRAMES[slot] - int(rng.integers(0, 3))
-    last_slot = slot + length - 1
-    late = int(rng.integers(0, 3)) if last_slot < len(SHOWN_FRAMES) - 1 else 0
-    name = str(rng.choice(ANIMALS))
-    sprite = _sprite(_ANIMAL_PARTS[name], rng)
-    animal = _placed(rng, name, sprite, first, SHOWN_FRAMES[last_slot] + late, [])
-    leaves: list[Swimmer] = []
-    for _ in range(NUM_LEAVES):
-        sprite = _sprite(_leaf(rng), rng)
-        leaf = _placed(rng, "leaf", sprite, 0, NUM_FRAMES - 1, [animal, *leaves], still=True)
-        leaves.append(leaf)
-    return animal, leaves
+def _populate(rng: np.random.Generator) -> tuple[list[Swimmer], Swimmer]:
+    """Animals of different kinds that come and go, and a leaf that lies there all the time."""
+    animals: list[Swimmer] = []
+    for name in rng.permutation(ANIMALS)[: int(rng.integers(2, 5))]:
+        length = int(rng.integers(1, len(SHOWN_FRAMES)))
+        slot = int(rng.integers(0, len(SHOWN_FRAMES) - length + 1))
+        first = SHOWN_FRAMES[slot] - (int(rng.integers(0, 3)) if slot else 0)
+        last_slot = slot + length - 1
+        late = int(rng.integers(0, 3)) if last_slot < len(SHOWN_FRAMES) - 1 else 0
+        last = SHOWN_FRAMES[last_slot] + late
+        sprite = _sprite(_ANIMAL_PARTS[name], rng)
+        animals.append(_placed(rng, str(name), sprite, first, last, animals))
+    sprite = _sprite(_leaf(rng), rng)
+    return animals, _placed(rng, "leaf", sprite, 0, NUM_FRAMES - 1, animals, still=True)
 
 
 def _placed(
@@ -112,7 +98,7 @@ def _placed(
         end = start + step * (last - first)
         if (end < low).any() or (end > high).any():
             continue
-        swimmer = Swimmer(name, sprite, tuple(start), tuple(step), first, last)
+        swimmer = Swimmer(tuple(start), tuple(step), first, last, name=name, sprite=sprite)
         if all(_apart(swimmer, other) for other in others):
             break
     assert swimmer is not None

@@ -1,18 +1,14 @@
 """Pre-trains the tiny base from nothing: `python -m molmo_tune.tiny.pretrain --out FOLDER`.
 
 The base learns to point in frames, images and clips of coloured shapes (`shapes`), by the same
-token stream, attention, vision path and loss that fine-tuning uses. Four things make it work at
-this size, all measured: eyes that see before the decoder learns
-(`vision_pretraining`); fresh weights of deviation 1/√fan-in; a curriculum from one object in one
-frame to four in five (with three objects from the start nothing is learnt), entered stage by stage
-as the error falls; and loss weights that favour the leading digits of a coordinate, because the
-trailing ones are noise until the leading ones are right.
+token stream, attention, vision path and loss that fine-tuning uses. What makes it work at this
+size, all measured: eyes that see before the decoder learns (`vision_pretraining`), words that find
+what they name before anyone answers (`word_pretraining`), fresh weights of deviation 1/√fan-in with
+queries that start equal to their keys (`checkpoint.fresh_model`), questions as branches of a
+message tree, so that none can be answered by elimination, and loss weights that favour the leading
+digits of a coordinate, because the trailing ones are noise until the leading ones are right.
 
-What it does not do: anything the demo needs at run time. The weights in `base/` were made by these
-stages in several sittings (`--first-stage`), before the colours' words became the head of their
-colours in stage 0. They point at single objects (median error 0.02 of the side) but choose among
-several at random (probably the eyes forgot colours while all weights trained on). Next: keep the
-eyes frozen, or their heads in the loss, through the later stages.
+What it does not do: anything the demo needs at run time.
 """
 
 from __future__ import annotations
@@ -32,122 +28,79 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.encoded import Batch, EncodedSample
-from molmo_tune.encoding.sample_encoder import encode_conversation, encode_prompt
+from molmo_tune.encoding.sample_encoder import encode_prompt, encode_tree
 from molmo_tune.encoding.vision_inputs import VisionInputs, image_inputs, video_inputs
 from molmo_tune.evaluation.generation import generate_answers
 from molmo_tune.export.hub_layout import save_hub_weights
-from molmo_tune.grounding.text import format_image_points, format_video_points, parse_points
+from molmo_tune.grounding.text import parse_points
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_processor
 from molmo_tune.model.loss import loss_sums
+from molmo_tune.tiny.asking import SECONDS_PER_FRAME, ask_about, image_answer, video_answer
 from molmo_tune.tiny.checkpoint import SIDE, fresh_model, write_files
-from molmo_tune.tiny.shapes import Thing, draw_clip
+from molmo_tune.tiny.shapes import draw_clip
 from molmo_tune.tiny.vision_pretraining import teach_vision
+from molmo_tune.tiny.word_pretraining import teach_words
 
-QUESTIONS = (
-    "Point to the {}.",
-    "Point at the {}.",
-    "Find the {}.",
-    "Locate the {}.",
-    "Where is the {}?",
-    "Show me the {}.",
-    "Please point to the {}.",
-    "Mark the {}.",
-)
-SECONDS_PER_FRAME = 0.5
 LARGE_SIDE = 140  # an image of this side is tiled 2×2
 DIGIT_WEIGHTS = (4.0, 1.5, 0.3)  # hundreds, tens and units of a thousandth
+TIME_WEIGHT = 3.0  # of the digits of a time, on which all that follows depends
+WORDS_WEIGHT = 0.3  # of everything else that is said
 VISION_STEPS = 1000
+WORD_STEPS = ((800, (1, 1)), (1200, (1, 4)))  # steps, and least and most frames
 PEAK_LR, WARMUP_STEPS = 1e-3, 100
+EYES_LR_SHARE = 0.3  # of tower and connector, which have learnt already
 CHECK_EVERY = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One sort of batch: its share of the stage, how many things, frames and questions at most.
-
-    With several questions about one scene, later answers can be found by elimination; what was
-    asked for must be understood only where there is one.
-    """
+    """One sort of batch: its share of the stage, how many things and frames, scenes per batch."""
 
     share: float
     medium: str
     things: tuple[int, int]
     frames: tuple[int, int]
     batch: int
-    questions: int = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Batches to draw until the leading digits' loss falls below `advance`, or `steps` are done."""
+    """Batches to draw, and for how many steps."""
 
     kinds: tuple[Kind, ...]
     steps: int
-    advance: float = 0.0
 
 
 STAGES = (
-    Stage((Kind(1, "video", (1, 1), (1, 1), 32),), 4000, 1.0),
+    Stage((Kind(1, "video", (1, 4), (1, 1), 12),), 600),
     Stage(
         (
-            Kind(2, "video", (1, 2), (1, 1), 32),
-            Kind(1, "image", (1, 2), (1, 1), 24),
-            Kind(1, "video", (1, 1), (2, 3), 16),
+            Kind(1, "video", (1, 4), (1, 1), 12),
+            Kind(1, "image", (1, 4), (1, 1), 10),
+            Kind(4, "video", (1, 4), (2, 4), 9),
         ),
-        2000,
-        1.0,
-    ),
-    Stage(
-        (
-            Kind(1, "video", (1, 3), (1, 1), 32),
-            Kind(1, "image", (1, 3), (1, 1), 24),
-            Kind(2, "video", (1, 2), (2, 4), 16),
-        ),
-        2500,
-        0.95,
-    ),
-    Stage((Kind(1, "image", (1, 4), (1, 1), 24), Kind(3, "video", (1, 4), (3, 4), 16)), 1500),
-    Stage(
-        (
-            Kind(4, "video", (2, 4), (1, 1), 32),
-            Kind(1, "image", (1, 4), (1, 1), 24),
-            Kind(5, "video", (1, 4), (3, 4), 16),
-        ),
-        1600,
+        3000,
     ),
 )
 
 
-def make_sample(
+def make_scene(
     processor: Any, rng: np.random.Generator, kind: Kind
-) -> tuple[VisionInputs, list[str]]:
-    """A drawn clip or image, and the questions and answers about its things in random order."""
+) -> tuple[VisionInputs, list[tuple[str, str]]]:
+    """A drawn clip or image, and question and answer about each of its things in random order."""
     num_things = int(rng.integers(kind.things[0], kind.things[1] + 1))
     if kind.medium == "image":
         side = LARGE_SIDE if rng.random() < 0.15 else SIDE
         frames, things = draw_clip(rng, num_frames=1, num_things=num_things, side=side)
-        vision = image_inputs(processor, frames)
+        vision, answer = image_inputs(processor, frames), image_answer
     else:
         num_frames = int(rng.integers(kind.frames[0], kind.frames[1] + 1))
         frames, things = draw_clip(rng, num_frames=num_frames, num_things=num_things, side=SIDE)
         times = [SECONDS_PER_FRAME * k for k in range(num_frames)]
-        vision = video_inputs(processor, np.stack(frames), times)
-    messages: list[str] = []
-    for place in rng.permutation(len(things))[: kind.questions]:
-        thing = things[place]
-        messages.append(str(rng.choice(QUESTIONS)).format(thing.name))
-        messages.append(_answer(thing, kind.medium))
-    return vision, messages
-
-
-def _answer(thing: Thing, medium: str) -> str:
-    xy = thing.xy(thing.first_frame)
-    unit = (1.0, 1.0)
-    if medium == "image":
-        return format_image_points([xy], size_wh=unit, label=thing.name)
-    first_s = SECONDS_PER_FRAME * thing.first_frame
-    return format_video_points([(first_s, [xy])], size_wh=unit, label=thing.name)
+        vision, answer = video_inputs(processor, np.stack(frames), times), video_answer
+    order = rng.permutation(len(things))
+    return vision, [(ask_about(rng, things[n]), answer(things[n])) for n in order]
 
 
 class ShapeBatches(IterableDataset[Batch]):
@@ -166,78 +119,89 @@ class ShapeBatches(IterableDataset[Batch]):
             yield collate([self._encoded(rng, kind) for _ in range(kind.batch)], pad_id=0)
 
     def _encoded(self, rng: np.random.Generator, kind: Kind) -> EncodedSample:
-        vision, messages = make_sample(self._processor, rng, kind)
-        sample = encode_conversation(self._processor, "", messages, vision)
-        weights = sample.loss_weights.copy()
-        for start in _coordinate_starts(sample, self._digits):
-            weights[start : start + 3] = DIGIT_WEIGHTS
-        return replace(sample, loss_weights=weights)
+        vision, asked = make_scene(self._processor, rng, kind)
+        sample = encode_tree(self._processor, "", asked, vision)
+        return replace(sample, loss_weights=_digit_weights(sample, self._digits))
 
 
-def _coordinate_starts(sample: EncodedSample, digits: np.ndarray[Any, Any]) -> list[int]:
-    """Where a run of exactly three trained digits begins: a coordinate below 1000."""
+def _digit_weights(
+    sample: EncodedSample, digits: np.ndarray[Any, Any]
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Three trained digits in a row are a coordinate below 1000, single ones belong to a time."""
+    weights = WORDS_WEIGHT * sample.loss_weights
     is_digit = np.isin(sample.target_ids, digits) & (sample.loss_weights > 0)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], is_digit.astype(int), [0]])))
-    return [int(a) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a == 3]
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        weights[start:end] = DIGIT_WEIGHTS if end - start == 3 else TIME_WEIGHT
+    return weights
 
 
 def pretrain(out: Path, *, seed: int, first_stage: int = 0) -> None:
     """Train through all stages and write the checkpoint in hub layout.
 
     `first_stage` > 0 continues an interrupted pre-training with the weights that the stage before
-    it left behind (the optimiser starts afresh).
+    it left behind: 0 eyes, 1 and 2 words, then `STAGES`.
     """
     write_files(out)
     processor = load_processor(str(out))
     model = fresh_model(seed).train()
     if first_stage:
         model.load_state_dict(torch.load(out / "pretraining.pt", weights_only=True))
-    else:
-        teach_vision(model, processor, steps=VISION_STEPS, seed=seed, lr=PEAK_LR, say=_say)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01
-    )
-    done = 0
-    for number, stage in list(enumerate(STAGES))[first_stage:]:
-        done += _train_stage(model, optimizer, processor, stage, (seed, number), done)
-        for kind in (Kind(1, "image", (3, 3), (1, 1), 1), Kind(1, "video", (3, 3), (4, 4), 1)):
-            _say(f"  {kind.medium}: {examine(model, processor, kind)}")
+    for number in range(first_stage, 1 + len(WORD_STEPS) + len(STAGES)):
+        _run_stage(model, processor, number, seed)
         torch.save(model.state_dict(), out / "pretraining.pt")
+        if number > len(WORD_STEPS):
+            for kind in (Kind(1, "image", (3, 3), (1, 1), 1), Kind(1, "video", (3, 3), (4, 4), 1)):
+                _say(f"  {kind.medium}: {examine(model, processor, kind)}")
     save_hub_weights(model, out, dtype=torch.bfloat16)
     (out / "pretraining.pt").unlink()
 
 
-def _train_stage(
-    model: Any,
-    optimizer: torch.optim.Optimizer,
-    processor: Any,
-    stage: Stage,
-    seed: tuple[int, int],
-    done: int,
-) -> int:
-    """Steps taken. The last stage lets the rate fall to zero; the others hold it."""
+def _run_stage(model: Any, processor: Any, number: int, seed: int) -> None:
+    if number == 0:
+        teach_vision(model, processor, steps=VISION_STEPS, seed=seed, lr=PEAK_LR, say=_say)
+    elif number <= len(WORD_STEPS):
+        steps, frames = WORD_STEPS[number - 1]
+        stage_seed = seed + number
+        teach_words(
+            model, processor, steps=steps, frames=frames, seed=stage_seed, lr=PEAK_LR, say=_say
+        )
+    else:
+        stage = STAGES[number - 1 - len(WORD_STEPS)]
+        _train_stage(model, processor, stage, (seed, number))
+
+
+def _train_stage(model: Any, processor: Any, stage: Stage, seed: tuple[int, int]) -> None:
+    """Warm-up, then a cosine to zero."""
+    optimizer = _optimizer(model)
     loader = DataLoader(
         ShapeBatches(processor, stage, seed), batch_size=None, num_workers=1, prefetch_factor=8
     )
     started, losses = time.perf_counter(), []
     for step, batch in enumerate(loader, start=1):
-        share = min(1.0, (done + step) / WARMUP_STEPS)
-        if stage is STAGES[-1]:
-            share *= 0.5 * (1 + math.cos(math.pi * step / stage.steps))
+        rate = PEAK_LR * min(1.0, step / WARMUP_STEPS)
+        rate *= 0.5 * (1 + math.cos(math.pi * step / stage.steps))
         for group in optimizer.param_groups:
-            group["lr"] = PEAK_LR * share
+            group["lr"] = rate * group["share"]
         losses.append(_step(model, optimizer, batch))
         if step % CHECK_EVERY == 0:
-            leading = float(np.mean([loss[1] for loss in losses]))
-            mean = float(np.mean([loss[0] for loss in losses]))
+            mean, leading = np.mean(losses, axis=0)
             spent = time.perf_counter() - started
             _say(
                 f"{seed[1]} {step:5d} {spent:6.0f} s  loss {mean:.4f}  leading digit {leading:.3f}"
             )
             losses = []
-            if leading < stage.advance:
-                return step
-    return stage.steps
+
+
+def _optimizer(model: Any) -> torch.optim.Optimizer:
+    eyes = [
+        *model.model.vision_tower.parameters(),
+        *model.model.multi_modal_projector.parameters(),
+    ]
+    known = {id(parameter) for parameter in eyes}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    groups = [{"params": rest, "share": 1.0}, {"params": eyes, "share": EYES_LR_SHARE}]
+    return torch.optim.AdamW(groups, lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01)
 
 
 def _step(model: Any, optimizer: torch.optim.Optimizer, batch: Batch) -> tuple[float, float]:
@@ -264,16 +228,17 @@ def examine(model: Any, processor: Any, kind: Kind, num_samples: int = 64) -> st
     rng = np.random.default_rng(987654321)
     prompts, truths = [], []
     for _ in range(num_samples):
-        vision, messages = make_sample(processor, rng, kind)
-        prompts.append(encode_prompt(processor, "", messages[:1], vision))
-        truths.append(messages[1])
+        vision, asked = make_scene(processor, rng, kind)
+        question, answer = asked[0]
+        prompts.append(encode_prompt(processor, "", [question], vision))
+        truths.append(answer)
     answers = generate_answers(model, processor, prompts, max_new_tokens=48)
     errors = []
-    for answer, truth in zip(answers, truths, strict=True):
-        said = parse_points(answer.text, size_wh=(1, 1))
+    for said, truth in zip(answers, truths, strict=True):
+        points = parse_points(said.text, size_wh=(1, 1))
         true = parse_points(truth, size_wh=(1, 1))[0]
-        right = len(said) == 1 and said[0].frame_id == true.frame_id
-        errors.append(math.dist(said[0].xy_px, true.xy_px) if right else math.inf)
+        right = len(points) == 1 and points[0].frame_id == true.frame_id
+        errors.append(math.dist(points[0].xy_px, true.xy_px) if right else math.inf)
     model.train()
     found = np.isfinite(errors)
     return (
@@ -289,7 +254,7 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Pre-train the tiny Molmo 2 (one to two hours).")
+    parser = argparse.ArgumentParser(description="Pre-train the tiny Molmo 2 (about an hour).")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first-stage", type=int, default=0, help="continue with this stage")

@@ -37,26 +37,32 @@ OVERSAMPLING = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Thing:
-    """One object of a clip; positions and radius as shares of the frame's side."""
+class Drift:
+    """A straight path through some frames of a clip; places in the unit of whoever owns it."""
 
-    name: str
-    shape: str
-    color: RGB
-    radius: float
-    angle: float
     start_xy: tuple[float, float]
     step_xy: tuple[float, float]
     first_frame: int
     last_frame: int
 
     def xy(self, frame: int) -> tuple[float, float]:
-        """Centre in a frame, as shares of width and height."""
+        """Where the path is in a frame."""
         moved = frame - self.first_frame
         return (
             self.start_xy[0] + moved * self.step_xy[0],
             self.start_xy[1] + moved * self.step_xy[1],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Thing(Drift):
+    """One object of a clip; its places and radius are shares of the frame's side."""
+
+    name: str
+    shape: str
+    color: RGB
+    radius: float
+    angle: float
 
 
 def draw_clip(
@@ -80,15 +86,15 @@ def _place(rng: np.random.Generator, num_frames: int, num_things: int) -> list[T
         start, step = _path(rng, things, length, first)
         things.append(
             Thing(
-                f"{color} {shape}",
-                shape,
-                rgb,  # type: ignore[arg-type]
-                float(rng.uniform(0.06, 0.13)),
-                float(rng.uniform(0, math.tau)),
                 start,
                 step,
                 first,
                 first + length - 1,
+                name=f"{color} {shape}",
+                shape=shape,
+                color=rgb,  # type: ignore[arg-type]
+                radius=float(rng.uniform(0.06, 0.13)),
+                angle=float(rng.uniform(0, math.tau)),
             )
         )
     return things

@@ -8,8 +8,7 @@ the leading digits of its place.
 
 Its colour is read with the embeddings of the colours' own words as the head. That is what training
 on images and texts does to a released tower: a picture of something red points where the word "red"
-points, and the decoder needs only to look for what is alike. Without it the base learnt to point at
-some object, not at the one it was asked for (measured).
+points, and the decoder needs only to look for what is alike (`word_pretraining`).
 """
 
 from __future__ import annotations
@@ -37,6 +36,30 @@ NOTHING = -1
 WORD_SCALE = 0.3  # of the product of a feature and a word's embedding
 
 Cells = NDArray[np.int64]
+Parts = dict[str, float]
+
+
+class Eyes(nn.Module):
+    """The throw-away heads and what they make of features: a loss that trains the features."""
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        super().__init__()
+        width = model.config.text_config.hidden_size
+        self.heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in QUESTIONS.items()})
+        self.presence = nn.Linear(width, 1)
+        self.words = _color_words(model, processor)
+
+    def loss(self, features: torch.Tensor, truth: torch.Tensor) -> tuple[torch.Tensor, Parts]:
+        """Loss and its parts, of features ``(T, d)`` and truth ``(T, questions)``."""
+        there = truth[:, 0] != NOTHING
+        loss = F.binary_cross_entropy_with_logits(self.presence(features)[:, 0], there.float())
+        seen, parts = features[there], {}
+        for place, (name, head) in enumerate(self.heads.items()):
+            logits = WORD_SCALE * seen @ self.words.T if name == "color" else head(seen)
+            part = F.cross_entropy(logits, truth[there, place])
+            parts[name] = float(part.detach())
+            loss = loss + WEIGHTS[name] * part
+        return loss, parts
 
 
 class Scenes(IterableDataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
@@ -54,7 +77,7 @@ class Scenes(IterableDataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
                     rng, num_frames=1, num_things=int(rng.integers(1, 5)), side=SIDE
                 )
                 frames.append(drawn[0])
-                cells.append(cell_truth(things))
+                cells.append(cell_truth(things, 0))
             times = [0.0] * len(frames)
             vision = video_inputs(self._processor, np.stack(frames), times)
             yield (
@@ -64,17 +87,29 @@ class Scenes(IterableDataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
             )
 
 
-def cell_truth(things: list[Thing]) -> Cells:
-    """Answers ``(cells, questions)`` of a one-frame scene, `NOTHING` where no centre lies."""
+def cell_truth(things: list[Thing], frame: int) -> Cells:
+    """Answers ``(cells, questions)`` about a frame, `NOTHING` where no centre lies."""
     truth = np.full((VIDEO_GRID**2, len(QUESTIONS)), NOTHING)
     names = list(COLORS)
     for thing in things:
-        x, y = (min(max(v, 0.0), 0.999) for v in thing.xy(0))
+        if not thing.first_frame <= frame <= thing.last_frame:
+            continue
+        x, y = inside(thing.xy(frame))
         cell = int(y * VIDEO_GRID) * VIDEO_GRID + int(x * VIDEO_GRID)
         color = names.index(thing.name.split()[0])
-        digits = (int(x * 10), int(x * 100) % 10, int(y * 10), int(y * 100) % 10)
-        truth[cell] = (color, SHAPES.index(thing.shape), *digits)
+        truth[cell] = (color, SHAPES.index(thing.shape), *leading_digits(x), *leading_digits(y))
     return truth
+
+
+def inside(xy: tuple[float, float]) -> tuple[float, float]:
+    """A place moved into the frame, shares of its sides below 1."""
+    x, y = (min(max(v, 0.0), 0.999) for v in xy)
+    return x, y
+
+
+def leading_digits(share: float) -> tuple[int, int]:
+    """Tenths and hundredths: the hundreds and tens of a coordinate."""
+    return int(share * 10), int(share * 100) % 10
 
 
 def teach_vision(
@@ -82,44 +117,35 @@ def teach_vision(
 ) -> None:
     """Train tower and connector of `model` in place."""
     torch.manual_seed(seed)
-    heads = nn.ModuleDict(
-        {name: nn.Linear(model.config.text_config.hidden_size, n) for name, n in QUESTIONS.items()}
-    )
-    presence = nn.Linear(model.config.text_config.hidden_size, 1)
-    body = model.model
-    words = _color_words(model, processor)
-    eyes = [*body.vision_tower.parameters(), *body.multi_modal_projector.parameters()]
-    optimizer = torch.optim.AdamW(
-        [*eyes, *heads.parameters(), *presence.parameters()], lr=lr, betas=(0.9, 0.98)
-    )
+    body, eyes = model.model, Eyes(model, processor)
+    seeing = [*body.vision_tower.parameters(), *body.multi_modal_projector.parameters()]
+    optimizer = torch.optim.AdamW([*seeing, *eyes.parameters()], lr=lr, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
     loader = DataLoader(
         Scenes(processor, steps, seed), batch_size=None, num_workers=1, prefetch_factor=4
     )
     for step, (patches, pooling, truth) in enumerate(loader, start=1):
         features = encode_vision(body, patches, pooling, chunk=FRAMES_PER_BATCH)
-        there = truth[:, 0] != NOTHING
-        loss = F.binary_cross_entropy_with_logits(presence(features)[:, 0], there.float())
-        parts = {}
-        for place, (name, head) in enumerate(heads.items()):
-            seen = features[there]
-            logits = WORD_SCALE * seen @ words.T if name == "color" else head(seen)
-            parts[name] = F.cross_entropy(logits, truth[there, place])
-            loss = loss + WEIGHTS[name] * parts[name]
+        loss, parts = eyes.loss(features, truth)
         loss.backward()
-        nn.utils.clip_grad_norm_(eyes, 1.0)
+        nn.utils.clip_grad_norm_(seeing, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
         if step % 100 == 0:
-            told = "  ".join(f"{name} {part.item():.2f}" for name, part in parts.items())
-            say(f"eyes {step:5d}  loss {loss.item():.3f}  {told}")
+            told = "  ".join(f"{name} {part:.2f}" for name, part in parts.items())
+            say(f"eyes {step:5d}  loss {float(loss.detach()):.3f}  {told}")
 
 
-def _color_words(model: Any, processor: Any) -> torch.Tensor:
-    """Embeddings ``(colours, d)`` of the colours' words as they stand in a question."""
+def color_ids(processor: Any) -> list[int]:
+    """Tokens of the colours' words as they stand in a question, in the order of `COLORS`."""
     ids = [processor.tokenizer.encode(f" {name}", add_special_tokens=False) for name in COLORS]
     if any(len(one) != 1 for one in ids):
         raise ValueError("every colour must be one token of the tiny tokenizer")
+    return [one[0] for one in ids]
+
+
+def _color_words(model: Any, processor: Any) -> torch.Tensor:
+    """Embeddings ``(colours, d)`` of the colours' words."""
     table: torch.Tensor = model.model.language_model.embed_tokens.weight
-    return table[torch.tensor(ids).flatten()].detach()
+    return table[torch.tensor(color_ids(processor))].detach()

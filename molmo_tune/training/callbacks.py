@@ -11,41 +11,45 @@ from lightning.pytorch.callbacks import Callback
 
 from molmo_tune.errors import UserError
 from molmo_tune.evaluation.evaluate import Evaluation
+from molmo_tune.model.adapters import save_adapter, trainable_parameters
 from molmo_tune.run_folder import RunFolder
 
 STEPS_UNTIL_ADAPTERS_LIVE = 5
 
 
 class RefuseDeadAdapters(Callback):
-    """LoRA's B matrices start at zero; one still zero after some steps never had a gradient.
+    """Refuse a run in which something trainable got no gradient in the first steps.
 
-    Seen with re-entrant gradient checkpointing and with wrong target modules: the run looks well
-    and trains nothing there.
+    Seen with reentrant gradient checkpointing and with wrong target modules: the run looks well
+    and trains nothing there. (LoRA's A matrices get none in the first step, when B is zero.)
     """
 
-    def on_train_batch_end(
+    def __init__(self) -> None:
+        self._alive: set[str] = set()
+
+    def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Check once, after a few optimiser steps."""
-        if trainer.global_step != STEPS_UNTIL_ADAPTERS_LIVE:
+        """Note who has a gradient; complain once, after a few optimiser steps."""
+        if trainer.global_step >= STEPS_UNTIL_ADAPTERS_LIVE:
             return
-        dead = [
-            name
-            for name, parameter in pl_module.named_parameters()
-            if "lora_B" in name and parameter.requires_grad and not bool(parameter.any())
-        ]
+        trained = trainable_parameters(pl_module)
+        self._alive |= {name for name, p in trained if p.grad is not None and bool(p.grad.any())}
+        if trainer.global_step < STEPS_UNTIL_ADAPTERS_LIVE - 1:
+            return
+        dead = [name for name, _ in trained if name not in self._alive]
         if dead:
             raise UserError(
                 "adapter",
-                f"{len(dead)} adapters got no gradient in {STEPS_UNTIL_ADAPTERS_LIVE} steps, "
-                f"the first {dead[0]}",
-                "every adapter to be trained",
+                f"{len(dead)} trainable tensors got no gradient in {STEPS_UNTIL_ADAPTERS_LIVE} "
+                f"steps, the first {dead[0]}",
+                "all of them to be trained",
                 "leave that part out of adapter.targets, or use data that reaches it",
             )
 
 
 class SaveAdapter(Callback):
-    """Write the adapter in PEFT's format when training ends, also when it is interrupted."""
+    """Write what was trained when training ends, also when it is interrupted."""
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
@@ -53,8 +57,7 @@ class SaveAdapter(Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save from the first process."""
         if trainer.is_global_zero:
-            model: Any = pl_module.model
-            model.save_pretrained(str(self._run.adapter))
+            save_adapter(pl_module.model, self._run.adapter)
 
 
 class RecordLosses(Callback):

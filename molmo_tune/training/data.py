@@ -2,22 +2,28 @@
 
 Which items batch k holds is a pure function of the seed and k, and k follows from the number of
 finished optimiser steps. A resumed run therefore skips what was trained by number, without opening
-a file, and sees exactly what the uninterrupted run would have seen.
+a file, and sees exactly what the uninterrupted run would have seen. With packing the rows of a
+batch hold several items each (`pack_stream`); the checkpoint then keeps the packer's place, too, so
+that a long run need not be planned again from its start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import lightning as L
-import numpy as np
-from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from molmo_tune.encoding.collation import collate
-from molmo_tune.encoding.datasets import TrainingSet
+from molmo_tune.encoding.datasets import PackedSet, TrainingSet
+from molmo_tune.encoding.encoded import EncodedSample
+from molmo_tune.encoding.order import ItemOrder
+from molmo_tune.encoding.pack_plan import sizes_of
+from molmo_tune.encoding.packing import PackerState, Size
+from molmo_tune.training.pack_stream import PackStream
 
 
 class BatchStream(Sampler[list[int]]):
@@ -50,8 +56,8 @@ class BatchStream(Sampler[list[int]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.num_items, self.batch_size, self.num_batches = num_items, batch_size, num_batches
-        self.seed, self.shuffle, self.first_batch = seed, shuffle, first_batch
+        self._order = ItemOrder(num_items, seed=seed, shuffle=shuffle)
+        self.batch_size, self.num_batches, self.first_batch = batch_size, num_batches, first_batch
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
@@ -59,16 +65,10 @@ class BatchStream(Sampler[list[int]]):
         return self.num_batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        order_of = lru_cache(maxsize=2)(self._order)
         for number in range(self.first_batch, self.num_batches):
             start = (number * self.world_size + self.rank) * self.batch_size
             places = range(start, start + self.batch_size)
-            yield [int(order_of(p // self.num_items)[p % self.num_items]) for p in places]
-
-    def _order(self, pass_number: int) -> NDArray[np.int64]:
-        if not self.shuffle:
-            return np.arange(self.num_items)
-        return np.random.default_rng([self.seed, pass_number]).permutation(self.num_items)
+            yield [self._order.item_at(place) for place in places]
 
 
 class MolmoDataModule(L.LightningDataModule):
@@ -84,6 +84,7 @@ class MolmoDataModule(L.LightningDataModule):
         fork.
         seed: fixes the order.
         shuffle: whether the order changes per epoch.
+        pack_limits: tokens and crops of a row that holds several items; None: one item per row.
     """
 
     def __init__(
@@ -97,15 +98,22 @@ class MolmoDataModule(L.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         shuffle: bool = True,
+        pack_limits: Size | None = None,
     ) -> None:
         super().__init__()
         self.train, self.val = train, val
         self.pad_id, self.num_batches, self.batch_size = pad_id, num_batches, batch_size
         self.num_workers, self.seed, self.shuffle = num_workers, seed, shuffle
+        self.pack_limits = pack_limits
         self._batches_done = 0
+        self._packer_state: PackerState | None = None
+        self._packs: PackStream | None = None
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Batches of the whole run, from where it is."""
+        if self.pack_limits is not None:
+            self._packs = self._pack_stream(self.pack_limits)
+            return self._loader(PackedSet(self.train), self._packs)
         rank, world_size = self._place()
         batches = BatchStream(
             len(self.train),
@@ -119,6 +127,20 @@ class MolmoDataModule(L.LightningDataModule):
         )
         return self._loader(self.train, batches)
 
+    def _pack_stream(self, limits: Size) -> PackStream:
+        rank, world_size = self._place()
+        return PackStream(
+            sizes_of(self.train.items),
+            limits,
+            ItemOrder(len(self.train), seed=self.seed, shuffle=self.shuffle),
+            batch_size=self.batch_size,
+            num_batches=self.num_batches,
+            first_batch=self._batches_done,
+            state=self._packer_state,
+            rank=rank,
+            world_size=world_size,
+        )
+
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Validation items once, in file order; an empty list when there are none."""
         if self.val is None:
@@ -130,21 +152,27 @@ class MolmoDataModule(L.LightningDataModule):
         return self._loader(self.val, batches)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches the finished optimiser steps have taken."""
+        """How many batches the finished optimiser steps have taken, and where the packer was."""
         if self.trainer is None:
             return {}
-        return {"batches_done": self.trainer.global_step * self.trainer.accumulate_grad_batches}
+        done = self.trainer.global_step * self.trainer.accumulate_grad_batches
+        state = self._packs.state_before(done) if self._packs is not None else None
+        return {"batches_done": done} | ({"packer": asdict(state)} if state is not None else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue behind the batches that are done."""
         self._batches_done = state_dict["batches_done"]
+        packer = state_dict.get("packer")
+        self._packer_state = PackerState(**packer) if packer is not None else None
 
     def _place(self) -> tuple[int, int]:
         trainer = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
 
     def _loader(
-        self, dataset: TrainingSet, batches: BatchStream | list[list[int]]
+        self,
+        dataset: Dataset[EncodedSample],
+        batches: BatchStream | PackStream | list[list[int]],
     ) -> DataLoader[Any]:
         workers = self.num_workers
         return DataLoader(

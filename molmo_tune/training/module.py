@@ -6,7 +6,7 @@ devices. Micro-batches differ wildly in supervised tokens, so averaging their me
 counted along, and just before clipping and the optimiser the gradients are divided once by the
 weight of the whole step. The two factors that Lightning applies on its way (1/accumulation on the
 loss, the mean over devices on the gradients) are taken back there too. Equal to one big batch to
-1e-6, on one process and on two (`tests/test_training_exactness.py`).
+1e-6, on one process and on two (`tests/test_training.py`).
 
 **Checkpoints** hold the trainable weights only, besides optimiser, schedule and the states of loops
 and random generators; the frozen base is found again by its name in the recipe.
@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import lightning as L
 import torch
@@ -25,31 +25,13 @@ import torch.distributed as dist
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 from molmo_tune.encoding.encoded import Batch
-from molmo_tune.model.adapters import part_of, trainable_parameters
+from molmo_tune.model.adapters import bare_model, trainable_parameters
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loss import LossSums, loss_sums
 from molmo_tune.training import random_state
+from molmo_tune.training.optimizers import OptimSettings, build_optimizer, clip_parts
 
 RANDOM_STATE = "molmo_tune_random_state"
-
-
-@dataclass(frozen=True, slots=True)
-class OptimSettings:
-    """Optimiser and schedule, in the recipe's words.
-
-    ``part_lr`` overrides ``lr`` for parts of the model (``connector``, ``vision``). The schedule
-    warms up linearly from zero and falls to ``final_lr_share`` of the rate at ``max_steps``.
-    """
-
-    lr: float
-    max_steps: int
-    part_lr: dict[str, float]
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-6
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup_steps: int = 0
-    final_lr_share: float = 0.1
 
 
 class MolmoModule(L.LightningModule):
@@ -59,21 +41,31 @@ class MolmoModule(L.LightningModule):
         model: a `PeftModel` (or bare model) with its trainable parameters marked.
         optim: optimiser settings.
         z_loss: factor of the squared log-partition term.
+        offload_activations: keep what the backward pass needs in the CPU's memory.
     """
 
-    def __init__(self, model: Any, optim: OptimSettings, *, z_loss: float = 1e-4) -> None:
+    def __init__(
+        self,
+        model: Any,
+        optim: OptimSettings,
+        *,
+        z_loss: float = 1e-4,
+        offload_activations: bool = False,
+    ) -> None:
         super().__init__()
         self.model = model
         self.optim_settings = optim
         self.z_loss = z_loss
+        self.offload_activations = offload_activations
         self.strict_loading = False  # checkpoints leave the frozen base out
         self._step_weight = 0.0
         self._step_loss = 0.0
+        self._random_state: dict[str, Any] | None = None  # of a checkpoint, until the first step
 
     @property
     def bare_model(self) -> Any:
         """`Molmo2ForConditionalGeneration` with the adapters inside."""
-        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        return bare_model(self.model)
 
     def sums(self, batch: Batch) -> LossSums:
         """Loss sums of a batch (see `molmo_tune.model.loss`)."""
@@ -89,10 +81,16 @@ class MolmoModule(L.LightningModule):
 
     def training_step(self, batch: Batch, _batch_index: int) -> torch.Tensor:
         """The *sum* of the micro-batch's losses; divided in `on_before_optimizer_step`."""
-        sums = self.sums(batch)
+        with self._where_activations_are_kept():
+            sums = self.sums(batch)
         self._step_weight += float(sums.weight)
         self._step_loss += float(sums.cross_entropy)
         return sums.total + self._touch_all() if self.trainer.world_size > 1 else sums.total
+
+    def _where_activations_are_kept(self) -> AbstractContextManager[object]:
+        if not self.offload_activations:
+            return nullcontext()
+        return torch.autograd.graph.save_on_cpu(pin_memory=self.device.type == "cuda")
 
     def _touch_all(self) -> torch.Tensor:
         """Zero, but with a gradient path to every trainable weight.
@@ -121,19 +119,22 @@ class MolmoModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with a rate per part of the model, stepped per optimiser step."""
-        settings = self.optim_settings
-        optimizer = torch.optim.AdamW(
-            self._parameter_groups(),
-            lr=settings.lr,
-            betas=settings.betas,
-            eps=settings.eps,
-            weight_decay=settings.weight_decay,
-        )
+        optimizer = build_optimizer(self.model, self.optim_settings)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_share)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip every part of the model by its own norm."""
+        if gradient_clip_val is not None:
+            clip_parts(optimizer, gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep trainable weights only, and add the state of all random generators."""
@@ -156,20 +157,9 @@ class MolmoModule(L.LightningModule):
 
     def on_train_batch_start(self, _batch: Batch, _batch_index: int) -> None:
         """After a resume, continue the random sequences (dropout) where they were."""
-        state = getattr(self, "_random_state", None)
-        if state is not None:
-            random_state.restore(state)
+        if self._random_state is not None:
+            random_state.restore(self._random_state)
             self._random_state = None
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        groups: dict[str, list[Any]] = {}
-        for name, parameter in trainable_parameters(self.model):
-            groups.setdefault(part_of(name), []).append(parameter)
-        settings = self.optim_settings
-        return [
-            {"params": params, "lr": settings.part_lr.get(part, settings.lr), "name": part}
-            for part, params in groups.items()
-        ]
 
     def _lr_share(self, step: int) -> float:
         settings = self.optim_settings

@@ -19,14 +19,17 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from molmo_tune.encoding.datasets import TrainingSet
 from molmo_tune.encoding.items import Item, Refused
-from molmo_tune.encoding.sources import limits_of, read_items
+from molmo_tune.encoding.sources import limits_of, measure_packing, pack_limits_of, read_items
 from molmo_tune.errors import UserError
 from molmo_tune.evaluation.evaluate import evaluate
-from molmo_tune.model.adapters import add_lora, parameter_table
+from molmo_tune.model.adapters import add_adapter, keep_start, parameter_table
+from molmo_tune.model.attention_backends import Backend, resolve_backend, use_backend
+from molmo_tune.model.checkpointing import checkpoint_layers
 from molmo_tune.model.loading import load_model, load_processor, resolve_dtype
 from molmo_tune.recipe.saving import dump_recipe
 from molmo_tune.recipe.sections import Recipe
@@ -38,7 +41,9 @@ from molmo_tune.training.callbacks import (
     SaveAdapter,
 )
 from molmo_tune.training.data import MolmoDataModule
-from molmo_tune.training.module import MolmoModule, OptimSettings
+from molmo_tune.training.module import MolmoModule
+from molmo_tune.training.optimizers import OptimSettings
+from molmo_tune.training.pack_fill import RecordPacks
 from molmo_tune.training.progress import StepProgress
 
 WARMUP_SHARE = 0.03
@@ -76,24 +81,37 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
     train_items, refused = read_items(recipe.data.train, recipe, processor)
     val_items, val_refused = read_items(recipe.data.val, recipe, processor)
     _print_left_out(console, refused + val_refused)
-    run.create()
-    run.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
+    _print_packing(console, recipe, train_items)
+    if _is_first_process():
+        run.create()
+        run.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
     model = build_model(recipe)
-    module = MolmoModule(model, optim_settings(recipe), z_loss=recipe.loss.z_loss)
+    module = MolmoModule(
+        model,
+        optim_settings(recipe),
+        z_loss=recipe.loss.z_loss,
+        offload_activations=recipe.trainer.offload_activations,
+    )
+    if _is_first_process():
+        keep_start(model, run.adapter)
     _print_parameters(console, module)
     data = data_module(recipe, processor, train_items, val_items)
     record = RecordLosses()
     callbacks = [record, StepProgress(console), *_callbacks(recipe, run, processor, val_items)]
+    limits = pack_limits_of(recipe)
+    packs = RecordPacks(limits) if limits is not None else None
+    callbacks += [packs] if packs is not None else []
     trainer = build_trainer(recipe, run, callbacks, has_val=bool(val_items))
     started = time.perf_counter()
     trainer.fit(module, data, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=False)
     seconds = time.perf_counter() - started
-    _write_losses(run, record.losses, resume)
     shares = parameter_table(model)[-1]
     result = TrainingResult(
         run, trainer.global_step, tuple(record.losses), shares[2] / shares[1], seconds
     )
-    _write_report(result, recipe, train_items, val_items, refused + val_refused)
+    if _is_first_process():
+        _write_losses(run, record.losses, resume)
+        _write_report(result, recipe, train_items, val_items, refused + val_refused, packs)
     return result
 
 
@@ -105,11 +123,13 @@ def build_model(recipe: Recipe) -> Any:
     base = load_model(
         recipe.model.name,
         dtype=resolve_dtype(recipe.model.dtype),
-        attention="sdpa" if recipe.model.attention == "auto" else recipe.model.attention,
+        quantize=recipe.model.quantize,
     )
+    use_backend(base, _attention(recipe))
     adapter = recipe.adapter
-    model = add_lora(
+    model = add_adapter(
         base,
+        method=adapter.method,
         rank=adapter.rank,
         alpha=adapter.alpha,
         dropout=adapter.dropout,
@@ -117,21 +137,24 @@ def build_model(recipe: Recipe) -> Any:
         rslora=adapter.rslora,
     )
     if recipe.trainer.gradient_checkpointing:
-        # Re-entrant checkpointing leaves adapters of the vision tower without gradient.
-        base.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_layers(base, recipe.trainer.checkpointed_parts)
     return model.train()
 
 
 def optim_settings(recipe: Recipe) -> OptimSettings:
     """The recipe's optimiser section with the length of the run."""
     optim = recipe.optim
-    part_lr = {"connector": optim.lr_connector, "vision": optim.lr_vision}
+    rates = {"connector": optim.lr_connector, "vision": optim.lr_vision}
+    decays = {"connector": optim.weight_decay_connector, "vision": optim.weight_decay_vision}
     max_steps = recipe.trainer.max_steps
     warmup = round(WARMUP_SHARE * max_steps) if optim.warmup_steps is None else optim.warmup_steps
     return OptimSettings(
         lr=optim.lr,
         max_steps=max_steps,
-        part_lr={part: lr for part, lr in part_lr.items() if lr is not None},
+        part_lr={part: rate for part, rate in rates.items() if rate is not None},
+        part_weight_decay={part: decay for part, decay in decays.items() if decay is not None},
+        lora_plus_ratio=optim.lora_plus_ratio,
+        name=optim.name,
         weight_decay=optim.weight_decay,
         betas=optim.betas,
         eps=optim.eps,
@@ -161,6 +184,7 @@ def data_module(
         num_workers=recipe.data.num_workers,
         seed=recipe.seed,
         shuffle=recipe.data.shuffle,
+        pack_limits=pack_limits_of(recipe),
     )
 
 
@@ -210,6 +234,14 @@ def _precision(recipe: Recipe) -> Any:
     return {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed"}.get(dtype, "32-true")
 
 
+def _attention(recipe: Recipe) -> Backend:
+    on_gpu = recipe.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    computed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": torch.float32}
+    dtype = computed.get(_precision(recipe), torch.bfloat16)
+    device = "cuda" if on_gpu else "cpu"
+    return resolve_backend(recipe.model.attention, device=device, dtype=dtype)
+
+
 def _callbacks(
     recipe: Recipe, run: RunFolder, processor: Any, val_items: list[Item]
 ) -> list[Callback]:
@@ -231,7 +263,7 @@ def _callbacks(
 def _checkpoint_to_resume(run: RunFolder, resume: bool) -> Any:
     if resume and not run.last_checkpoint.is_file():
         raise UserError(run.root, "nothing to resume from", f"{run.last_checkpoint}")
-    if not resume and run.recipe.is_file():
+    if not resume and run.recipe.is_file() and _is_first_process():
         raise UserError(
             run.root,
             "already holds a run",
@@ -241,13 +273,24 @@ def _checkpoint_to_resume(run: RunFolder, resume: bool) -> Any:
     return run.last_checkpoint if resume else None
 
 
+def _is_first_process() -> bool:
+    """Whether the run folder is this process's to make and fill; the others find it made."""
+    return int(getattr(rank_zero_only, "rank", None) or 0) == 0
+
+
 def _print_left_out(console: Console, refused: list[Refused]) -> None:
     by_reason: dict[str, list[Refused]] = {}
     for one in refused:
         by_reason.setdefault(one.reason, []).append(one)
     for reason, ones in by_reason.items():
         first = ", ".join(f"{one.sample_id} ({one.label})" for one in ones[:3])
-        console.print(f"left out {len(ones)} questions: {reason}: {first}", highlight=False)
+        console.print(f"left out {len(ones)}: {reason}: {first}", highlight=False)
+
+
+def _print_packing(console: Console, recipe: Recipe, items: list[Item]) -> None:
+    figures = measure_packing(items, recipe)
+    if figures is not None:
+        console.print(f"packing: {figures}", highlight=False)
 
 
 def _print_parameters(console: Console, module: MolmoModule) -> None:
@@ -275,6 +318,7 @@ def _write_report(
     train_items: list[Item],
     val_items: list[Item],
     refused: list[Refused],
+    packs: RecordPacks | None,
 ) -> None:
     report = {
         "base": recipe.model.name,
@@ -284,6 +328,7 @@ def _write_report(
         "trainable_share": result.trainable_share,
         "train": _counts(train_items),
         "val": _counts(val_items),
+        "packing": packs.figures() if packs is not None else None,
         "left_out": [asdict(one) for one in refused],
     }
     write_json(result.run.report, report)

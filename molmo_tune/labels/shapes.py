@@ -1,0 +1,155 @@
+"""What all shapes have in common: their bounds, their part inside a frame, how askew ones are made.
+
+Boxes and polygons may be drawn beyond the edge of the frame and are cut there. A mask lies on its
+own frame. Of named points those outside are left away; an object of which nothing lies inside has
+no part in the frame (None), and the reader counts it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from molmo_tune.labels.masks import runs_of
+from molmo_tune.labels.sample import Box, Keypoints, Mask, Point, Polygon, Shape
+
+XY = tuple[float, float]
+SizeWH = tuple[int, int]
+
+ELLIPSE_CORNERS = 64
+_ROUNDING_PX = 0.01  # tools write hundredths of a pixel; less than that is no cut
+
+
+def kind_of(shape: Shape) -> str:
+    """The word for a shape in reports: ``point``, ``box``, ``polygon``, ``mask``, ``keypoints``."""
+    return type(shape).__name__.lower()
+
+
+def fit(shape: Shape, size_wh: SizeWH) -> tuple[Shape | None, bool]:
+    """The part of a shape inside the frame, None when there is none, and whether it was cut."""
+    if isinstance(shape, Box):
+        return _fit_box(shape, size_wh)
+    if isinstance(shape, Point):
+        return (shape if in_frame(shape.xy_px, size_wh) else None), False
+    if isinstance(shape, Polygon):
+        return _fit_polygon(shape, size_wh)
+    if isinstance(shape, Mask):
+        return (shape if len(runs_of(shape)) > 1 else None), False
+    return _fit_keypoints(shape, size_wh)
+
+
+def in_frame(xy_px: XY, size_wh: SizeWH) -> bool:
+    """Whether a point lies in the frame or on its edge."""
+    return 0 <= xy_px[0] <= size_wh[0] and 0 <= xy_px[1] <= size_wh[1]
+
+
+def clip_box(box: Box, size_wh: SizeWH) -> Box | None:
+    """The part of a box inside the frame, or None when there is none."""
+    left, top, right, bottom = box.xyxy_px
+    left, right = max(left, 0.0), min(right, float(size_wh[0]))
+    top, bottom = max(top, 0.0), min(bottom, float(size_wh[1]))
+    if right <= left or bottom <= top:
+        return None
+    return Box((left, top, right, bottom))
+
+
+def has_area(shape: Shape) -> bool:
+    """Whether a box or polygon is more than a line; other shapes need no area."""
+    if isinstance(shape, Box):
+        left, top, right, bottom = shape.xyxy_px
+        return right > left and bottom > top
+    return not isinstance(shape, Polygon) or any(abs(area_px2(p)) > 1e-9 for p in shape.parts_px)
+
+
+def area_px2(corners: Sequence[XY]) -> float:
+    """Area within the corners, negative when they go round against the clock on the screen."""
+    after = (*corners[1:], *corners[:1])
+    return sum(x * v - u * y for (x, y), (u, v) in zip(corners, after, strict=True)) / 2
+
+
+def bounds(corners: Sequence[XY]) -> Box:
+    """The upright box around points."""
+    xs, ys = [x for x, _ in corners], [y for _, y in corners]
+    return Box((min(xs), min(ys), max(xs), max(ys)))
+
+
+def turned_box(corner_xy: XY, size_wh: XY, degrees: float, at: str) -> Polygon:
+    """The four corners of a rotated box, in pixels, from its top left one clockwise.
+
+    Args:
+        corner_xy: top left corner before the rotation.
+        size_wh: width and height; negative ones reach to the left and up.
+        degrees: clockwise on the screen.
+        at: ``corner`` or ``centre``, the point it turns about.
+    """
+    (x, y), (width, height) = corner_xy, size_wh
+    pivot = (x + width / 2, y + height / 2) if at == "centre" else corner_xy
+    corners = ((x, y), (x + width, y), (x + width, y + height), (x, y + height))
+    return Polygon((tuple(turned(corner, pivot, degrees) for corner in corners),))
+
+
+def ellipse(centre_xy: XY, radii: XY, degrees: float = 0.0) -> Polygon:
+    """An ellipse as a polygon of 64 corners, 0.2 % smaller; it turns clockwise about its centre."""
+    (x, y), (across, down) = centre_xy, radii
+    angles = [2 * math.pi * number / ELLIPSE_CORNERS for number in range(ELLIPSE_CORNERS)]
+    rim = [(x + across * math.cos(a), y + down * math.sin(a)) for a in angles]
+    return Polygon((tuple(turned(corner, centre_xy, degrees) for corner in rim),))
+
+
+def turned(xy: XY, pivot: XY, degrees: float) -> XY:
+    """A point turned clockwise on the screen."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    u, v = xy[0] - pivot[0], xy[1] - pivot[1]
+    return pivot[0] + u * cos - v * sin, pivot[1] + u * sin + v * cos
+
+
+def _fit_box(box: Box, size_wh: SizeWH) -> tuple[Box | None, bool]:
+    left, top, right, bottom = box.xyxy_px
+    if 0 <= left < right <= size_wh[0] and 0 <= top < bottom <= size_wh[1]:
+        return box, False
+    inside = clip_box(box, size_wh)
+    if inside is None:
+        return None, False
+    moved = (abs(a - b) for a, b in zip(box.xyxy_px, inside.xyxy_px, strict=True))
+    return inside, max(moved) > _ROUNDING_PX
+
+
+def _fit_polygon(polygon: Polygon, size_wh: SizeWH) -> tuple[Polygon | None, bool]:
+    corners = [corner for part in polygon.parts_px for corner in part]
+    left, top, right, bottom = bounds(corners).xyxy_px
+    out = max(-left, -top, right - size_wh[0], bottom - size_wh[1])
+    if out > 0:
+        cut = (_cut_at_edges(part, size_wh) for part in polygon.parts_px)
+        polygon = Polygon(tuple(part for part in cut if len(part) >= 3))
+    return (polygon if has_area(polygon) else None), out > _ROUNDING_PX
+
+
+def _cut_at_edges(corners: Sequence[XY], size_wh: SizeWH) -> tuple[XY, ...]:
+    """Sutherland and Hodgman: one edge of the frame after the other."""
+    edges: tuple[tuple[int, float, Callable[[float, float], bool]], ...] = (
+        (0, 0.0, float.__ge__),
+        (0, float(size_wh[0]), float.__le__),
+        (1, 0.0, float.__ge__),
+        (1, float(size_wh[1]), float.__le__),
+    )
+    for axis, edge, is_inside in edges:
+        kept: list[XY] = []
+        for here, there in zip(corners, (*corners[1:], *corners[:1]), strict=True):
+            ins = (is_inside(float(here[axis]), edge), is_inside(float(there[axis]), edge))
+            if ins[0]:
+                kept.append(here)
+            if ins[0] != ins[1]:
+                share = (edge - here[axis]) / (there[axis] - here[axis])
+                across = here[1 - axis] + share * (there[1 - axis] - here[1 - axis])
+                kept.append((edge, across) if axis == 0 else (across, edge))
+        corners = kept
+    return tuple(corners)
+
+
+def _fit_keypoints(shape: Keypoints, size_wh: SizeWH) -> tuple[Keypoints | None, bool]:
+    points = tuple(point for point in shape.points if in_frame(point.xy_px, size_wh))
+    extent, cut = fit(shape.extent, size_wh) if shape.extent is not None else (None, False)
+    if not points and extent is None:
+        return None, False
+    assert extent is None or isinstance(extent, Box | Polygon | Mask)
+    return Keypoints(points, extent), cut or len(points) < len(shape.points)

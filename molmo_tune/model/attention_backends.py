@@ -1,0 +1,136 @@
+"""Three ways to compute the same attention, and which one a device gets.
+
+    sdpa    PyTorch's scaled-dot-product attention under the dense mask. Works everywhere, in every
+            precision; memory and time grow with the square of the row.
+    flex    FlexAttention under a block mask made once per batch; skips blocks nobody may read.
+            On a GPU only: its CPU code has no backward pass, there the predicate becomes a mask.
+    flash   FlashAttention kernels on disjoint pieces, merged exactly (`flash_attention`). On a GPU
+            in 16 bits; on a CPU the same arithmetic is written out, for tests.
+
+A model carries its choice in the decoder's configuration, as transformers does; so training, tests
+and benchmarks switch with `use_backend` and call the same `hidden_states`. Generation has a cache
+and no packs; there all three are transformers' own masks and SDPA.
+
+What it does not do: the vision tower. It reads each crop whole, without a mask, where SDPA is exact
+and picks its flash kernel by itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, create_mask
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.flex_attention import flex_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from molmo_tune.encoding.encoded import Batch
+from molmo_tune.errors import UserError
+from molmo_tune.model.attention import allows, dense_mask, pieces
+from molmo_tune.model.flash_attention import flash_attention
+
+Backend = Literal["sdpa", "flex", "flash"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+_NAMES: dict[Backend, str] = {  # transformers seeks on the hub whatever has "flash" in its name
+    "sdpa": "sdpa",
+    "flex": "molmo_tune_blocks",
+    "flash": "molmo_tune_pieces",
+}
+_NO_MASK_NEEDED = (1, 1, 1, 1)  # transformers leaves a four-dimensional mask alone
+
+
+def use_backend(model: Any, backend: Backend) -> None:
+    """Let the decoder of `Molmo2ForConditionalGeneration` compute its attention this way."""
+    model.model.language_model.set_attn_implementation(_NAMES[backend])
+
+
+def backend_of(model: Any) -> Backend:
+    """What `use_backend` chose last; ``sdpa`` for a model as transformers loads it."""
+    name = model.model.language_model.config._attn_implementation
+    return next((backend for backend in BACKENDS if _NAMES[backend] == name), "sdpa")
+
+
+def resolve_backend(
+    asked: Literal["auto"] | Backend, *, device: str, dtype: torch.dtype
+) -> Backend:
+    """``auto`` made definite.
+
+    Args:
+        asked: the recipe's `model.attention`.
+        device: ``cpu`` or ``cuda``.
+        dtype: in which attention is computed.
+
+    Raises:
+        UserError: flash attention in 32 bits on a GPU, for which no kernel exists.
+    """
+    half = dtype in (torch.bfloat16, torch.float16)
+    if asked == "auto":
+        return "flash" if device == "cuda" and half else "sdpa"
+    if asked == "flash" and device == "cuda" and not half:
+        raise UserError(
+            "model.attention",
+            f"flash with {str(dtype).removeprefix('torch.')} on a GPU",
+            "bfloat16 or float16, the only types that its kernels take",
+            "set trainer.precision: bf16-mixed, or model.attention: sdpa",
+        )
+    return asked
+
+
+def attention_inputs(model: Any, batch: Batch) -> dict[str, Any]:
+    """What the decoder's ``forward`` is given so that only allowed pairs meet; once per batch."""
+    who = (batch.example_ids, batch.branch_ids, batch.is_vision)
+    backend = backend_of(model)
+    if backend == "flash":
+        mask = torch.ones(_NO_MASK_NEEDED, dtype=torch.bool, device=batch.input_ids.device)
+        return {"attention_mask": mask, "flash_pieces": pieces(*who)}
+    if backend == "flex":
+        rows, length = batch.input_ids.shape
+        make = create_block_mask if batch.input_ids.is_cuda else create_mask
+        device = str(batch.input_ids.device)
+        return {"attention_mask": make(allows(*who), rows, 1, length, length, device=device)}
+    return {"attention_mask": dense_mask(*who)}
+
+
+def _flash(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    *,
+    scaling: float,
+    **rest: Any,
+) -> tuple[torch.Tensor, None]:
+    found = rest.pop("flash_pieces", None)
+    if found is None:  # generation
+        return _sdpa(module, query, key, value, attention_mask, scaling=scaling, **rest)
+    return flash_attention(query, key, value, found, scaling), None
+
+
+def _flex(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    *,
+    scaling: float,
+    **rest: Any,
+) -> tuple[torch.Tensor, None]:
+    if not isinstance(attention_mask, BlockMask):  # generation, or a CPU
+        return _sdpa(module, query, key, value, attention_mask, scaling=scaling, **rest)
+    output = flex_attention_forward(
+        module, query, key, value, attention_mask, scaling=scaling, **rest
+    )[0]
+    return output, None
+
+
+def _sdpa(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
+    return sdpa_attention_forward(*args, **kwargs)[0], None
+
+
+for _name, _function in ((_NAMES["flex"], _flex), (_NAMES["flash"], _flash)):
+    AttentionInterface.register(_name, _function)
+    AttentionMaskInterface.register(_name, sdpa_mask)

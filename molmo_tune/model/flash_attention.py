@@ -1,0 +1,101 @@
+"""Molmo 2's attention on FlashAttention kernels, exactly.
+
+The pairs that may attend are split into pieces which a flash kernel can do
+(`molmo_tune.model.attention.pieces`). Each gives an output o_p and a log-sum-exp l_p of its scores;
+since the pieces are disjoint, the attention over all of them is
+
+    l = log Σ_p exp l_p          o = Σ_p exp(l_p - l) · o_p
+
+The way back needs no derivative of that merge: a flash backward kernel recomputes its
+probabilities as exp(score - l), so handed the *merged* o and l it yields each piece's exact share
+of the gradients, and the shares add up. Cost: the pairs are computed once, plus reading and adding
+the outputs of the smaller pieces.
+
+What it does not do: dropout on attention (no released Molmo 2 has it) or key-value caches.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from molmo_tune.model.attention import Piece
+from molmo_tune.model.flash_kernels import Kernel, kernel_for
+
+
+def flash_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pieces: tuple[Piece, ...], scale: float
+) -> torch.Tensor:
+    """Attention output ``(B, L, H, D)`` for ``q (B, H, L, D)``, ``k`` and ``v (B, G, L, D)``.
+
+    Tokens in no piece (padding) get zeros.
+    """
+    batch, _, length, _ = q.shape
+    flat = [x.transpose(1, 2).flatten(0, 1) for x in (q, k, v)]  # (B·L, heads, D)
+    output: torch.Tensor = _Merged.apply(*flat, pieces, scale, kernel_for(q.device))
+    rows: torch.Tensor = output.unflatten(0, (batch, length))
+    return rows
+
+
+class _Merged(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        pieces: tuple[Piece, ...],
+        scale: float,
+        kernel: Kernel,
+    ) -> torch.Tensor:
+        output = torch.zeros(q.shape, dtype=torch.float32, device=q.device)
+        lse = torch.full((q.shape[1], q.shape[0]), -torch.inf, device=q.device)
+        for piece in pieces:
+            out, piece_lse = kernel.forward(*_picked((q, k, v), piece), piece=piece, scale=scale)
+            _merge(output, lse, out, piece_lse, piece.queries)
+        result = output.to(q.dtype)
+        ctx.save_for_backward(q, k, v, result, lse)
+        ctx.pieces, ctx.scale, ctx.kernel = pieces, scale, kernel
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        q, k, v, output, lse = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        totals = [torch.zeros(x.shape, dtype=torch.float32, device=x.device) for x in (q, k, v)]
+        for piece in ctx.pieces:
+            shares = ctx.kernel.backward(
+                grad[piece.queries],
+                _picked((q, k, v), piece),
+                output[piece.queries],
+                lse[:, piece.queries].contiguous(),
+                piece,
+                ctx.scale,
+            )
+            places = (piece.queries, piece.keys, piece.keys)
+            for total, share, place in zip(totals, shares, places, strict=True):
+                total.index_add_(0, place, share.float())
+        return *(t.to(x.dtype) for t, x in zip(totals, (q, k, v), strict=True)), None, None, None
+
+
+def _picked(
+    qkv: tuple[torch.Tensor, torch.Tensor, torch.Tensor], piece: Piece
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    q, k, v = qkv
+    return q[piece.queries], k[piece.keys], v[piece.keys]
+
+
+def _merge(
+    output: torch.Tensor,
+    lse: torch.Tensor,
+    new: torch.Tensor,
+    new_lse: torch.Tensor,
+    places: torch.Tensor,
+) -> None:
+    """Add a piece's output to that of the pieces before it, in place."""
+    old_lse = lse[:, places]
+    merged = torch.logaddexp(old_lse, new_lse)
+    kept, added = ((x - merged).exp().T[..., None] for x in (old_lse, new_lse))
+    output[places] = output[places] * kept + new.float() * added
+    lse[:, places] = merged

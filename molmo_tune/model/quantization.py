@@ -1,0 +1,74 @@
+"""QLoRA's frozen base: the decoder's linear layers in 4 or 8 bits, through bitsandbytes.
+
+Only they are stored small. The vision tower and the connector keep their precision: they are a
+tenth of the weights, and points are as exact as what the eyes report. So does the LM head, whose
+rows become the digits of coordinates. That this came true is checked after loading, layer by layer,
+because a misspelt option is ignored by the libraries below and the run then merely looks quantised.
+
+What it does not do: quantise an export. A QLoRA adapter is merged into the base's own weights.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any, Literal
+
+import torch
+from transformers import BitsAndBytesConfig
+
+from molmo_tune.errors import UserError
+
+Quantize = Literal["nf4", "int8"]
+_KEPT_WHOLE = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
+_LAYERS = {"nf4": "Linear4bit", "int8": "Linear8bitLt"}
+
+
+def quantization_config(kind: Quantize, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
+    """What `from_pretrained` is told.
+
+    Args:
+        kind: ``nf4`` (with doubly quantised scales) or ``int8``.
+        compute_dtype: in which 4-bit layers multiply.
+
+    Raises:
+        UserError: bitsandbytes is not installed.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            "model.quantize",
+            f"{kind} needs the package bitsandbytes",
+            "it to be installed",
+            "pip install 'molmo-tune[quant]'",
+        )
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_KEPT_WHOLE)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+        llm_int8_skip_modules=_KEPT_WHOLE,
+    )
+
+
+def require_quantized(model: Any, kind: Quantize, compute_dtype: torch.dtype) -> None:
+    """Check that exactly the decoder's linear layers are quantised, and compute as asked.
+
+    Raises:
+        RuntimeError: they are not; a library has changed its ways.
+    """
+    for name, module in model.named_modules():
+        if not isinstance(module, torch.nn.Linear):
+            continue
+        found = type(module).__name__
+        wanted = _LAYERS[kind] if ".language_model.layers." in name else "Linear"
+        if found != wanted:
+            raise RuntimeError(f"{name} was loaded as {found}, not as {wanted}")
+        if kind == "nf4" and wanted != "Linear" and module.compute_dtype != compute_dtype:
+            raise RuntimeError(f"{name} computes in {module.compute_dtype}, not in {compute_dtype}")
+
+
+def num_weights(parameter: torch.nn.Parameter) -> int:
+    """Weights that a parameter stands for; two 4-bit ones share a byte."""
+    state = getattr(parameter, "quant_state", None)
+    return int(torch.Size(state.shape).numel()) if state is not None else parameter.numel()

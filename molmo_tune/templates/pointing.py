@@ -1,0 +1,167 @@
+"""Questions that are answered by points, a number, or both: images and videos.
+
+An object of a video is pointed at where the first sampled moment shows it. On several images a
+question may be about some of them only: half of those whose template knows ``{{ images }}`` are,
+and then one of the images named shows the label. Images without the label are left out of the
+answer and keep their numbers.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from molmo_tune.grounding.text import (
+    format_image_points,
+    format_multi_image_points,
+    format_video_points,
+)
+from molmo_tune.grounding.times import written_time
+from molmo_tune.labels.points import shape_point
+from molmo_tune.labels.sample import Instance, Track
+from molmo_tune.templates.conversations import Asked, Conversation, LeftOut, Subject
+from molmo_tune.templates.exhaustive import absent_labels, count_fault
+from molmo_tune.templates.visible import VisibleTrack, shown_and_hidden
+from molmo_tune.templates.wording import draw, mentioning, variables_of
+
+XY = tuple[float, float]
+ALL_IMAGES = "all images"
+
+
+def video_pointing(subject: Subject) -> Asked:
+    """One conversation per label of a video that can be asked."""
+    conversations: list[Conversation] = []
+    left_out: list[LeftOut] = []
+    for label in subject.sample.labels(Track):
+        shown, hidden = tracks_shown(subject, label)
+        fault = _fault(subject, label, len(shown), len(hidden), "no sampled frame shows it")
+        if fault is not None:
+            left_out.append(LeftOut(label, fault))
+            continue
+        left_out += [never_shown(track) for track in hidden]
+        conversations.append(_about_video(subject, label, shown))
+    conversations += [_about_video(subject, label, []) for label in absent_labels(subject)]
+    return conversations, left_out
+
+
+def image_pointing(subject: Subject) -> Asked:
+    """One conversation per label of one or several images that can be asked."""
+    conversations: list[Conversation] = []
+    left_out: list[LeftOut] = []
+    for label in subject.sample.labels(Instance):
+        points, outside = _image_points(subject, label)
+        numbers = _draw_images(subject, label, points)
+        num_shown = sum(len(points[number - 1]) for number in numbers)
+        fault = _fault(subject, label, num_shown, len(outside), _unseen(subject, "it"))
+        if fault is not None:
+            left_out.append(LeftOut(label, fault))
+            continue
+        left_out += outside
+        conversations.append(_about_images(subject, label, points, numbers))
+    nothing: list[list[XY]] = [[] for _ in subject.sizes_wh]
+    everywhere = tuple(range(1, len(nothing) + 1))
+    for label in absent_labels(subject):
+        conversations.append(_about_images(subject, label, nothing, everywhere))
+    return conversations, left_out
+
+
+def tracks_shown(subject: Subject, label: str) -> tuple[list[VisibleTrack], list[Track]]:
+    """Objects of a label of which some moment shows the template's point, and the others."""
+    rule = subject.template.point
+    return shown_and_hidden(subject.sample, label, subject.clip, rule, subject.seed)
+
+
+def first_sightings(tracks: Sequence[VisibleTrack]) -> list[tuple[float, list[XY]]]:
+    """Each object at the first moment that shows it: ``(time_s, points)`` in time order."""
+    by_time: dict[float, list[XY]] = {}
+    for track in tracks:
+        first = track.sightings[0]
+        by_time.setdefault(written_time(first.time_s), []).append(first.xy_px)
+    return sorted(by_time.items())
+
+
+def never_shown(track: Track) -> LeftOut:
+    """The report on an object that no sampled moment shows, though others of its label are."""
+    return LeftOut(f"{track.label}, object {track.id}", "no sampled frame shows this object")
+
+
+def _fault(
+    subject: Subject, label: str, num_shown: int, num_hidden: int, unseen: str
+) -> str | None:
+    """Why a label cannot be asked; ``unseen`` when there is nothing of it to point at."""
+    if not num_shown:
+        return unseen
+    if num_shown > subject.template.point_limit:
+        return f"its answer has more points than max_points = {subject.template.max_points}"
+    return count_fault(subject, label, num_hidden=num_hidden)
+
+
+def _about_video(subject: Subject, label: str, tracks: Sequence[VisibleTrack]) -> Conversation:
+    template, sample_id = subject.template, subject.sample.id
+    question = subject.say(draw(template.questions, subject.key(label)), label=label)
+    answer = format_video_points(
+        first_sightings(tracks),
+        size_wh=subject.clip.size_wh,
+        label=subject.name(label),
+        mode=template.mode,
+    )
+    return Conversation(sample_id, label, question, answer)
+
+
+def _image_points(subject: Subject, label: str) -> tuple[list[list[XY]], list[LeftOut]]:
+    """Points of a label on each image, and its objects that lie outside of theirs."""
+    points: list[list[XY]] = [[] for _ in subject.sizes_wh]
+    outside: list[LeftOut] = []
+    for note in subject.sample.annotations:
+        if isinstance(note, Instance) and note.label == label:
+            size, template = subject.sizes_wh[note.image_index], subject.template
+            xy = shape_point(note.shape, size, template.point, subject.key(note.id))
+            if xy is None:
+                named = f"{label}, object {note.id}"
+                outside.append(LeftOut(named, _unseen(subject, "this object")))
+            else:
+                points[note.image_index].append(xy)
+    return points, outside
+
+
+def _unseen(subject: Subject, what: str) -> str:
+    rule = subject.template.point
+    lies_outside = f"{what} lies outside the image"
+    return f"{what} has no visible {rule}" if rule.startswith("keypoint:") else lies_outside
+
+
+def _draw_images(subject: Subject, label: str, points: Sequence[list[XY]]) -> tuple[int, ...]:
+    """Numbers of the images to ask about: all, or some of which at least one shows the label."""
+    everywhere = tuple(range(1, len(points) + 1))
+    shown = [number for number in everywhere if points[number - 1]]
+    rng = random.Random(subject.key(label, "image numbers"))
+    can_name = any("images" in variables_of(wording) for wording in subject.template.questions)
+    if len(points) == 1 or not shown or not can_name or rng.random() < 0.5:
+        return everywhere
+    first = rng.choice(shown)
+    others = [number for number in everywhere if number != first]
+    return tuple(sorted([first, *rng.sample(others, rng.randint(0, len(others) - 1))]))
+
+
+def _about_images(
+    subject: Subject, label: str, points: Sequence[list[XY]], numbers: tuple[int, ...]
+) -> Conversation:
+    template, sizes, name = subject.template, subject.sizes_wh, subject.name(label)
+    is_part = len(numbers) < len(sizes)
+    images = ", ".join(f"image_{number}" for number in numbers) if is_part else ALL_IMAGES
+    wording = draw(_image_wordings(subject, label, is_part), subject.key(label))
+    question = subject.say(wording, label=label, images=images)
+    if len(sizes) == 1:
+        answer = format_image_points(points[0], size_wh=sizes[0], label=name, mode=template.mode)
+    else:
+        asked = [(n, sizes[n - 1], points[n - 1]) for n in numbers if points[n - 1]]
+        answer = format_multi_image_points(asked, label=name, mode=template.mode)
+    return Conversation(subject.sample.id, label, question, answer, image_numbers=numbers)
+
+
+def _image_wordings(subject: Subject, label: str, is_part: bool) -> Sequence[str]:
+    """Wordings that name images, or that do not: of a single image nothing need be said."""
+    wordings = subject.template.questions
+    if len(subject.sizes_wh) == 1:
+        return [w for w in wordings if "images" not in variables_of(w)] or wordings
+    return mentioning(wordings, "images", subject.key(label), needed=is_part)

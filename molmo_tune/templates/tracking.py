@@ -1,0 +1,208 @@
+"""Questions that are answered by tracks: per frame, first and last only, or from a given point.
+
+* *per frame* (`tracking`): every object of a label at every step of the asked rate. Without a rate
+  in the question two positions per second are meant. A rate is only asked for when the model sees
+  every step of it; where it sees none of the template's rates nothing can be asked.
+* *start and end* (`tracking_start_end`): each object at the first and the last sampled moment that
+  shows it. A hidden moment is no appearance, so unlike in the reference an object that is hidden
+  at first starts where it is first seen.
+* *single point* (`single_point_tracking`): one question per object. It holds the object's place at
+  the first moment that shows it, in a fifth of the questions at another one, and the answer goes on
+  after that moment.
+
+Times are those given to the model, as answers spell them: of two moments with one spelling (the end
+of a clip just after a step) an object's first counts. Objects are numbered by their place among the
+visible ones of their label, because ids of label files need not be unique.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+from molmo_tune.grounding.text import NO_POINTS, format_tracks, input_points
+from molmo_tune.grounding.times import written_time
+from molmo_tune.grounding.tracks import (
+    TrackFrame,
+    TrackPoint,
+    from_initial_points,
+    start_end_only,
+)
+from molmo_tune.labels.sample import Track
+from molmo_tune.media.clip import SampledTimes
+from molmo_tune.templates.alignment import InitialPoint, grid_moments, shows_rate
+from molmo_tune.templates.chat import with_style_prefix
+from molmo_tune.templates.conversations import Asked, Conversation, LeftOut, Subject
+from molmo_tune.templates.exhaustive import absent_labels
+from molmo_tune.templates.pointing import never_shown, tracks_shown
+from molmo_tune.templates.template import DEFAULT_FPS
+from molmo_tune.templates.visible import VisibleTrack
+from molmo_tune.templates.wording import draw, mentioning
+
+OTHER_START_SHARE = 0.2
+NOT_SHOWN = "no sampled frame shows it"
+BETWEEN_STEPS = "it is seen only between the steps of the asked rate"
+NO_SEQUEL = "no step of the asked rate shows this object later than its first point"
+
+
+def tracking(subject: Subject) -> Asked:
+    """One conversation per label of a video, at a rate."""
+    rates = _rates_shown(subject)
+    if not rates:
+        return [], [_no_rate(subject, label) for label in subject.sample.labels(Track)]
+    return _about_labels(subject, rates)
+
+
+def tracking_start_end(subject: Subject) -> Asked:
+    """One conversation per label of a video: where its objects come and go."""
+    return _about_labels(subject, ())
+
+
+def single_point_tracking(subject: Subject) -> Asked:
+    """One conversation per object of a video, continuing from a given point."""
+    conversations: list[Conversation] = []
+    left_out: list[LeftOut] = []
+    rates = _rates_shown(subject)
+    for label in subject.sample.labels(Track):
+        shown, hidden = tracks_shown(subject, label)
+        if not shown or not rates:
+            left_out.append(LeftOut(label, NOT_SHOWN) if rates else _no_rate(subject, label))
+            continue
+        left_out += [never_shown(track) for track in hidden]
+        for number, track in enumerate(shown):
+            asked = _about_object(subject, label, number, track, rates)
+            if isinstance(asked, Conversation):
+                conversations.append(asked)
+            else:
+                left_out.append(asked)
+    return conversations, left_out
+
+
+def answer_frames(
+    tracks: Sequence[VisibleTrack], sampled: SampledTimes, fps: int
+) -> list[TrackFrame]:
+    """Frames of an answer: every step of a rate, or without one (0) the two ends of each object."""
+    if fps:
+        return _frames(tracks, grid_moments(sampled.times_s, fps).values())
+    return start_end_only(_frames(tracks, sampled.times_s))
+
+
+def sequel_frames(
+    track: VisibleTrack, sampled: SampledTimes, fps: int, start: InitialPoint
+) -> list[TrackFrame]:
+    """Frames of an answer that continues one object, number 0 in them, after its given point."""
+    frames = from_initial_points(answer_frames([track], sampled, fps), {0: start.time_s})
+    return [frame for frame in frames if frame.points]
+
+
+def _frames(tracks: Sequence[VisibleTrack], moments: Iterable[float]) -> list[TrackFrame]:
+    wanted = frozenset(moments)
+    frames: dict[float, dict[int, TrackPoint]] = {}
+    for number, track in enumerate(tracks):
+        for seen in track.sightings:
+            if seen.time_s in wanted:
+                at = frames.setdefault(written_time(seen.time_s), {})
+                at.setdefault(number, TrackPoint(number, seen.xy_px))
+    return [TrackFrame(time_s, tuple(frames[time_s].values())) for time_s in sorted(frames)]
+
+
+def _about_labels(subject: Subject, rates: Sequence[int]) -> Asked:
+    conversations: list[Conversation] = []
+    left_out: list[LeftOut] = []
+    for label in subject.sample.labels(Track):
+        shown, hidden = tracks_shown(subject, label)
+        fps = _draw_rate(rates, subject.key(label))
+        frames = answer_frames(shown, subject.clip, fps)
+        fault = None if shown else NOT_SHOWN
+        fault = fault or _fault(subject, frames, BETWEEN_STEPS)
+        if fault is not None:
+            left_out.append(LeftOut(label, fault))
+            continue
+        left_out += [never_shown(track) for track in hidden]
+        left_out += _between_steps(label, shown, frames)
+        size, name = subject.clip.size_wh, subject.name(label)
+        answer = format_tracks(frames, size_wh=size, label=name)
+        conversations.append(_about_label(subject, label, answer, fps))
+    for label in absent_labels(subject):
+        fps = _draw_rate(rates, subject.key(label))
+        conversations.append(_about_label(subject, label, NO_POINTS, fps))
+    return conversations, left_out
+
+
+def _about_label(subject: Subject, label: str, answer: str, fps: int) -> Conversation:
+    style = "video_point_track_per_frame" if fps else "video_point_ground_start_end"
+    question = with_style_prefix(style, _question(subject, subject.key(label), fps, label))
+    return Conversation(subject.sample.id, label, question, answer, fps=fps)
+
+
+def _about_object(
+    subject: Subject, label: str, number: int, track: VisibleTrack, rates: Sequence[int]
+) -> Conversation | LeftOut:
+    key = subject.key(label, number)
+    fps = _draw_rate(rates, key)
+    start = _draw_start(track, subject.clip, fps, number, key)
+    frames = sequel_frames(track, subject.clip, fps, start)
+    fault = _fault(subject, frames, NO_SEQUEL)
+    if fault is not None:
+        return LeftOut(f"{label}, object {track.track_id}", fault)
+    size, name = subject.clip.size_wh, subject.name(label)
+    given = input_points(name, start.time_s, start.xy_px, size_wh=size)
+    question = _question(subject, key, fps, label, input_points=given)
+    question = with_style_prefix("video_single_point_track_per_frame", question)
+    answer = format_tracks(frames, size_wh=size, label=name)
+    return Conversation(subject.sample.id, label, question, answer, fps=fps, start=start)
+
+
+def _question(subject: Subject, key: str, fps: int, label: str, **given: str) -> str:
+    """A wording that says the rate when it is not the one meant without saying."""
+    needed = bool(fps) and fps != DEFAULT_FPS
+    wordings = mentioning(subject.template.questions, "fps", key, needed=needed)
+    return subject.say(draw(wordings, key), label=label, fps=fps, **given)
+
+
+def _draw_start(
+    track: VisibleTrack, sampled: SampledTimes, fps: int, number: int, key: str
+) -> InitialPoint:
+    """Where the question starts; the first sighting when the answer can go on from nowhere."""
+    points = [
+        InitialPoint(number, written_time(seen.time_s), seen.xy_px) for seen in track.sightings
+    ]
+    starts = [point for point in points if sequel_frames(track, sampled, fps, point)] or points[:1]
+    rng = random.Random(f"{key}:start")
+    return rng.choice(starts) if rng.random() < OTHER_START_SHARE else starts[0]
+
+
+def _fault(subject: Subject, frames: Sequence[TrackFrame], empty: str) -> str | None:
+    """Why an answer of these frames cannot be asked for."""
+    if not frames:
+        return empty
+    if sum(len(frame.points) for frame in frames) > subject.template.point_limit:
+        return f"its answer has more points than max_points = {subject.template.max_points}"
+    return None
+
+
+def _draw_rate(rates: Sequence[int], key: str) -> int:
+    return random.Random(f"{key}:rate").choice(rates) if rates else 0
+
+
+def _rates_shown(subject: Subject) -> list[int]:
+    """The template's rates of which the sampled moments have every step."""
+    return [fps for fps in subject.template.fps if shows_rate(subject.clip.times_s, fps)]
+
+
+def _no_rate(subject: Subject, label: str) -> LeftOut:
+    rates = " or ".join(map(str, subject.template.fps))
+    reason = f"the sampled frames do not show every step of {rates} per second"
+    return LeftOut(label, f"{reason} (a clip too long for video.max_frames, or too low a rate)")
+
+
+def _between_steps(
+    label: str, shown: Sequence[VisibleTrack], frames: Sequence[TrackFrame]
+) -> list[LeftOut]:
+    """Objects that are seen, but only between the steps of the asked rate."""
+    written = {point.id for frame in frames for point in frame.points}
+    return [
+        LeftOut(f"{label}, object {track.track_id}", BETWEEN_STEPS)
+        for number, track in enumerate(shown)
+        if number not in written
+    ]
