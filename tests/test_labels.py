@@ -827,7 +827,7 @@ BROKEN = [
     ("cvat_video", "x.xml", FOREIGN, ":1: declares a document type or entities"),
     ("cvat_video", "x.xml", "<html><track id='1'/></html>", ":1: the root is <html>"),
     ("cvat_video", "x.xml", cvat(), "no sample could be read.*nothing annotated"),
-    ("cvat_video", "x.xml", IMAGES, "looks like CVAT for images"),
+    ("cvat_video", "x.xml", IMAGES, "looks like labels: cvat_images"),
     ("cvat_video", "x.xml", STUDIO, "looks like labels: label_studio_video; expected CVAT"),
     ("cvat_video", "x.xml", b"PK\x03\x04....", "looks like a zip archive; unpack it"),
     ("cvat_video", "x.xml", "frame,id,left\n1,2,3", ":1: not valid XML"),
@@ -843,7 +843,7 @@ BROKEN = [
     ("label_studio_video", "x.json", "[" + "9" * 9000 + "]", "not usable JSON"),
     ("label_studio_video", "x.json", '[{"annotations": 3}]', "task 1: found 3"),
     ("label_studio_video", "x.json", '[{"result": ["a"]}]', "found a list; expected a list of ann"),
-    ("label_studio_video", "x.json", COCO, "looks like COCO JSON"),
+    ("label_studio_video", "x.json", COCO, "looks like labels: coco"),
     ("label_studio_video", "x.json", CVAT, "looks like labels: cvat_video"),
     ("label_studio_video", "x.json", JSONL, "looks like labels: jsonl"),
     ("label_studio_video", "x.json", STUDIO.replace("clip.mp4", "no.mp4"), "no video '.*no.mp4'"),
@@ -853,7 +853,7 @@ BROKEN = [
     ("jsonl", "x.jsonl", JSONL.encode().replace(b'"a"', b'"\xe4"'), ":1: not UTF-8"),
     ("jsonl", "x.jsonl", STUDIO, "looks like labels: label_studio_video"),
     ("jsonl", "x.jsonl", '{"id": 1}', ":1: format is null"),
-    ("coco", "x.json", "{}", "unknown format 'coco'; expected one of cvat_video, label_studio"),
+    ("excel", "x.json", "{}", "unknown format 'excel'; expected one of cvat_video, label_studio"),
 ]
 
 
@@ -864,7 +864,7 @@ def test_broken_files_are_one_clear_error(folder, format, name, content, message
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=message) as caught:
         read_labels(format, path)
-    assert str(caught.value).startswith("labels:" if format == "coco" else str(path))
+    assert str(caught.value).startswith("labels:" if format == "excel" else str(path))
     assert "\n" not in str(caught.value)
 
 
@@ -940,10 +940,8 @@ def test_formats_are_told_apart(folder):
         assert detect_format(SAMPLES / name) == name.split("/")[0]
     with pytest.raises(UserError, match="could be cvat_video or label_studio_video or jsonl"):
         detect_format(folder)
-    with pytest.raises(
-        UserError, match="looks like COCO JSON, which is not read yet; expected one"
-    ):
-        detect_format(write(folder / "d.json", COCO))
+    with pytest.raises(UserError, match="looks like COCO JSON with videos; expected one"):
+        detect_format(write(folder / "d.json", COCO.replace("{", '{"videos": [{}], ', 1)))
     with pytest.raises(
         UserError, match="not a label format that is known; expected one of cvat_vid"
     ):

@@ -6,6 +6,7 @@ saved loads again and answers the same; and what can be merged is merged to the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
+from rich.console import Console
 
 from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.encoded import Batch
@@ -20,6 +22,7 @@ from molmo_tune.encoding.sample_encoder import encode_conversation
 from molmo_tune.encoding.vision_inputs import NO_VISION, image_inputs, video_inputs
 from molmo_tune.errors import UserError
 from molmo_tune.export.changes import read_changes
+from molmo_tune.export.export import export_run
 from molmo_tune.export.merge import merge_checkpoint
 from molmo_tune.model.adapters import (
     Method,
@@ -38,6 +41,8 @@ from molmo_tune.model.checkpointing import checkpoint_layers
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import TINY_FOLDER, load_model, load_processor
 from molmo_tune.model.quantization import Quantize
+from molmo_tune.recipe.loader import load_recipe
+from molmo_tune.run_folder import RunFolder
 from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.optimizers import (
     OptimSettings,
@@ -45,6 +50,7 @@ from molmo_tune.training.optimizers import (
     clip_parts,
     parameter_groups,
 )
+from molmo_tune.training.run import train
 
 PARTS: tuple[tuple[Part, ...], ...] = (
     ("language",),
@@ -102,8 +108,10 @@ def logits(model: Any, batch: Batch) -> torch.Tensor:
     return rows[batch.example_ids >= 0]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("targets", PARTS, ids="+".join)
+@pytest.mark.parametrize(
+    ("targets", "backend"),
+    [(PARTS[0], "sdpa"), (PARTS[1], "sdpa"), *((PARTS[-1], backend) for backend in BACKENDS)],
+)
 @pytest.mark.parametrize(("method", "quantize"), METHODS)
 def test_trains_what_was_asked_for_and_comes_back(
     method: Method,
@@ -142,8 +150,10 @@ def test_the_merge_is_the_model(method: Method, batch: Batch, tmp_path: Path) ->
         if file.suffix != ".safetensors":
             (out / file.name).write_bytes(file.read_bytes())
     merge_checkpoint(TINY_FOLDER, read_changes(tmp_path), out, torch.float32)
-    merged = load_model(str(out))
-    assert float((logits(merged, batch) - logits(model, batch)).abs().max()) < 1e-4
+    # In float32 the tiny base amplifies rounding on these noisy pictures to 5e-4 of logits of 32.
+    exact = replace(batch, patches=batch.patches.double())
+    ours, merged = logits(model.double(), exact), logits(load_model(str(out)).double(), exact)
+    assert float((merged - ours).abs().max() / ours.abs().max()) < 1e-5
 
 
 @pytest.mark.parametrize(("quantize", "layer"), [("nf4", Linear4bit), ("int8", Linear8bitLt)])
@@ -240,3 +250,23 @@ def test_every_part_is_clipped_by_its_own_norm() -> None:
     for name, parameter in trainable_parameters(model):
         norms[part_of(name)] = norms.get(part_of(name), 0.0) + float(parameter.grad.square().sum())
     assert norms == pytest.approx({"language": 1.0, "connector": 1.0, "vision": 1.0}, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.quantize=nf4", "data.packing=true"],
+        ["model.quantize=int8"],
+        ["adapter.method=dora"],
+        ["adapter.method=pissa", "optim.lora_plus_ratio=4"],
+        ["adapter.method=full", "optim.lr=1e-4", "trainer.gradient_checkpointing=true"],
+    ],
+    ids=lambda overrides: " ".join(overrides),
+)
+def test_a_run_of_every_kind_is_exported(overrides: list[str], pond_recipe: Path) -> None:
+    recipe = load_recipe(pond_recipe, ["trainer.max_steps=5", *overrides])
+    train(recipe, Console(quiet=True))
+    run = RunFolder(recipe.output.dir)
+    result = export_run(run, run.root.parent / "export", dtype="float32")
+    assert result.account.merged
+    assert result.proof.max_logit_diff < 1e-4

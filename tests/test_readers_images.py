@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from pycocotools import mask as coco_mask
 from scipy.ndimage import distance_transform_edt
 
@@ -37,8 +38,28 @@ from molmo_tune.labels.sample import (
     Shape,
 )
 from molmo_tune.labels.shapes import ellipse, fit, turned_box
+from molmo_tune.labels.table import TableLayout
 from tests.fuzz_labels import check_once
-from tests.label_inputs import SIZE, TINY, Tiny, coco
+from tests.label_inputs import (
+    CENTRED,
+    SIZE,
+    TINY,
+    YOLO_POSE,
+    Tiny,
+    coco,
+    createml,
+    cvat,
+    drawn,
+    labelme,
+    pixmo,
+    png_of_mask,
+    region,
+    studio,
+    via,
+    via_region,
+    voc,
+    voc_box,
+)
 
 # ------------------------------------------------------------------------------------------- tools
 
@@ -284,6 +305,57 @@ GOLDEN: dict[str, list[tuple[str, Shape]]] = {
         ("dog", Keypoints(DOG, Box((0, 0, 9, 9)))),
         ("dog", Keypoints((*DOG, Keypoint("tail", (6.0, 7.0), visible=False)))),
     ],
+    "yolo": [
+        ("cat", Box((2, 3, 6, 8))),
+        ("dog", TRIANGLE),
+        ("dog", Polygon((((1, 1), (5, 1), (5, 5), (1, 5)),))),
+    ],
+    "cvat_images": [
+        ("cat", Box((2, 3, 6, 8))),
+        ("cat", Polygon((((5, 2), (5, 6), (3, 6), (3, 2)),))),  # about its centre (4, 4)
+        ("cat", TRIANGLE),
+        ("dog", Point((4, 5))),
+        ("cat", mask_of((slice(2, 3), slice(1, 4)), (slice(3, 4), slice(2, 4)))),  # 111 / 011
+        ("dog", ellipse((10, 5), (4, 2))),
+        ("dog", Keypoints((*DOG, Keypoint("tail", (6.0, 7.0), visible=False)))),
+    ],
+    "label_studio_image": [
+        ("cat", Keypoints(DOG[:1], Box((2, 3, 6, 8)))),
+        ("cat", Polygon((((10, 2), (10, 6), (8, 6), (8, 2)),))),  # about its top left corner
+        ("cat", TRIANGLE),
+        ("dog", ellipse((10, 5), (4, 2))),
+        ("dog", Point((4, 5))),
+    ],
+    "labelme": [
+        ("cat", Box((2, 3, 6, 8))),
+        ("cat", TRIANGLE),
+        ("dog", Point((4, 5))),
+        ("dog", ellipse((10, 5), (2, 2))),
+        ("cat", mask_of((slice(2, 3), slice(1, 4)), (slice(3, 4), slice(2, 4)))),
+        ("cat", Polygon((*TRIANGLE.parts_px, ((11, 1), (15, 1), (15, 5))))),
+    ],
+    "pascal_voc": [("cat", Box((2, 3, 6, 8))), ("dog", Box((1, 1, 5, 5)))],
+    "open_images": [("cat", Box((2, 3, 6, 8))), ("dog", Box((2, 3, 6, 8)))],
+    "dota": [
+        ("cat", Polygon((((1, 1), (5, 1), (5, 5), (1, 5)),))),
+        ("dog", Polygon((((2, 3), (6, 3), (6, 8), (2, 8)),))),
+    ],
+    "via": [
+        ("cat", Box((2, 3, 6, 8))),
+        ("cat", TRIANGLE),
+        ("dog", Point((4, 5))),
+        ("dog", ellipse((10, 5), (2, 2))),
+        ("dog", ellipse((10, 5), (2, 4), 90)),
+    ],
+    "createml": [("cat", Box((2, 3, 6, 8)))],
+    "table": [("cat", Box((2, 3, 6, 8))), ("dog", Box((1, 1, 5, 5)))],
+    "pixmo_points": [("cat", Point((4, 5))), ("dog", Point((10, 5)))],
+    "pixmo_count": [("cat", Point((4, 5))), ("cat", Point((5, 6)))],
+    "roboflow_hosted": [
+        ("cat", Box((2, 3, 6, 8))),
+        ("cat", TRIANGLE),
+        ("dog", Keypoints(DOG, Box((2, 3, 6, 8)))),
+    ],
 }
 
 
@@ -293,7 +365,7 @@ def test_tiny_inputs_become_the_samples_written_by_hand(tmp_path, name):
     assert sample.media == Media("image", (tmp_path / next(iter(TINY[name].pictures)),), SIZE)
     assert_said(sample, GOLDEN[name])
     assert report.num_losses == 0
-    assert sample.exhaustive_labels == ()
+    assert sample.exhaustive_labels == (("cat",) if name == "pixmo_points" else ())
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -435,14 +507,608 @@ def test_lvis_says_what_is_exhaustive_and_losses_take_it_back(tmp_path):
     assert sample.annotations == ()
 
 
-# (file, media, samples, (read, kept, left out, dropped)), the first and last counted from the raw
-# JSON in the test; left out and dropped by hand: none of these files has crowds or faults
-COCO_SAMPLES = [
-    ("coco_json/datumaro_instances/annotations/instances_train.json", "images/train", 1),
-    ("coco_json/datumaro_instances/annotations/instances_val.json", "images/val", 1),
-    ("coco_keypoints/datumaro_person_keypoints/annotations/person_keypoints_train.json", "", 1),
-    ("coco_keypoints/datumaro_person_keypoints/annotations/person_keypoints_val.json", "", 1),
-    ("roboflow_coco/train/_annotations.coco.json", "", 7),
-    ("roboflow_coco/valid/_annotations.coco.json", "", 2),
-    ("roboflow_coco/test/_annotations.coco.json", "", 1),
+# -------------------------------------------------------------------------------------------- YOLO
+
+
+def read_yolo_rows(folder: Path, rows: str, yaml: str = "names: [cat, dog]", **more: str):
+    files = {"labels/a.txt": f"0 .5 .5 .1 .1\n{rows}", "data.yaml": yaml, **more}
+    return read(Tiny(files, "labels", pictures={"images/a.png": SIZE}), "yolo", folder)
+
+
+YOLO_ROWS = [
+    # row: outcome, reason
+    ("1 .5 .5 .1 -.1", "dropped", "negative width"),
+    ("1 .5 .5 .1 nan", "dropped", "not a number"),
+    ("1 .5 .5 .1 x", "dropped", "not a number"),
+    ("1 .5 .5 .1", "dropped", "not the number of fields"),
+    ("1 .5 .5 .1 .1 .9", "dropped", "six numbers"),
+    ("1 .5 .5 .1 .1 .9 .8 .7", "dropped", "not the number of fields"),
+    ("2 .5 .5 .1 .1", "dropped", "no name"),
+    ("cat .5 .5 .1 .1", "dropped", "no name"),
+    ("1.0 .5 .5 .1 .1", "kept", ""),
+    ("1 .95 .5 .2 .2", "clipped", ""),
+    ("1 100 50 20 20", "dropped", "wholly outside"),
+    ("1 .5 .5 0 0", "dropped", "without area"),
+    ("1 .1 .1 .2 .1 .2 .2 .1 .2 .1 .1", "kept", ""),  # without kpt_shape a polygon of five corners
 ]
+
+
+@pytest.mark.parametrize(("row", "outcome", "reason"), YOLO_ROWS, ids=range(len(YOLO_ROWS)))
+def test_yolo_rows_that_need_a_decision(tmp_path, row, outcome, reason):
+    (sample,), report = read_yolo_rows(tmp_path, row)
+    counts = [c for c in report.counts if c.label != "cat" and c.kind != "image"]
+    assert sum(getattr(c, outcome) for c in counts) == 1
+    assert [reason in f.reason for f in report.losses] == [True] * (outcome == "dropped")
+    assert len(sample.annotations) == 1 + (outcome != "dropped")
+
+
+def test_yolo_poses_need_kpt_shape(tmp_path):
+    path, _ = YOLO_POSE.write(tmp_path)
+    (sample,), report = read_labels("yolo", path)
+    box = Box((0.0, 0.0, 9.0, 9.0))
+    (_, first), (_, second) = said(sample)
+    assert (first.points, first.extent.xyxy_px) == (DOG, pytest.approx(box.xyxy_px))
+    assert isinstance(second, Box)
+    row = "1 .5 .5 .2 .3 .5 .4 .6 .7"
+    (_, (_, shape)) = said(read_yolo_rows(tmp_path / "b", row)[0][0])
+    assert isinstance(shape, Polygon)
+    yaml = "names: [cat, dog]\nkpt_shape: [2, 2]"
+    (_, (_, shape)) = said(read_yolo_rows(tmp_path / "c", row, yaml)[0][0])
+    assert [point.name for point in shape.points] == ["1", "2"]
+    _, report = read_yolo_rows(tmp_path / "d", row, "names: [cat, dog]\nkpt_shape: [3, 2]")
+    assert [f.count for f in report.losses] == [1]
+
+
+def test_yolo_without_a_label_file_is_not_the_same_as_empty(tmp_path):
+    tiny = TINY["yolo"]
+    more = {f"images/{name}.png": SIZE for name in "abc"}
+    tiny = Tiny({**tiny.files, "labels/b.txt": ""}, "labels", pictures=more)
+    (sample,), report = read(tiny, "yolo", tmp_path)
+    assert sample.id == "a"
+    assert counts_of(report)["", "image"] == (3, 1, 2, 0)
+    found = {f.reason.split(":")[0]: f.places for f in report.left_out}
+    assert found["nothing annotated"] == (str(tmp_path / "labels" / "b.txt"),)
+    assert found["no label file"] == (str(tmp_path / "images" / "c.png"),)
+
+
+BAD_YOLO = [
+    # data.yaml: what the error says
+    ("names: 3", "no list of names"),
+    ("[1, 2]", "no list of names"),
+    ("names: {a: cat}", "no list of names"),
+    ("names: [cat", "not valid YAML"),
+    ("names: [cat, dog]\nkpt_shape: 3", "kpt_shape is 3"),
+    ("names: [cat, dog]\nkpt_shape: [3, 4]", r"kpt_shape is \[3, 4\]"),
+    ("names: [cat, dog]\nkpt_shape: [99999999, 3]", "kpt_shape is"),
+    ("", "the file is empty"),
+]
+
+
+@pytest.mark.parametrize(("yaml", "message"), BAD_YOLO, ids=range(len(BAD_YOLO)))
+def test_yolo_class_lists_that_are_none(tmp_path, yaml, message):
+    with pytest.raises(UserError, match=f"^{tmp_path}/data.yaml: {message}"):
+        read_yolo_rows(tmp_path, "", yaml)
+
+
+def test_yolo_class_names_from_other_lists(tmp_path):
+    files = {"labels/a.txt": "1 .5 .5 .1 .1"}
+    with pytest.raises(UserError, match="no class names"):
+        read(Tiny(files, "labels", pictures={"images/a.png": SIZE}), "yolo", tmp_path)
+    tiny = Tiny({**files, "labels/classes.txt": "cat\r\ndog\r\n"}, "labels", "pictures")
+    tiny = Tiny(tiny.files, "labels", "pictures", {"pictures/a.png": SIZE})
+    (sample,), _ = read(tiny, "yolo", tmp_path)
+    assert sample.labels() == ("dog",)
+
+
+# ---------------------------------------------------------------------------------- CVAT for images
+
+
+def read_cvat_shapes(folder: Path, *shapes: str, meta: str = "<meta/>"):
+    good = '<box label="cat" xtl="2" ytl="3" xbr="6" ybr="8"/>'
+    return read(Tiny({"x.xml": cvat(good, *shapes, meta=meta)}, "x.xml"), "cvat_images", folder)
+
+
+def mask(rle: str, left: object = 1, top: object = 2, width: object = 3, height: object = 2) -> str:
+    box = f'left="{left}" top="{top}" width="{width}" height="{height}"'
+    return f'<mask label="dog" rle="{rle}" {box}/>'
+
+
+CVAT_SHAPES = [
+    # shape: outcome, reason
+    ('<polyline label="dog" points="1,1;5,5"/>', "dropped", "without an inside"),
+    ('<cuboid label="dog" xtl1="1"/>', "dropped", "without an inside"),
+    ('<tag label="dog"/>', "dropped", "about the whole image"),
+    ('<points label="dog" points="1,1;5,5"/>', "dropped", "several points in one shape"),
+    ('<points label="dog" points="1"/>', "dropped", "not a number"),
+    ('<points label="dog" points="30,1"/>', "dropped", "wholly outside"),
+    ('<polygon label="dog" points="1,1;5,5"/>', "dropped", "without three corners"),
+    ('<polygon label="dog" points="1,1;5,5;9,9"/>', "dropped", "without area"),
+    ('<polygon label="dog" points="1,1;5,x;9,9"/>', "dropped", "not a number"),
+    ('<polygon label="dog" points="1,1;25,1;25,5"/>', "clipped", ""),
+    ('<box label="dog" xtl="9" ytl="9" xbr="1" ybr="1"/>', "repaired", "turned round"),
+    ('<box label="dog" xtl="nan" ytl="9" xbr="1" ybr="1"/>', "dropped", "not a number"),
+    ('<box label="dog" xtl="1" ytl="9" xbr="1"/>', "dropped", "not a number"),
+    ('<box label="" xtl="1" ytl="1" xbr="9" ybr="9"/>', "dropped", "no class label"),
+    (mask("0, 3"), "dropped", "do not cover 3x2"),
+    (mask("0, 6", width=30, height=2), "dropped", "do not cover"),
+    (mask("0, 6", left=19), "dropped", "leaves the image"),
+    (mask("0, 6", top=-1), "dropped", "leaves the image"),
+    (mask("0, x"), "dropped", "not a number"),
+    (mask("6"), "dropped", "wholly outside"),
+    ('<ellipse label="dog" cx="5" cy="5" rx="2"/>', "dropped", "not a number"),
+    ('<skeleton label="dog"><points label="a" outside="1"/></skeleton>', "left_out", "not there"),
+    ('<skeleton label="dog"><points label="a" points="1"/></skeleton>', "dropped", "not a number"),
+    ('<hologram label="dog"/>', "dropped", "not known"),
+]
+
+
+@pytest.mark.parametrize(("shape", "outcome", "reason"), CVAT_SHAPES, ids=range(len(CVAT_SHAPES)))
+def test_cvat_shapes_that_need_a_decision(tmp_path, shape, outcome, reason):
+    (sample,), report = read_cvat_shapes(tmp_path, shape)
+    counts = [c for c in report.counts if c.label != "cat" and c.kind != "image"]
+    assert sum(getattr(c, outcome) for c in counts) == 1
+    found = {"dropped": report.losses, "repaired": report.repaired, "left_out": report.left_out}
+    assert [reason in f.reason for f in found.get(outcome, ())] == [True] * bool(reason)
+    assert len(sample.annotations) == 1 + (outcome in ("clipped", "repaired"))
+    places = {place for f in report.losses for place in f.places}
+    assert places == ({f"{tmp_path / 'x.xml'}:5"} if outcome == "dropped" else set())
+
+
+METAS = [
+    "",
+    "<meta><task><id>1</id></task></meta>",
+    "<meta><job><id>1</id><original_size><width>9</width></original_size></job></meta>",
+    "<meta><project><tasks><task><id>1</id></task></tasks></project></meta>",
+]
+
+
+@pytest.mark.parametrize("meta", METAS, ids=range(len(METAS)))
+def test_cvat_images_do_not_depend_on_meta(tmp_path, meta):
+    (sample,), _ = read_cvat_shapes(tmp_path, meta=meta)
+    assert_said(sample, [("cat", Box((2, 3, 6, 8)))])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<images/>", "the root is <images>"),
+        ("<annotations/>", "holds no annotations"),
+        (cvat()[:-20], ":4: not valid XML"),
+        (cvat().replace("a.png", "../a.png"), "climbs out of the media folder"),
+        (cvat().replace("a.png", ""), "the labels name no image"),
+        (cvat().replace('width="20"', 'width="10"'), "another size than.*10x10, not 20x10"),
+        ("<!DOCTYPE x><annotations/>", "declares a document type"),
+    ],
+)
+def test_broken_cvat_is_one_clear_error(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        read(Tiny({"x.xml": text}, "x.xml"), "cvat_images", tmp_path)
+
+
+# ------------------------------------------------------------------------- Label Studio for images
+
+
+def read_studio(folder: Path, *regions: dict[str, Any], **task: Any):
+    good = region("keypointlabels", "good", x=50, y=50)
+    tiny = Tiny({"x.json": studio(good, *regions, **task)}, "x.json")
+    return read(tiny, "label_studio_image", folder)
+
+
+RECTANGLE = {"x": 10, "y": 30, "width": 20, "height": 50}
+STUDIO_REGIONS = [
+    # region: outcome, reason
+    (region("rectanglelabels", **{**RECTANGLE, "height": -20}), "repaired", "turned round"),
+    (region("rectanglelabels", **{**RECTANGLE, "x": "10"}), "dropped", "not a number"),
+    (region("rectanglelabels", **{**RECTANGLE, "x": None}), "dropped", "not a number"),
+    (region("rectanglelabels", **{**RECTANGLE, "x": 120}), "dropped", "wholly outside"),
+    (region("rectanglelabels", **{**RECTANGLE, "x": 95}), "clipped", ""),
+    (region("rectanglelabels", image_rotation=90, **RECTANGLE), "dropped", "image was turned"),
+    (region("rectanglelabels", "", **RECTANGLE), "dropped", "no class label"),
+    (region("polygonlabels", points=[[1, 1], [2, 2]]), "dropped", "without three corners"),
+    (region("polygonlabels", points=[[1, 1], [2, 2], 3]), "dropped", "not a number"),
+    (region("polygonlabels"), "dropped", "without three corners"),
+    (region("ellipselabels", x=1, y=1, radiusX=2), "dropped", "not a number"),
+    (region("brushlabels", rle=[0, 0, 3, 32]), "dropped", "end early"),
+    (region("brushlabels", rle=[0, 0, 0, 1, 57, 27, 255]), "dropped", "another size"),
+    (region("brushlabels", rle="0"), "dropped", "not a number"),
+    (region("brushlabels", rle=[300]), "dropped", "not a number"),
+    (region("choices", choices=["day"]), "dropped", "without a place"),
+    ({"type": "relation", "from_id": "a", "to_id": "b"}, "left_out", "a relation"),
+]
+
+
+@pytest.mark.parametrize(
+    ("part", "outcome", "reason"), STUDIO_REGIONS, ids=range(len(STUDIO_REGIONS))
+)
+def test_studio_regions_that_need_a_decision(tmp_path, part, outcome, reason):
+    (sample,), report = read_studio(tmp_path, part)
+    counts = [c for c in report.counts if c.label != "good" and c.kind not in BOOKKEEPING]
+    assert sum(getattr(c, outcome) for c in counts) == 1
+    found = {"dropped": report.losses, "repaired": report.repaired, "left_out": report.left_out}
+    assert [reason in f.reason for f in found.get(outcome, ())] == [True] * bool(reason)
+    assert len(sample.annotations) == 1 + (outcome in ("clipped", "repaired"))
+
+
+def test_studio_key_points_follow_their_rectangle(tmp_path):
+    lost = region("rectanglelabels", id="r", **{**RECTANGLE, "x": "120"})
+    parts = [region("keypointlabels", "nose", x=20, y=50, parentID="r"), lost]
+    _, report = read_studio(tmp_path, *parts)
+    assert reasons(report.losses)["the rectangle that it belongs to was lost"] == 1
+    alone = region("keypointlabels", "nose", x=20, y=50, parentID="nobody")
+    (sample,), _ = read_studio(tmp_path, alone)
+    assert said(sample)[1] == ("nose", Point((4.0, 5.0)))
+    bad = [region("keypointlabels", "nose", x=x, y=50, parentID="r") for x in (20, 130, "a")]
+    (sample,), report = read_studio(tmp_path, *bad, region("rectanglelabels", id="r", **RECTANGLE))
+    assert said(sample)[1][1] == Keypoints(DOG, Box((2.0, 3.0, 6.0, 8.0)))
+    assert counts_of(report)["nose", "keypoint"] == (3, 1, 0, 2)
+
+
+def test_studio_layouts_of_images_say_the_same(tmp_path):
+    part = region("rectanglelabels", **RECTANGLE)
+    value = {**part["value"], "original_width": 20, "original_height": 10}
+    apart = [
+        {"id": "q", "type": "rectangle", "value": RECTANGLE},
+        {"id": "q", "type": "labels", "value": {"labels": ["cat"]}},
+    ]
+    address = "https://x.example/b/1a2b3c4d-a.png?token=1"
+    layouts: list[Any] = [
+        [{"data": {"image": "a.png"}, "annotations": [{"result": [part]}]}],
+        [{"data": {"image": address}, "annotations": [{"result": apart}]}],
+        [{"data": {"image": "/a"}, "completions": [{"result": [part]}]}],
+        [{"data": {"image": "a.png"}, "predictions": [{"result": [part]}]}],
+        [{"result": [part]}],
+        [{"image": "/data/upload/1/a.png", "id": 1, "box": [value]}],
+    ]
+    for layout in layouts:
+        tiny = Tiny({"x.json": json.dumps(layout)}, "x.json")
+        (sample,), report = read(tiny, "label_studio_image", tmp_path)
+        assert_said(sample, [("cat", Box((2, 3, 6, 8)))])
+        assert report.num_losses == 0
+
+
+def test_studio_images_of_several_annotators(tmp_path):
+    part = region("rectanglelabels", **RECTANGLE)
+    done = [{"was_cancelled": True, "result": [part]}, {"result": [part]}, {"result": []}]
+    tiny = Tiny({"x.json": studio(annotations=done, predictions=[{"result": []}])}, "x.json")
+    (sample,), report = read(tiny, "label_studio_image", tmp_path)
+    assert len(sample.annotations) == 1
+    assert reasons(report.left_out) == {
+        "cancelled by the annotator": 1,
+        "a further annotation of the same task": 1,
+        "a model's prediction, not an annotation": 1,
+    }
+
+
+def test_studio_sizes_must_be_those_of_the_picture(tmp_path):
+    text = studio(region("rectanglelabels", **RECTANGLE)).replace(": 20,", ": 40,", 1)
+    with pytest.raises(UserError, match=r"another size than the labels say .40x10"):
+        read(Tiny({"x.json": text}, "x.json"), "label_studio_image", tmp_path)
+
+
+# ------------------------------------------------------- LabelMe, VOC, VIA, CreateML, DOTA, tables
+
+BOX_VOC = voc_box(2, 3, 6, 8)
+GOOD_MASK = png_of_mask()
+ROWS: list[tuple[str, str, str, str, str]] = [
+    # format, file, content (a good object and one more): outcome, reason
+    *(
+        ("labelme", "a.json", labelme(drawn("point", (1, 1), label="good"), row), outcome, reason)
+        for row, outcome, reason in (
+            (drawn("line", (1, 1), (5, 5)), "dropped", "without an inside"),
+            (drawn("linestrip", (1, 1), (5, 5), (9, 1)), "dropped", "without an inside"),
+            (drawn("points", (1, 1), (5, 5)), "dropped", "several points"),
+            (drawn("points", (1, 1)), "kept", ""),
+            (drawn("cube", (1, 1)), "dropped", "not known"),
+            (drawn("polygon", (1, 1), (5, 5)), "dropped", "without three corners"),
+            (drawn("rectangle", (1, 1)), "dropped", "not a number"),
+            (drawn("rectangle", (1, 1), (5, 1), (5, 5), (1, 5)), "kept", ""),
+            (drawn("circle", (1, 1), (1, 1)), "dropped", "without area"),
+            (drawn("point", (1, float("nan"))), "dropped", "not a number"),
+            (drawn("point", (30, 1)), "dropped", "wholly outside"),
+            (drawn("point", (1, 1), label=""), "dropped", "no class label"),
+            (drawn("mask", (1, 1), (3, 2)), "dropped", "does not fit its box"),
+            (drawn("mask", (19, 1), (21, 2), mask=GOOD_MASK), "dropped", "does not fit"),
+            (drawn("mask", (1, 1), (3, 2), mask=GOOD_MASK[:20]), "dropped", "does not fit"),
+        )
+    ),
+    *(
+        ("pascal_voc", "a.xml", voc(voc_box(1, 1, 2, 2, "good"), row), outcome, reason)
+        for row, outcome, reason in (
+            (voc_box(6, 3, 2, 8), "dropped", "swapped corners"),
+            (voc_box("x", 3, 6, 8), "dropped", "not a number"),
+            (voc_box("", 3, 6, 8), "dropped", "not a number"),
+            (voc_box(2, 3, 2, 8), "dropped", "without area"),
+            (voc_box(12, 3, 26, 8), "clipped", ""),
+            (voc_box(2, 3, 6, 8, ""), "dropped", "no class label"),
+            ("<object><name>cat</name></object>", "dropped", "not a number"),
+        )
+    ),
+    *(
+        ("via", "x.json", via(via_region("point", "good", cx=1, cy=1), row), outcome, reason)
+        for row, outcome, reason in (
+            (via_region("polyline", all_points_x=[1], all_points_y=[1]), "dropped", "an inside"),
+            (via_region("polygon", all_points_x=[1], all_points_y=[1]), "dropped", "three corners"),
+            (via_region("rect", x=1, y=1, width=-4, height=2), "dropped", "negative width"),
+            (via_region("rect", x=1, y=1, width="4", height=2), "dropped", "not a number"),
+            (via_region("hologram"), "dropped", "not known"),
+            (via_region("point", {"a": True, "b": True}, cx=1, cy=1), "dropped", "no class label"),
+            ({"shape_attributes": [], "region_attributes": 3}, "dropped", "no class label"),
+        )
+    ),
+    *(
+        ("createml", "x.json", createml(("good", CENTRED), row), outcome, reason)
+        for row, outcome, reason in (
+            (("cat", {**CENTRED, "width": -1}), "dropped", "negative width"),
+            (("cat", {**CENTRED, "x": None}), "dropped", "not a number"),
+            (("cat", {}), "dropped", "not a number"),
+            (("", CENTRED), "dropped", "no class label"),
+        )
+    ),
+    *(
+        ("dota", "a.txt", f"1 1 5 1 5 5 1 5 good 0\n{row}\n", outcome, reason)
+        for row, outcome, reason in (
+            ("1 1 5 1 5 5 1 x cat 0", "dropped", "not a number"),
+            ("1 1 5 1 5 5 cat", "dropped", "fewer than eight"),
+            ("1 1 5 1 5 5 1 inf cat", "dropped", "not a number"),
+            ("31 1 35 1 35 5 31 5 cat", "dropped", "wholly outside"),
+        )
+    ),
+    *(
+        ("pixmo_points", "x.jsonl", pixmo([{"x": 9, "y": 9}], label="good") + row, outcome, reason)
+        for row, outcome, reason in (
+            (pixmo([{"x": 101, "y": 50}]), "repaired", "beyond the edge"),
+            (pixmo([{"x": "1", "y": 50}]), "dropped", "not a number"),
+            (pixmo({"x": [1], "y": [2]}), "dropped", "not a number"),
+            (pixmo([], 4), "dropped", "a count without points"),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "outcome", "reason"), ROWS, ids=range(len(ROWS))
+)
+def test_rows_that_need_a_decision(tmp_path, name, file, content, outcome, reason):
+    (sample,), report = read(Tiny({file: content}, file), name, tmp_path)
+    counts = [c for c in report.counts if c.label != "good" and c.kind != "image"]
+    assert sum(getattr(c, outcome) for c in counts) == 1
+    found = {"dropped": report.losses, "repaired": report.repaired}
+    assert [reason in f.reason for f in found.get(outcome, ())] == [True] * bool(reason)
+    assert len(sample.annotations) == 1 + (outcome != "dropped")
+
+
+BROKEN = [
+    # format, file, content, what the error says
+    ("labelme", "a.json", "{}", "no list of shapes"),
+    ("labelme", "a.json", '{"shapes": [1]}', "no list of shapes"),
+    ("labelme", "a.json", labelme()[:-9], "not valid JSON"),
+    ("labelme", "a.json", labelme(imageWidth=10), "another size than the labels say .10x10"),
+    ("labelme", "a.json", labelme(imagePath=None), "the labels name no image"),
+    ("pascal_voc", "a.xml", "<annotations/>", "the root is <annotations>"),
+    ("pascal_voc", "a.xml", voc(BOX_VOC)[:-20], "not valid XML"),
+    ("pascal_voc", "a.xml", voc(BOX_VOC).replace("A.png", "../a.png"), "climbs out of the media"),
+    ("pascal_voc", "a.xml", voc(BOX_VOC, size=""), ""),
+    ("via", "x.json", "{}", "images without regions"),
+    ("via", "x.json", '{"a": {"regions": 3}}', "regions is no list"),
+    ("via", "x.csv", "a,b\n1,2", "other columns"),
+    ("via", "x.json", via().replace("a.png", "../a.png"), "climbs out"),
+    ("createml", "x.json", "{}", "no list of objects"),
+    ("createml", "x.json", '[{"image": "../a.png"}]', "climbs out"),
+    ("roboflow_hosted", "a.json", "{}", "no predictions"),
+    ("roboflow_hosted", "a.json", '{"predictions": 3}', "no list of objects"),
+    ("open_images", "x.csv", "a,b\n1,2", "no column 'ImageID'"),
+    ("table", "x.csv", "a,b\n1,2", "no column 'file'"),
+    ("table", "x.csv", b"file,class,x1,y1,x2,y2\n\xe4", "not UTF-8 text"),
+    ("table", "x.jsonl", "[1]", ":1: no object"),
+    ("table", "x.jsonl", '{"file": 1}', ":1: no column 'class'"),
+    ("table", "x.parquet", "PAR1", "not a Parquet file that opens|need pyarrow"),
+    ("pixmo_points", "x.jsonl", pixmo([{"x": 310, "y": 50}]), ":1: a coordinate of 310"),
+    ("pixmo_points", "x.jsonl", '{"label": "a"}', ":1: no column 'image_url'"),
+    ("pixmo_count", "x.jsonl", pixmo(None, 4), "a count without points"),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "content", "message"), BROKEN, ids=range(len(BROKEN)))
+def test_broken_files_are_one_clear_error(tmp_path, name, file, content, message):
+    tiny = Tiny({file: content}, file, options=TINY[name].options)
+    if not message:
+        assert len(read(tiny, name, tmp_path)[0]) == 1
+        return
+    with pytest.raises(UserError, match=message) as caught:
+        read(tiny, name, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_voc_instances_are_the_objects_in_order(tmp_path):
+    picture = Image.new("P", SIZE)
+    picture.putpalette(list(range(256)) * 3)
+    picture.paste(1, (2, 3, 6, 8))
+    picture.paste(255, (6, 3, 7, 8))
+    (tmp_path / "SegmentationObject").mkdir()
+    picture.save(tmp_path / "SegmentationObject" / "a.png")
+    files = {"Annotations/a.xml": voc(BOX_VOC, voc_box(1, 1, 5, 5, "dog"))}
+    tiny = Tiny(files, "Annotations", "JPEGImages", {"JPEGImages/a.png": SIZE})
+    (sample,), _ = read(tiny, "pascal_voc", tmp_path)
+    expected = [("cat", mask_of((slice(3, 8), slice(2, 6)))), ("dog", Box((1, 1, 5, 5)))]
+    assert_said(sample, expected)
+    Image.new("RGB", SIZE).save(tmp_path / "SegmentationObject" / "a.png")
+    with pytest.raises(UserError, match="a picture of mode RGB"):
+        read(tiny, "pascal_voc", tmp_path)
+
+
+def test_open_images_know_what_is_absent(tmp_path):
+    tiny = TINY["open_images"]
+    seen = "ImageID,Source,LabelName,Confidence\na,verification,/m/3,0\na,verification,/m/1,1\n"
+    files = {**tiny.files, "train-imagelabels.csv": seen.replace("/m/3", "/m/4")}
+    files["class-descriptions.csv"] += "/m/4,bird\n"
+    (sample,), report = read(Tiny(files, tiny.path), "open_images", tmp_path)
+    assert sample.exhaustive_labels == ("bird",)
+    assert reasons(report.left_out) == {
+        "a group, not one object": 1,
+        "the picture was taken inside of it": 1,
+    }
+    files["class-descriptions.csv"] = "/m/1,cat\n"
+    _, report = read(Tiny(files, tiny.path), "open_images", tmp_path)
+    assert reasons(report.losses) == {"a class id without a name in class-descriptions": 1}
+
+
+UNITS = [
+    # units, box, cells: the box in pixels of 20 by 10
+    ("pixel", "xyxy", (2, 3, 6, 8), (2, 3, 6, 8)),
+    ("percent", "xywh", (10, 30, 20, 50), (2, 3, 6, 8)),
+    ("unit", "cxcywh", (0.2, 0.55, 0.2, 0.5), (2, 3, 6, 8)),
+    ("pixel", "xywh", (2, 3, -6, 8), None),
+    ("pixel", "xyxy", (6, 3, 2, 8), None),
+    ("pixel", "xyxy", (6, "x", 2, 8), None),
+]
+
+
+@pytest.mark.parametrize(("units", "style", "cells", "expected"), UNITS, ids=range(len(UNITS)))
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_tables_in_all_units_and_files(tmp_path, units, style, cells, expected, suffix):
+    columns = ("i", "l", "a", "b", "c", "d")
+    rows = [("a.png", "good", 1, 1, 2, 2), ("a", "cat", *cells)]
+    if style == "xyxy" and expected is None and suffix == "parquet" and "x" in cells:
+        pytest.skip("a column of Parquet has one type")
+    table = [dict(zip(columns, row, strict=True)) for row in rows]
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "csv":
+        path.write_text("\n".join(",".join(map(str, row)) for row in (columns, *rows)))
+    elif suffix == "jsonl":
+        path.write_text("\n".join(map(json.dumps, table)))
+    else:
+        pyarrow = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(pyarrow.Table.from_pylist(table), path)
+    Image.new("RGB", SIZE).save(tmp_path / "a.png")
+    layout = TableLayout("i", "l", columns[2:], units, style)
+    samples, report = read_labels("table", path, layout=layout)
+    found = [shape.xyxy_px for s in samples for label, shape in said(s) if label == "cat"]
+    assert found == ([pytest.approx(expected)] if expected else [])
+    assert report.num_losses == (expected is None)
+
+
+def test_tables_need_their_columns_and_others_have_their_own(tmp_path):
+    path, _ = TINY["table"].write(tmp_path)
+    with pytest.raises(UserError, match="a table without its columns"):
+        read_labels("table", path)
+    with pytest.raises(UserError, match="labels: coco has columns of its own"):
+        read_labels("coco", path, **TINY["table"].options)
+
+
+# ------------------------------------------------------------------------------------ real exports
+
+# format, labels, media: samples, (read, kept, left out, dropped) of the rows. Counted in the raw
+# files with grep: COCO "image_id", YOLO and DOTA lines, VOC <object>, CVAT shape elements, Label
+# Studio "type" of regions, VIA regions, Open Images lines; what is left out or dropped by eye.
+REAL = [
+    (
+        "coco",
+        "coco_json/datumaro_instances/annotations/instances_train.json",
+        "..",
+        1,
+        (1, 1, 0, 0),
+    ),
+    ("coco", "coco_json/datumaro_instances/annotations/instances_val.json", "..", 1, (2, 1, 1, 0)),
+    *(
+        ("coco", f"coco_keypoints/datumaro_person_keypoints/annotations/{name}.json", "..", 1, rows)
+        for name, rows in (
+            ("person_keypoints_train", (1, 1, 0, 0)),
+            ("person_keypoints_val", (2, 1, 1, 0)),  # one crowd
+        )
+    ),
+    ("coco", "roboflow_coco/train/_annotations.coco.json", None, 7, (44, 44, 0, 0)),
+    ("coco", "roboflow_coco/valid/_annotations.coco.json", None, 2, (10, 10, 0, 0)),
+    ("coco", "roboflow_coco/test/_annotations.coco.json", None, 1, (6, 6, 0, 0)),
+    ("yolo", "roboflow_yolo_seg_mixed/train/labels", None, 7, (44, 44, 0, 0)),
+    ("yolo", "roboflow_yolo_seg_mixed/valid/labels", None, 2, (10, 10, 0, 0)),
+    ("yolo", "roboflow_yolo_seg_mixed/test/labels", None, 1, (6, 6, 0, 0)),
+    ("yolo", "yolo_pose/sleapiojs/train/labels", None, 2, (3, 3, 0, 0)),
+    ("yolo", "yolo_pose/sleapiojs/val/labels", None, 1, (1, 1, 0, 0)),
+    ("yolo", "yolo_classic_darknet/strict/obj_train_data", None, 1, (2, 2, 0, 0)),
+    ("yolo", "yolo_classic_darknet/labels/labels/train", None, 1, (2, 2, 0, 0)),
+    ("dota", "yolo_obb/train/labelTxt", None, 2, (2, 2, 0, 0)),
+    ("pascal_voc", "pascal_voc/roboflow_chess", None, 3, (22, 22, 0, 0)),
+    # polylines and several points in one shape are losses
+    (
+        "cvat_images",
+        "cvat_images_xml/datumaro/export_project/annotations.xml",
+        None,
+        6,
+        (12, 6, 0, 6),
+    ),
+    # and a polygon and a polyline without a label
+    ("cvat_images", "cvat_images_xml/datumaro/export_task/train.xml", None, 1, (4, 1, 0, 3)),
+    # 2 polylines, several points, a tag; the 3 points of the skeleton are part of it
+    ("cvat_images", "cvat_docs_xml/images_mask_skeleton_tag.xml", (1600, 1200), 1, (8, 4, 0, 4)),
+    ("label_studio_image", "label_studio_image/mlbackend_brush.json", (768, 576), 1, (3, 3, 0, 0)),
+    ("label_studio_image", "label_studio_image/mlbackend_keypoints.json", (9, 9), 1, (7, 7, 0, 0)),
+    # five relations
+    *(
+        ("label_studio_image", f"label_studio_image/sdk_export_yolo/{name}.json", sizes, n, rows)
+        for name, sizes, n, rows in (
+            ("data_keypoints", {"image1.jpg": (216, 174)}, 1, (9, 4, 5, 0)),
+            ("data_polygons", {"image2.jpg": (640, 426)}, 1, (1, 1, 0, 0)),
+        )
+    ),
+    # three regions without a label in one image, three of an image that is not there
+    *(
+        (
+            "via",
+            f"via/via1/{name}",
+            {"test_pattern_qbist.jpg": (700, 500), "sinus_test_pattern.jpg": (500, 400)},
+            2,
+            (12, 6, 0, 6),
+        )
+        for name in ("unit_test_annotation1.csv", "unit_test_annotation2.json")
+    ),
+    (
+        "open_images",
+        "open_images/v6/annotations/oidv6-train-annotations-bbox.csv",
+        "..",
+        1,
+        (1, 1, 0, 0),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "labels", "media", "samples", "rows"), REAL, ids=range(len(REAL)))
+def test_real_exports(shared, tmp_path, name, labels, media, samples, rows):
+    path = shared / "samples" / labels
+    if media == "..":
+        place = path.parent.parent / "images"
+        split = path.stem.rsplit("_", 1)[-1]
+        place = place / split if (place / split).is_dir() else place
+    elif isinstance(media, tuple | dict):
+        place = tmp_path
+        names = media if isinstance(media, dict) else {"filename000.jpg": media}
+        for file, size in names.items():
+            Image.new("RGB", size).save(tmp_path / file)
+    else:
+        place = None
+    found, report = read_labels(name, path, place)
+    assert len(found) == samples
+    assert totals(report) == rows
+    assert detect_format(path) == name
+
+
+def test_real_brush_strokes_have_the_area_of_the_sdk(shared, tmp_path):
+    Image.new("RGB", (768, 576)).save(tmp_path / "a.png")
+    path = shared / "samples" / "label_studio_image" / "mlbackend_brush.json"
+    (sample,), _ = read_labels("label_studio_image", path, tmp_path)
+    areas = [int(unpack(note.shape).sum()) for note in sample.annotations]
+    assert areas == [12104, 5716, 11709]  # label_studio_sdk.converter.brush on the same file
+
+
+def test_real_table(shared, tmp_path):
+    path = shared / "samples" / "plain_csv" / "mosquitos.csv"
+    names = [line.split(",") for line in path.read_text().split()[1:]]
+    for file, width, height, *_ in names:
+        Image.new("1", (int(width), int(height))).save(tmp_path / file)
+    columns = ("bbx_xtl", "bbx_ytl", "bbx_xbr", "bbx_ybr")
+    layout = TableLayout("img_fName", "class_label", columns, "pixel")
+    found, report = read_labels("table", path, tmp_path, layout)
+    assert [(s.labels()[0], s.annotations[0].shape.xyxy_px) for s in found] == [
+        (row[3], tuple(map(float, row[4:]))) for row in names
+    ]
+    assert report.num_losses == 0

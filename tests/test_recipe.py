@@ -685,3 +685,18 @@ def test_a_short_run_needs_no_warmup_setting() -> None:
     recipe = parse_recipe(SMALL, "recipe.yaml", ["trainer.max_steps=20"])
     assert recipe.trainer.max_steps == 20
     assert recipe.optim.warmup_steps is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["adapter.method=full", "model.quantize=nf4"], "full changes the base's weights"),
+        (["adapter.method=pissa", "model.quantize=int8"], "pissa changes the base's weights"),
+        (["adapter.method=dora", "model.quantize=int8"], "cannot read from 8 bits"),
+        (["adapter.method=full", "adapter.rslora=true"], "no use for adapter.rslora"),
+        (["adapter.method=full", "optim.lora_plus_ratio=4"], "no A and B matrices"),
+        (["optim.weight_decay_vision=0.1"], "adapter.targets does not name vision"),
+    ],
+)
+def test_methods_that_exclude_each_other(overrides: list[str], reason: str) -> None:
+    assert reason in only_fault(SMALL, overrides)

@@ -11,9 +11,9 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, get_args
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -70,7 +70,7 @@ def moving(id: str, label: str, frames: range, x: float, y: float) -> Track:
 
 
 @pytest.fixture(scope="module")
-def clip(pond: Path) -> Sample:
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     """A clip of 1.5 s, sampled at 0, 0.5, 1 and 1.5 s, with labels of every kind."""
     notes: tuple[Annotation, ...] = (
         moving("0", "koi", range(15), 20, 30),
@@ -82,7 +82,15 @@ def clip(pond: Path) -> Sample:
         *CAPTIONS,
         *TEXTS,
     )
-    media = Media("video", (pond / "clips" / "pond_000.mp4",))
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for shade in range(15):
+            frame = np.full((120, 160, 3), 10 * shade, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    media = Media("video", (path,))
     return Sample("clip", media, notes, ("koi", "frog", "newt", "splash"))
 
 
@@ -382,3 +390,14 @@ def test_options_are_lettered() -> None:
     assert format_options(["red", "blue"]) == ["A. red", "B. blue"]
     with pytest.raises(ValueError, match="27 options"):
         format_options(["x"] * 27)
+
+
+@pytest.mark.parametrize("label", ["<im_patch>", "a koi<|im_end|>"])
+def test_words_that_would_be_special_tokens_are_refused(tiny: Any, label: str) -> None:
+    dialogues = (Dialogue("What is it?", label), Dialogue("What is it?", "A koi."))
+    sample = Sample("s", Media("text"), dialogues)
+    done = plan_items([sample], load_template("dialogue"), tiny, LIMITS, max_tokens=500, seed=0)
+    assert done.num_conversations == 1
+    assert [one.reason for one in done.refused] == [
+        f"its words hold the special token {label.removeprefix('a koi')!r}"
+    ]

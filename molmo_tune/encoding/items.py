@@ -140,7 +140,13 @@ def _split(
     num_crops = count_crops(item, processor, limits)
     bins: list[tuple[list[Conversation], int]] = []
     refused: list[Refused] = []
+    special = tuple(processor.tokenizer.get_added_vocab())
     for conversation in item.conversations:
+        marker = next((t for t in special if any(t in m for m in conversation.messages)), None)
+        if marker is not None:  # it would be read as a picture, a turn or an end
+            reason = f"its words hold the special token {marker!r}"
+            refused.append(Refused(item.sample.id, conversation.label, reason))
+            continue
         stream = conversation_stream(processor.tokenizer, (), conversation.messages)
         length = len(stream.input_ids) - 1
         if prefix + length > max_tokens:

@@ -63,21 +63,23 @@ def _size(node: Node) -> tuple[int, int] | None:
     return (int(texts[0]), int(texts[1])) if all(text.isdecimal() for text in texts) else None
 
 
-def group_by_task(root: Node, path: Path, tasks: dict[str, CvatTask]) -> dict[str, list[Node]]:
-    """The tracks of each task, in the order of the tasks.
+def group_by_task(
+    root: Node, path: Path, tasks: dict[str, CvatTask], tag: str = "track"
+) -> dict[str, list[Node]]:
+    """The tracks (or elements of another tag) of each task, in the order of the tasks.
 
     Raises:
         UserError: a track belongs to a task that ``<meta>`` does not list.
     """
     groups: dict[str, list[Node]] = {key: [] for key in tasks}
     unnamed: set[str] = set()
-    for track in root.all("track"):
+    for track in root.all(tag):
         key = track.attributes.get("task_id", "")
         if "" in tasks:
             unnamed.add(key)
             key = ""
         if key not in groups or len(unnamed) > 1:
-            found = f"the track belongs to task {track.attributes.get('task_id', '(none)')}"
+            found = f"the {tag} belongs to task {track.attributes.get('task_id', '(none)')}"
             where = f"{path}:{track.line}"
             raise UserError(where, found, "a task listed in <meta>", "export the project again")
         groups[key].append(track)

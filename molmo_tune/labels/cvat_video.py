@@ -23,10 +23,10 @@ from pathlib import Path
 
 from molmo_tune.errors import UserError
 from molmo_tune.labels.cvat_tasks import CvatTask, check_size, group_by_task, read_tasks
-from molmo_tune.labels.media_source import MediaSource, MissingMediaError
+from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import Node, read_xml
 from molmo_tune.labels.report import Tally
-from molmo_tune.labels.sample import Box, Media, Point, Sample, Shape, Track
+from molmo_tune.labels.sample import Box, Point, Sample, Shape, Track
 from molmo_tune.labels.tracks import (
     MISSING_VIDEO,
     NO_FRAME,
@@ -40,10 +40,10 @@ from molmo_tune.labels.tracks import (
     unique,
     upright_box,
 )
+from molmo_tune.labels.video_objects import closed_sample, open_video
 from molmo_tune.media.video import VideoInfo
 
 NOT_THERE = "outside: the object is not there"
-NO_TRACKS = "nothing annotated that can be kept"
 UNSUPPORTED = "shape not supported yet"
 LANDMARKS = "several points in one shape: not supported yet"
 TURNED_ROUND = "a box with swapped corners was turned round"
@@ -88,23 +88,15 @@ def read_cvat_video(path: Path, media: MediaSource, tally: Tally) -> list[Sample
 def _sample(
     task: CvatTask, tracks: Sequence[Node], path: Path, media: MediaSource, tally: Tally
 ) -> Sample | None:
-    counts = tally.of("", "video")
-    counts.read()
-    try:
-        video, info = media.open_video(task.names, task.hints, task.where)
-    except MissingMediaError as error:
-        counts.drop(f"{MISSING_VIDEO} ({error.found})", task.where)
+    video = open_video(media, task.names, task.hints, task.where, tally)
+    if video is None:
         _lose(tracks, path, tally)
         return None
-    check_size(task, video, info)
+    check_size(task, video.path, video.info)
     taken: set[str] = set()
-    found = (_track(node, path, info, tally, taken) for node in tracks)
+    found = (_track(node, path, video.info, tally, taken) for node in tracks)
     kept = tuple(track for track in found if track.observations)
-    if not kept:
-        counts.leave_out(NO_TRACKS, task.where)
-        return None
-    counts.keep()
-    return Sample(video.stem, Media("video", (video,), info.size_wh, info.duration_s), kept)
+    return closed_sample(video, kept, task.where, tally)
 
 
 def _lose(tracks: Iterable[Node], path: Path, tally: Tally) -> None:

@@ -16,9 +16,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.media_source import MediaSource, MissingMediaError
+from molmo_tune.labels.media_source import IMAGE_SUFFIXES, MediaSource, MissingMediaError
 from molmo_tune.labels.report import ClassTally, Tally
 from molmo_tune.labels.sample import Instance, Media, Sample, Shape
 from molmo_tune.labels.shapes import SizeWH, fit, has_area
@@ -30,8 +31,11 @@ OTHER_SIZE = "the image has another size than the labels say"
 SIDEWAYS = "the labels ignore the image's orientation tag: its sides are swapped"
 NOTHING_KNOWN = "nothing annotated"
 TOO_FEW_CORNERS = "a polygon without three corners"
+NOT_THERE_AT_ALL = "outside: the object is not there"
 NEGATIVE = "a negative width or height"
 GROUP = "a group, not one object"
+
+_NUMBERS = frozenset((int, float))  # and not bool
 
 MakeShape = Callable[[SizeWH], Shape]
 
@@ -63,8 +67,8 @@ class Objects:
         self._taken: set[str] = set()
         self._incomplete: set[str] = set()
 
-    def add(self, label: str, kind: str, place: str, make: MakeShape, id: str = "") -> None:
-        """One row.
+    def add(self, label: str, kind: str, place: str, make: MakeShape, id: str = "") -> bool:
+        """One row; whether it was kept.
 
         Args:
             label: its class.
@@ -75,22 +79,20 @@ class Objects:
         """
         counts = self.read(label, kind)
         if self._picture is None:
-            self._lose(counts, MISSING_IMAGE, place)
-        elif not label:
-            self._lose(counts, NO_LABEL, place)
-        else:
-            try:
-                drawn = make(self._picture.size_wh)
-                shape, cut = fit(drawn, self._picture.size_wh)
-            except LostError as lost:
-                self._lose(counts, str(lost), place)
-                return
-            if shape is None:
-                self._lose(counts, OUTSIDE_FRAME if has_area(drawn) else NO_AREA, place)
-                return
-            counts.keep(clipped=cut)
-            name = unique(id or str(len(self._found)), self._taken)
-            self._found.append(Instance(name, label, shape))
+            return self._lose(counts, MISSING_IMAGE, place)
+        if not label:
+            return self._lose(counts, NO_LABEL, place)
+        try:
+            drawn = make(self._picture.size_wh)
+        except LostError as lost:
+            return self._lose(counts, str(lost), place)
+        shape, cut = fit(drawn, self._picture.size_wh)
+        if shape is None:
+            return self._lose(counts, OUTSIDE_FRAME if has_area(drawn) else NO_AREA, place)
+        counts.keep(clipped=cut)
+        name = unique(id or str(len(self._found)), self._taken)
+        self._found.append(Instance(name, label, shape))
+        return True
 
     def drop(self, label: str, kind: str, place: str, reason: str) -> None:
         """A row that cannot be kept."""
@@ -129,9 +131,10 @@ class Objects:
         """Labels of the objects so far."""
         return [instance.label for instance in self._found]
 
-    def _lose(self, counts: ClassTally, reason: str, place: str) -> None:
+    def _lose(self, counts: ClassTally, reason: str, place: str) -> Literal[False]:
         counts.drop(reason, place)
         self._incomplete.add(counts.label)
+        return False
 
 
 def open_objects(
@@ -176,13 +179,20 @@ def find_first(media: MediaSource, names: Sequence[str], place: str) -> Path:
         MissingMediaError: there is none.
         UserError: a name climbs out of the media folder, or several files fit.
     """
-    missing = MissingMediaError(place, "the labels name no image")
+    missing = None
     for name in names:
         try:
             return media.find(name, place)
         except MissingMediaError as error:
-            missing = error
-    raise missing
+            missing = missing or error
+    raise missing or MissingMediaError(place, "the labels name no image")
+
+
+def with_endings(name: str) -> list[str]:
+    """A name, and where it has no ending of an image also with each of them."""
+    if not name or name.lower().endswith(IMAGE_SUFFIXES):
+        return [name] if name else []
+    return [name, *(name + suffix for suffix in IMAGE_SUFFIXES)]
 
 
 def floats(values: object, count: int | None = None) -> list[float]:
@@ -193,13 +203,13 @@ def floats(values: object, count: int | None = None) -> list[float]:
     """
     if not isinstance(values, list | tuple) or (count is not None and len(values) != count):
         raise LostError(NOT_A_NUMBER)
-    if not all(type(value) in (float, int) for value in values):
+    if not _NUMBERS.issuperset(map(type, values)):
         raise LostError(NOT_A_NUMBER)
     try:
         found = list(map(float, values))
     except OverflowError as error:
         raise LostError(NOT_A_NUMBER) from error
-    if not all(map(math.isfinite, found)):
+    if not math.isfinite(sum(found)):
         raise LostError(NOT_A_NUMBER)
     return found
 

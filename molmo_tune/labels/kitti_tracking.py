@@ -37,7 +37,7 @@ def read_kitti_tracking(path: Path, media: MediaSource, tally: Tally) -> list[Sa
     Raises:
         UserError: the file is no text.
     """
-    video = open_video(media, (), (path.stem,), str(path), tally)
+    video = open_video(media, (path.stem,), (), str(path), tally)
     objects = VideoObjects(video, tally, str(path))
     for row in text_rows(path):
         _add(row.fields, row.place, objects)

@@ -1,30 +1,31 @@
 """The layouts of a Label Studio JSON file: whose work on which medium, region by region.
 
-Label Studio writes the same regions in three layouts, and this module makes one of them:
+Label Studio writes the same regions in four layouts, and this module makes one of them:
 
 - *tasks*: ``{"id": 1, "data": {"video": "…/clip.mp4"}, "annotations": [{"result": [region, …]}]}``;
   ``completions`` is the old word for ``annotations``. Tasks that carry only ``predictions`` (a file
   for import) are a model's work and noted as such;
 - *bare* annotations or predictions, ``{"result": [region, …]}``, which do not name their medium;
+- a webhook's *message* about one annotation, ``{"annotation": {…}, "task": {"data": {…}}}``;
 - *JSON-MIN*: ``{"video": "…", "id": 1, "box": [value, …]}``, one entry per annotation.
 
 Of several annotators of a task the first who completed it is taken; the others, and cancelled
 annotations, are left out and counted. Predictions beside annotations are suggestions and left out.
 
-What it does not do: understand a region (`molmo_tune.labels.label_studio_video`).
+What it does not do: understand a region (`molmo_tune.labels.label_studio_video`, `…_image`).
 Source: Label Studio's documentation, "Export annotations", and its SDK's converter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.media_source import VIDEO_SUFFIXES
+from molmo_tune.labels.media_source import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from molmo_tune.labels.opening import read_json
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.strict_json import shown
@@ -40,13 +41,17 @@ Entry = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One region: ``kind`` is Label Studio's type, ``place`` its file, task and id."""
+    """One region: ``kind`` is Label Studio's type, ``place`` its file, task and id.
+
+    ``result`` is the whole entry, for what only some kinds have (a parent, a size).
+    """
 
     id: str
     kind: str
     labels: tuple[str, ...]
     value: Entry
     place: str
+    result: Entry = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ def read_works(path: Path, tally: Tally) -> list[Work]:
         tally: counts annotations (kind ``annotation``) that are left out, and tasks without any.
 
     Raises:
-        UserError: the file is not JSON in one of the three layouts.
+        UserError: the file is not JSON in one of the four layouts.
     """
     data = read_json(path)
     entries = data if isinstance(data, list) else [data]
@@ -74,6 +79,7 @@ def read_works(path: Path, tally: Tally) -> list[Work]:
         if not isinstance(entry, dict):
             found = f"entry {number + 1} is {_described(entry)}"
             raise UserError(path, found, "a list of Label Studio tasks or annotations")
+    entries = [_task_of_message(entry) for entry in entries]
     bare = [entry for entry in entries if "result" in entry]
     if bare:
         return _bare_works(bare, path, tally)
@@ -81,6 +87,14 @@ def read_works(path: Path, tally: Tally) -> list[Work]:
         tasks = (_task_work(e, n, path, tally) for n, e in enumerate(entries, 1))
         return [work for work in tasks if work is not None]
     return _minimal_works(entries, path, tally)
+
+
+def _task_of_message(entry: Entry) -> Entry:
+    """The task of a webhook message, with the annotation that the message is about."""
+    task, annotation = entry.get("task"), entry.get("annotation")
+    if isinstance(task, dict) and isinstance(annotation, dict):
+        return {**task, "annotations": [annotation]}
+    return entry
 
 
 def _is_task(entry: Entry) -> bool:
@@ -171,7 +185,7 @@ def _region(
     value, kind = _value(result), str(result.get("type", "region"))
     name = str(result.get("id") or number)
     labels = _labels(value, kind) or labels_of.get(name, ())
-    return Region(name, kind, labels, value, f"{place}, region {name}")
+    return Region(name, kind, labels, value, f"{place}, region {name}", result)
 
 
 def _minimal_regions(entry: Entry, place: str) -> tuple[Region, ...]:
@@ -186,13 +200,19 @@ def _minimal_regions(entry: Entry, place: str) -> tuple[Region, ...]:
     return tuple(
         Region(
             str(number),
-            "videorectangle" if "sequence" in value else key,
-            _labels(value, "labels"),
+            _minimal_kind(value, key),
+            _labels(value, _minimal_kind(value, key)),
             value,
             f"{place}, region {number}",
+            value,
         )
         for number, (key, value) in enumerate(found, 1)
     )
+
+
+def _minimal_kind(value: Entry, key: str) -> str:
+    named = (name for name in value if name.endswith("labels") and name != "labels")
+    return "videorectangle" if "sequence" in value else next(named, key)
 
 
 def _labels(value: Entry, kind: str) -> tuple[str, ...]:
@@ -205,7 +225,8 @@ def _labels(value: Entry, kind: str) -> tuple[str, ...]:
 
 def _media_names(data: Entry) -> tuple[str, ...]:
     """What the medium may be called."""
-    texts = [data["video"]] if isinstance(data.get("video"), str) else list(data.values())
+    known = [data[key] for key in ("video", "image") if isinstance(data.get(key), str)]
+    texts = known or list(data.values())
     names = (name for text in texts if isinstance(text, str) for name in _names_in(text))
     return tuple(dict.fromkeys(names))
 
@@ -219,7 +240,9 @@ def _names_in(text: str) -> Iterable[str]:
     local = parse_qs(parts.query).get("d", [""])[0]
     name = local or unquote(parts.path)
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    if f".{last.rsplit('.', 1)[-1].lower()}" not in VIDEO_SUFFIXES:
+    suffix = f".{last.rsplit('.', 1)[-1].lower()}"
+    is_address = "." not in last and text.startswith(("/", "http", "s3:", "gs:"))
+    if suffix not in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES) and not is_address:
         return
     yield name
     prefix, _, rest = last.partition("-")

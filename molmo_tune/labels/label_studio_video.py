@@ -12,6 +12,8 @@
   and heights exist; rotation is clockwise, in degrees, about the *top left* corner. Both become the
   upright box around, and are counted.
 
+Regions of type ``timelinelabels`` become events (`molmo_tune.labels.label_studio_timeline`).
+
 What it does not do: other region types, which are dropped and counted. Layouts of the file are in
 `molmo_tune.labels.label_studio_tasks`. Source: Label Studio's ``VideoRectangle`` documentation, its
 SDK's ``postprocessing/video.py`` (same frames) and its editor's ``isInLifespan``.
@@ -25,9 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from molmo_tune.labels.label_studio_tasks import Region, Work, read_works
-from molmo_tune.labels.media_source import MediaSource, MissingMediaError
+from molmo_tune.labels.label_studio_timeline import TIMELINE, timeline_spans
+from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.report import Tally
-from molmo_tune.labels.sample import Box, Media, Sample, Shape, Track
+from molmo_tune.labels.sample import Annotation, Box, Sample, Shape, Track
 from molmo_tune.labels.tracks import (
     MISSING_VIDEO,
     NO_FRAME,
@@ -41,11 +44,11 @@ from molmo_tune.labels.tracks import (
     unique,
     upright_box,
 )
+from molmo_tune.labels.video_objects import closed_sample, open_video
 from molmo_tune.media.video import VideoInfo
 
 RECTANGLES = ("videorectangle", "videobbox")
 NO_KEY_FRAMES = "a region without key frames"
-NO_RECTANGLES = "nothing annotated that can be kept"
 UNSUPPORTED = "region type not supported yet"
 SECOND_LABEL = "a second class label on one region"
 TURNED_ROUND = "a negative width or height was turned round"
@@ -55,7 +58,9 @@ OTHER_LENGTH = "framesCount is not the number of frames of the video"
 def looks_like_label_studio_video(head: str) -> bool:
     """Whether this is the beginning of such a file."""
     is_json = head.lstrip()[:1] in ("[", "{")
-    return is_json and bool(re.search(r'"video(rectangle|bbox)"|"sequence"\s*:\s*\[', head))
+    return is_json and bool(
+        re.search(r'"video(rectangle|bbox)"|"timelinelabels"|"sequence"\s*:\s*\[', head)
+    )
 
 
 def read_label_studio_video(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
@@ -78,26 +83,27 @@ def read_label_studio_video(path: Path, media: MediaSource, tally: Tally) -> lis
 
 
 def _sample(work: Work, path: Path, media: MediaSource, tally: Tally) -> Sample | None:
-    counts = tally.of("", "video")
-    counts.read()
-    try:
-        video, info = media.open_video(work.names, (path.stem,), work.place)
-    except MissingMediaError as error:
-        counts.drop(f"{MISSING_VIDEO} ({error.found})", work.place)
+    video = open_video(media, work.names, (path.stem,), work.place, tally)
+    if video is None:
         _lose(work, tally)
         return None
     taken: set[str] = set()
-    found = (_track(region, info, tally, taken) for region in work.regions)
-    kept = tuple(track for track in found if track is not None and track.observations)
-    if not kept:
-        counts.leave_out(NO_RECTANGLES, work.place)
-        return None
-    counts.keep()
-    return Sample(video.stem, Media("video", (video,), info.size_wh, info.duration_s), kept)
+    kept: list[Annotation] = []
+    for region in work.regions:
+        if region.kind == TIMELINE:
+            kept += timeline_spans(region, video.info, tally)
+            continue
+        track = _track(region, video.info, tally, taken)
+        if track is not None and track.observations:
+            kept.append(track)
+    return closed_sample(video, tuple(kept), work.place, tally)
 
 
 def _lose(work: Work, tally: Tally) -> None:
     for region in work.regions:
+        if region.kind == TIMELINE:
+            timeline_spans(region, None, tally)
+            continue
         counts = tally.of(_label(region), "box" if region.kind in RECTANGLES else region.kind)
         for _ in _sequence(region) or [None]:
             counts.read()

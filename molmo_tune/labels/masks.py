@@ -22,6 +22,7 @@ from pycocotools import mask as coco_mask
 from molmo_tune.labels.sample import Mask, Polygon
 
 Pixels = NDArray[np.bool_]
+XY = tuple[int, int]
 
 _LONGEST_RUN = 2**40  # more pixels than any image has; keeps the sums below from overflowing
 
@@ -48,6 +49,31 @@ def pack(pixels: Pixels) -> Mask:
         runs = np.concatenate(([0], runs))
     height, width = pixels.shape
     return Mask(spell_runs(runs.tolist()), (height, width))
+
+
+def crop_of_rows(
+    runs: Sequence[int],
+    left_top: tuple[int, int],
+    box_wh: tuple[int, int],
+    size_wh: tuple[int, int],
+) -> Pixels:
+    """The pixels of runs that go row by row through a box of the image, zeros first (CVAT).
+
+    Raises:
+        ValueError: the runs do not cover the box exactly, or the box leaves the image.
+    """
+    (left, top), (width, height) = left_top, box_wh
+    fits = left >= 0 and top >= 0 and left + width <= size_wh[0] and top + height <= size_wh[1]
+    if min(runs, default=-1) < 0 or min(width, height) < 1 or sum(runs) != width * height:
+        raise ValueError(f"the runs do not cover {width}x{height} pixels")
+    if not fits:
+        raise ValueError("the box of the mask leaves the image")
+    values = np.zeros(len(runs), np.bool_)
+    values[1::2] = True
+    pixels = np.zeros(size_wh[::-1], np.bool_)
+    crop = np.repeat(values, np.array(runs)).reshape(height, width)
+    pixels[top : top + height, left : left + width] = crop
+    return pixels
 
 
 def runs_of(mask: Mask) -> NDArray[np.int64]:

@@ -159,6 +159,16 @@ def _walk(folder: Path) -> Iterable[PurePosixPath]:
         yield from (inside / name for name in files if not name.startswith("."))
 
 
+def _nearest(fits: list[PurePosixPath], wanted: PurePosixPath) -> list[PurePosixPath]:
+    """Of several files of one name those that lie in the folders the name begins with."""
+    for start in range(len(wanted.parts) - 1 if len(fits) > 1 else 0):
+        tail = wanted.parts[start:]
+        inside = [path for path in fits if path.parts[-len(tail) :] == tail]
+        if inside:
+            return inside
+    return fits
+
+
 def _match(files: _Index, name: str, where: str) -> PurePosixPath | None:
     wanted = PurePosixPath(name.replace("\\", "/").strip().lstrip("/"))
     if ".." in wanted.parts:
@@ -170,7 +180,7 @@ def _match(files: _Index, name: str, where: str) -> PurePosixPath | None:
         if inside is not None:
             return inside
     for by_name, level in zip(files.levels, _LEVELS, strict=True):
-        fits = by_name.get(level(wanted), [])
+        fits = _nearest(by_name.get(level(wanted), []), wanted)
         if len(fits) > 1:
             listed = " and ".join(str(path) for path in fits[:2])
             raise UserError(where, f"{name!r} fits several files: {listed}", "one", "rename one")

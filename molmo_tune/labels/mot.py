@@ -64,7 +64,8 @@ def read_mot(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
 
     Args:
         path: the text file.
-        media: the video, or the folder in which a video named like the sequence lies.
+        media: the video, or the folder in which a video named like the sequence lies (``name`` in
+            ``seqinfo.ini``, else the folder above ``gt/``, else the file's own name).
         tally: counts every row (kind ``box``).
 
     Raises:
@@ -72,7 +73,7 @@ def read_mot(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
     """
     sequence = _sequence(path)
     size, length = sequence.size_wh, sequence.num_frames
-    video = open_video(media, sequence.names, (path.stem,), str(path), tally, size, length)
+    video = open_video(media, sequence.names, (), str(path), tally, size, length)
     objects = VideoObjects(video, tally, str(path))
     names = _class_names(path)
     for row in text_rows(path, ","):
@@ -86,10 +87,10 @@ def _add(fields: list[str], place: str, names: Sequence[str], objects: VideoObje
         objects.drop("", "box", place, TOO_SHORT)
         return
     label, number = _label(fields, names)
-    flag, visible = numbers(fields[6:7]), numbers(fields[8:9] or ["1"])
-    if flag is None or visible is None:
+    flags = numbers((fields[6], fields[8] if len(fields) > 8 else "1"))
+    if flags is None:
         objects.drop(label, "box", place, NOT_A_NUMBER)
-    elif flag[0] == 0:
+    elif flags[0] == 0:
         objects.leave_out(label, "box", place, IGNORED)
     elif names is CLASSES and number >= FIRST_NO_OBJECT:
         objects.leave_out(label, "box", place, NO_OBJECT)
@@ -99,7 +100,7 @@ def _add(fields: list[str], place: str, names: Sequence[str], objects: VideoObje
         objects.drop(label, "box", place, NO_IDENTITY)
     else:
         frame = whole(fields[0])
-        hidden = len(fields) < 10 and 0 <= visible[0] < MIN_VISIBLE
+        hidden = len(fields) < 10 and 0 <= flags[1] < MIN_VISIBLE
         objects.add(
             label,
             "box",
@@ -127,7 +128,8 @@ def _class_names(path: Path) -> Sequence[str]:
 
 def _sequence(path: Path) -> _Sequence:
     folder = path.parent.parent if path.parent.name == "gt" else path.parent
-    names = (folder.name,) if path.parent.name == "gt" and folder.name else ()
+    name = path.stem if path.stem != "gt" else folder.name
+    names = (name,) if name else ()
     ini = folder / "seqinfo.ini"
     if not ini.is_file():
         return _Sequence(names)

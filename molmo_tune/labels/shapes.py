@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from operator import mul
 
 from molmo_tune.labels.masks import runs_of
 from molmo_tune.labels.sample import Box, Keypoints, Mask, Point, Polygon, Shape
@@ -63,13 +64,14 @@ def has_area(shape: Shape) -> bool:
 
 def area_px2(corners: Sequence[XY]) -> float:
     """Area within the corners, negative when they go round against the clock on the screen."""
-    after = (*corners[1:], *corners[:1])
-    return sum(x * v - u * y for (x, y), (u, v) in zip(corners, after, strict=True)) / 2
+    xs, ys = zip(*corners, strict=True)
+    after = sum(map(mul, xs, ys[1:] + ys[:1])), sum(map(mul, ys, xs[1:] + xs[:1]))
+    return float(after[0] - after[1]) / 2
 
 
 def bounds(corners: Sequence[XY]) -> Box:
     """The upright box around points."""
-    xs, ys = [x for x, _ in corners], [y for _, y in corners]
+    xs, ys = zip(*corners, strict=True)
     return Box((min(xs), min(ys), max(xs), max(ys)))
 
 

@@ -4,8 +4,9 @@ A track says "not there" where it has no observation. In a set that labels every
 would be wrong for three frames of four. So between two labelled frames that both show an object it
 is filled in, and flagged as interpolated: boxes and points on a straight line over at most two
 seconds, other shapes by the nearer of the two over at most a quarter of a second, in which little
-moves. After the last labelled frame the object stays for less than one step. Where the object is
-seen in one labelled frame and not in the next nobody knows when it left, and nothing is added.
+moves. After the last labelled frame the object stays for less than one step and as short a time.
+Where the object is seen in one labelled frame and not in the next nobody knows when it left, and
+nothing is added.
 """
 
 from __future__ import annotations
@@ -38,11 +39,7 @@ def filled(
             added += _between(seen[before], seen[after], video)
     steps = [after - before for before, after in pairwise(labelled_frames)]
     if steps and labelled_frames[-1] in seen:
-        last = seen[labelled_frames[-1]]
-        end = min(last.frame_index + min(steps), video.num_frames)
-        added += [
-            _moved(last, last.shape, index, video) for index in range(last.frame_index + 1, end)
-        ]
+        added += _after(seen[labelled_frames[-1]], min(steps), video)
     return [o for o in added if o.frame_index not in seen]
 
 
@@ -57,6 +54,12 @@ def _between(before: Observation, after: Observation, video: VideoInfo) -> list[
         for number, index in enumerate(range(before.frame_index, after.frame_index))
         if number
     ]
+
+
+def _after(last: Observation, step: int, video: VideoInfo) -> list[Observation]:
+    end = min(last.frame_index + step, video.num_frames)
+    held = (_moved(last, last.shape, index, video) for index in range(last.frame_index + 1, end))
+    return [o for o in held if o.time_s - last.time_s <= MAX_HOLD_S]
 
 
 def _shape(before: Shape, after: Shape, share: float) -> Shape:

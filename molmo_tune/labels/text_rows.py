@@ -6,13 +6,11 @@ line becomes fields; what the fields mean is each format's own module. Empty lin
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from molmo_tune.errors import UserError
 from molmo_tune.labels.images import NEGATIVE, LostError, spelled
 from molmo_tune.labels.opening import read_text
 from molmo_tune.labels.sample import Box
@@ -45,25 +43,6 @@ def text_rows(path: Path, separator: str | None = None) -> Iterator[TextRow]:
             yield TextRow(line.split(separator), f"{name}:{number}")
 
 
-def table_rows(path: Path) -> Iterator[tuple[Mapping[str, str], str]]:
-    """The rows of a CSV file with a heading, by column name, and their places.
-
-    Raises:
-        UserError: the file is empty, no text, or no CSV with a heading.
-    """
-    reader = csv.DictReader(read_text(path).splitlines(), restval="", strict=True)
-    try:
-        for row in reader:
-            extra = row.pop(None, None)  # type: ignore[call-overload]
-            if extra:
-                found = f"a row of more fields than the heading's {len(row)}"
-                raise UserError(f"{path}:{reader.line_num}", found)
-            yield row, f"{path}:{reader.line_num}"
-    except csv.Error as error:
-        where = f"{path}:{reader.line_num}"
-        raise UserError(where, f"not CSV ({error})", "a heading and rows") from error
-
-
 def looks_like_rows(head: str, pattern: str) -> bool:
     """Whether the first line that is not empty is such a row."""
     first = next((line for line in head.lstrip().splitlines()[:1]), "")
@@ -72,7 +51,11 @@ def looks_like_rows(head: str, pattern: str) -> bool:
 
 def whole(text: object) -> int | None:
     """The whole number that a text spells (``7`` or ``7.0``), None when it spells none."""
-    if not isinstance(text, str) or not _WHOLE.fullmatch(text):
+    if not isinstance(text, str):
+        return None
+    if text.isdecimal() and len(text) <= 15:  # nearly all there is, and four times as fast
+        return int(text)
+    if not _WHOLE.fullmatch(text):
         return None
     return int(text.strip().split(".", 1)[0])
 

@@ -43,6 +43,7 @@ PICTURES = (
     "its frames are a folder of pictures, which is not read: make a video of them, without adding "
     "or leaving out one (ffmpeg -framerate RATE -i %06d.jpg -fps_mode passthrough NAME.mp4)"
 )
+CONTINUES = "continues the event of the row before"
 ENDS_FIRST = "the event ends before it begins"
 OUTSIDE_TIME = "the event lies outside the video"
 
@@ -83,7 +84,7 @@ def open_video(
     try:
         path, info = media.open_video(names, hints, place)
     except MissingMediaError as error:
-        is_folder = any((media.path / name).is_dir() for name in (*names, *hints) if name)
+        is_folder = any(_is_folder(media.path / name) for name in (*names, *hints) if name)
         counts.drop(f"{MISSING_VIDEO} ({PICTURES if is_folder else error.found})", place)
         return None
     if size_wh is not None and size_wh != info.size_wh:
@@ -94,6 +95,13 @@ def open_video(
         counts.drop(f"{OTHER_LENGTH} ({num_frames}, not {info.num_frames})", place)
         return None
     return OpenVideo(path, info)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 @dataclass(slots=True)
@@ -163,6 +171,10 @@ class VideoObjects:
         counts.keep(clipped=end_s > last_s)
         self._spans.append(Span(label, start_s, min(end_s, last_s)))
 
+    def merged(self, label: str, place: str) -> None:
+        """A row that only continues an event of the row before."""
+        self.read(label, "span").leave_out(CONTINUES, place)
+
     def frame_time(self, frame_index: int) -> float | None:
         """Seconds at which a frame is shown; None when the video has no such frame."""
         starts = self._video.info.starts_s if self._video else ()
@@ -208,7 +220,6 @@ class VideoObjects:
         """
         if self._video is None:
             return None
-        path, info = self._video.path, self._video.info
         taken: set[str] = set()
         tracks = [
             Track(unique(id, taken), known.label, self._moments(known, labelled_frames))
@@ -216,9 +227,8 @@ class VideoObjects:
             if known.seen
         ]
         complete = tuple(dict.fromkeys(x for x in exhaustive if x not in self._incomplete))
-        media = Media("video", (path,), info.size_wh, info.duration_s)
         annotations: tuple[Annotation, ...] = (*tracks, *self._spans)
-        return closed_sample(path.stem, media, annotations, self._place, self._tally, complete)
+        return closed_sample(self._video, annotations, self._place, self._tally, complete)
 
     def _moments(
         self, known: _Object, labelled_frames: Iterable[int] | None
@@ -267,8 +277,7 @@ class VideoObjects:
 
 
 def closed_sample(
-    id: str,
-    media: Media,
+    video: OpenVideo,
     annotations: tuple[Annotation, ...],
     place: str,
     tally: Tally,
@@ -280,4 +289,6 @@ def closed_sample(
         counts.leave_out(NOTHING_KEPT, place)
         return None
     counts.keep()
-    return Sample(id, media, annotations, exhaustive)
+    path, info = video.path, video.info
+    media = Media("video", (path,), info.size_wh, info.duration_s)
+    return Sample(path.stem, media, annotations, exhaustive)

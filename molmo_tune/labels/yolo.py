@@ -22,6 +22,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -60,7 +61,7 @@ class _Classes:
 def looks_like_yolo(head: str) -> bool:
     """Whether this is the beginning of such a file."""
     rows = [line.split() for line in head.splitlines()[:5] if line[:1] != "#" and line.strip()]
-    number = re.compile(r"-?\d*\.?\d+(e-?\d+)?")
+    number = re.compile(r"-?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?")
     return bool(rows) and all(
         len(row) >= 5 and row[0].isdecimal() and all(number.fullmatch(v) for v in row)
         for row in rows
@@ -76,16 +77,16 @@ def read_yolo(files: Sequence[Path], media: MediaSource, tally: Tally) -> list[S
     files = [file for file in files if file.name not in CLASS_FILES]
     if not files:
         raise UserError(media.path, "no label files", "a folder of YOLO's txt files")
-    classes = _find_classes(files[0].parent)
-    media = media if media.given else MediaSource(_image_folder(files[0].parent), given=False)
+    classes = find_classes(files[0].parent)
+    media = media if media.given else MediaSource(image_folder(files[0].parent), given=False)
     media.check_number(len(files), files[0].parent)
     found = [_sample(file, classes, media, tally) for file in files]
     _leave_out_others(files, media, tally)
     return [sample for sample in found if sample is not None]
 
 
-def _image_folder(folder: Path) -> Path:
-    """``…/labels/train`` → ``…/images/train``, where there is such a folder."""
+def image_folder(folder: Path) -> Path:
+    """Where Ultralytics looks for images: ``…/labels/train`` → ``…/images/train``, if that is."""
     parts = list(folder.resolve().parts)
     for at in range(len(parts) - 1, 0, -1):
         if parts[at] in ("labels", "labelTxt"):
@@ -94,7 +95,12 @@ def _image_folder(folder: Path) -> Path:
     return folder
 
 
-def _find_classes(folder: Path) -> _Classes:
+def find_classes(folder: Path) -> _Classes:
+    """What the classes are called, by a file in the folder or up to three folders above.
+
+    Raises:
+        UserError: there is none, or it has no names.
+    """
     for place in [folder, *folder.resolve().parents][:4]:
         for name in CLASS_FILES:
             if (place / name).is_file():
@@ -121,7 +127,7 @@ def _read_classes(path: Path) -> _Classes:
     return _Classes({n: str(name).strip() for n, name in names.items()}, keypoints, per_keypoint)
 
 
-def _keypoint_names(data: dict[str, object], path: Path) -> tuple[tuple[str, ...], int]:
+def _keypoint_names(data: dict[str, Any], path: Path) -> tuple[tuple[str, ...], int]:
     """Names of the points of a pose, and 2 or 3 numbers each; numbers from 1 where none are given.
 
     ``kpt_names`` is a list per class; poses of several classes share their points.

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from molmo_tune.errors import UserError
 
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 stand for a quarter turn
+_TAIL_BYTES = 65_536  # in which a PNG says what it says after its pixels
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -40,7 +41,18 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            exif = Image.Image.getexif(image) if _is_said_in_front(image, path) else image.getexif()
+            turned = exif.get(_ORIENTATION, 1) in (5, 6, 7, 8)
             return (image.height, image.width) if turned else (image.width, image.height)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(path, f"not an image that opens ({error})") from error
+
+
+def _is_said_in_front(image: Image.Image, path: Path) -> bool:
+    """Whether the orientation stands before the pixels, or nowhere: Pillow decodes a PNG to ask."""
+    if image.format != "PNG" or "exif" in image.info:
+        return True
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        tail = file.read()
+    return b"eXIf" not in tail and b"com.adobe.xmp" not in tail

@@ -61,7 +61,7 @@ def load_model(
     Args:
         name: hub id, folder or ``tiny``.
         dtype: of all weights that are not quantised, and in which quantised ones compute.
-        quantize: store the decoder's linear layers in 4 or 8 bits (`molmo_tune.model.quantization`).
+        quantize: store the decoder's linear layers in 4 or 8 bits (`quantization`).
 
     Raises:
         UserError: no such checkpoint, another architecture, or weights missing from the files.

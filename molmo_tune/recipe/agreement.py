@@ -101,6 +101,12 @@ def _method_agrees(recipe: Recipe) -> Iterator[Contradiction]:
             f"{method} changes the base's weights, which model.quantize: {quantize} freezes in few "
             "bits; use lora or dora, or leave model.quantize out",
         )
+    if quantize == "int8" and method == "dora":
+        yield Contradiction(
+            (*keys, ("model", "quantize")),
+            "dora needs the weights' lengths, which PEFT cannot read from 8 bits; "
+            "use model.quantize: nf4, or method lora",
+        )
     if recipe.adapter.rslora and method in ("full", "pissa"):
         yield Contradiction(
             (*keys, ("adapter", "rslora")), f"{method} has no use for adapter.rslora; leave it out"

@@ -30,7 +30,49 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from molmo_tune.recipe.agreement import contradictions
 
-LabelFormat = Literal["cvat_video", "label_studio_video", "coco", "yolo", "jsonl"]
+LabelFormat = Literal[
+    "cvat_video",
+    "label_studio_video",
+    "coco",
+    "yolo",
+    "mot",
+    "kitti_tracking",
+    "cvat_images",
+    "label_studio_image",
+    "kitti_mots",
+    "mots_challenge",
+    "sav",
+    "mask_folder",
+    "expressions",
+    "youtube_vis",
+    "tao",
+    "scalabel",
+    "labelme",
+    "pascal_voc",
+    "open_images",
+    "dota",
+    "via",
+    "createml",
+    "roboflow_hosted",
+    "table",
+    "pixmo_points",
+    "pixmo_count",
+    "cvat_tags",
+    "sot",
+    "activitynet",
+    "ava",
+    "soccernet",
+    "elan",
+    "ultralytics_track",
+    "supervision",
+    "deeplabcut",
+    "sleap",
+    "tapvid_trusted",
+    "molmo2_video_point",
+    "molmo2_video_track",
+    "track_instruction",
+    "jsonl",
+]
 Part = Literal["language", "connector", "vision"]
 
 LABEL_FORMATS: tuple[str, ...] = get_args(LabelFormat)
@@ -101,6 +143,19 @@ class AdapterSection(Section):
         return targets
 
 
+class Columns(Section):
+    """Which column of a plain table holds what."""
+
+    image: Text | None = None
+    """Column of the image's name."""
+    label: Text | None = None
+    """Column of the class."""
+    box: Annotated[tuple[Text, ...], Field(max_length=4, strict=False)] = ()
+    """The four columns of a box, in the order that the source's `box` says."""
+    point: Annotated[tuple[Text, ...], Field(max_length=2, strict=False)] = ()
+    """The two columns of a point."""
+
+
 class DataSource(Section):
     """One label file or folder, with its media and its wording."""
 
@@ -116,6 +171,12 @@ class DataSource(Section):
     """How often the source is drawn, relative to the other sources."""
     max_samples: PositiveInt | None = None
     """Read at most this many samples; by default all."""
+    columns: Columns = Field(default_factory=Columns)
+    """What the columns of a plain table mean (`labels: table`)."""
+    units: Literal["pixel", "percent", "unit"] | None = None
+    """Units of a plain table: pixels, percent (0 to 100) or shares (0 to 1) of the sides."""
+    box: Literal["xyxy", "xywh", "cxcywh"] = "xyxy"
+    """What the box of a plain table is: two corners, corner and size, or centre and size."""
 
 
 class DataSection(Section):

@@ -2,9 +2,9 @@
 
 Other names (none of the words occurs in pre-training), other bodies (patches, dots, legs instead of
 flat shapes) and another ground (water with ripples, pebbles). Two to four animals of different
-kinds come and go in a clip, so each is a distractor when another is asked for, and a fallen leaf of
+kinds come and go in a clip, so each is a distractor when another is asked for, and a stone of
 their size lies there all the time. The base, asked for a word it does not know, points at any of
-them. Real files: H.264 clips of 1.5 s at 160×120 and one CVAT-for-video XML per clip, as the
+them. Real files: H.264 clips of 1 s at 160×120 and one CVAT-for-video XML per clip, as the
 annotation tool exports them. An animal's box covers 3.5 % of the frame.
 
 What it does not do: know anything of the model. A user's own data would take the place of this
@@ -26,8 +26,8 @@ from PIL import Image, ImageDraw
 
 from molmo_tune.tiny.shapes import Drift
 
-WIDTH, HEIGHT, FPS, NUM_FRAMES = 160, 120, 10, 15
-SHOWN_FRAMES = (0, 5, 10, 14)  # on screen at 0, 0.5, 1 and 1.5 s, the moments the model sees
+WIDTH, HEIGHT, FPS, NUM_FRAMES = 160, 120, 10, 10
+SHOWN_FRAMES = (0, 5, 9)  # on screen at 0, 0.5 and 1 s, the moments the model sees
 BODY = 26  # pixels across: 26² is 3.5 % of the frame
 ANIMALS = ("koi", "newt", "frog", "crab", "duckling")
 RGB = tuple[int, int, int]
@@ -38,7 +38,7 @@ Frame = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Swimmer(Drift):
-    """One animal or leaf of a clip; the centre of its box drifts, in pixels."""
+    """One animal or stone of a clip; the centre of its box drifts, in pixels."""
 
     name: str
     sprite: Image.Image
@@ -56,16 +56,16 @@ def write_pond(folder: Path, *, num_clips: int, seed: int, on_clip: Callable[[],
         made.mkdir(parents=True)
     for number in range(num_clips):
         rng = np.random.default_rng([seed, number])
-        animals, leaf = _populate(rng)
+        animals, stone = _populate(rng)
         name = f"pond_{number:03d}"
-        _write_clip(clips / f"{name}.mp4", _frames(rng, [leaf, *animals]))
+        _write_clip(clips / f"{name}.mp4", _frames(rng, [stone, *animals]))
         xml = cvat_xml(f"{name}.mp4", animals)
         (labels / f"{name}.xml").write_text(xml, encoding="utf-8")
         on_clip()
 
 
 def _populate(rng: np.random.Generator) -> tuple[list[Swimmer], Swimmer]:
-    """Animals of different kinds that come and go, and a leaf that lies there all the time."""
+    """Animals of different kinds that come and go, and a stone that lies there all the time."""
     animals: list[Swimmer] = []
     for name in rng.permutation(ANIMALS)[: int(rng.integers(2, 5))]:
         length = int(rng.integers(1, len(SHOWN_FRAMES)))
@@ -76,8 +76,8 @@ def _populate(rng: np.random.Generator) -> tuple[list[Swimmer], Swimmer]:
         last = SHOWN_FRAMES[last_slot] + late
         sprite = _sprite(_ANIMAL_PARTS[name], rng)
         animals.append(_placed(rng, str(name), sprite, first, last, animals))
-    sprite = _sprite(_leaf(rng), rng)
-    return animals, _placed(rng, "leaf", sprite, 0, NUM_FRAMES - 1, animals, still=True)
+    sprite = _sprite(_stone(rng), rng)
+    return animals, _placed(rng, "stone", sprite, 0, NUM_FRAMES - 1, animals, still=True)
 
 
 def _placed(
@@ -131,24 +131,22 @@ def _sprite(parts: Parts, rng: np.random.Generator) -> Image.Image:
     return turned.resize((BODY, BODY), Image.Resampling.BOX)
 
 
-def _leaf(rng: np.random.Generator) -> Parts:
-    """A fallen leaf in one of several faded colours."""
-    colors = ((150, 110, 60), (120, 130, 70), (165, 145, 90), (110, 85, 70), (175, 160, 140))
-    color = colors[int(rng.integers(len(colors)))]
-    dark = (color[0] - 35, color[1] - 35, color[2] - 35)
+def _stone(rng: np.random.Generator) -> Parts:
+    """A round stone in one of several grays."""
+    gray = int(rng.choice((60, 85, 110, 140, 175)))
 
     def parts(disc: _Disc) -> None:
-        disc(0.5, 0.5, 0.3, 0.44, color)
-        disc(0.5, 0.5, 0.03, 0.42, dark)
+        disc(0.5, 0.5, 0.4, 0.44, (gray, gray, gray))
+        disc(0.42, 0.4, 0.2, 0.2, (gray + 20, gray + 20, gray + 22))
 
     return parts
 
 
 def _koi(disc: _Disc) -> None:
-    disc(0.5, 0.86, 0.2, 0.11, (240, 200, 160))
-    disc(0.5, 0.45, 0.3, 0.43, (238, 120, 36))
+    disc(0.5, 0.86, 0.2, 0.11, (250, 200, 222))
+    disc(0.5, 0.45, 0.3, 0.43, (248, 140, 192))
     for x, y in ((0.42, 0.3), (0.6, 0.55), (0.45, 0.7)):
-        disc(x, y, 0.1, 0.09, (250, 240, 228))
+        disc(x, y, 0.08, 0.07, (252, 225, 238))
 
 
 def _newt(disc: _Disc) -> None:

@@ -8,7 +8,11 @@ queries that start equal to their keys (`checkpoint.fresh_model`), questions as 
 message tree, so that none can be answered by elimination, and loss weights that favour the leading
 digits of a coordinate, because the trailing ones are noise until the leading ones are right.
 
-What it does not do: anything the demo needs at run time.
+What it does not do: anything the demo needs at run time. The weights in `base/` were made with this
+code in several sittings: eyes, words, single frames, clips, then words on clips and clips again,
+because single frames alone had made the words forget *when*. The stages below leave that detour
+out; they have not been run from end to end yet. On held-out clips of four frames with three things
+the base names the right frame in 94 % and is off by 0.008 of the side in the median.
 """
 
 from __future__ import annotations
@@ -72,8 +76,9 @@ class Stage:
     steps: int
 
 
+# Clips of several frames from the start: on single frames alone, what the words learnt about *when*
+# is forgotten within 600 steps (measured: 59 % of the times right afterwards, of the places 99 %).
 STAGES = (
-    Stage((Kind(1, "video", (1, 4), (1, 1), 12),), 600),
     Stage(
         (
             Kind(1, "video", (1, 4), (1, 1), 12),

@@ -28,7 +28,12 @@ from molmo_tune.encoding.sources import limits_of, measure_packing, pack_limits_
 from molmo_tune.errors import UserError
 from molmo_tune.evaluation.evaluate import evaluate
 from molmo_tune.model.adapters import add_adapter, keep_start, parameter_table
-from molmo_tune.model.attention_backends import Backend, resolve_backend, use_backend
+from molmo_tune.model.attention_backends import (
+    Backend,
+    backend_of,
+    resolve_backend,
+    use_backend,
+)
 from molmo_tune.model.checkpointing import checkpoint_layers
 from molmo_tune.model.loading import load_model, load_processor, resolve_dtype
 from molmo_tune.recipe.saving import dump_recipe
@@ -94,7 +99,7 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
     )
     if _is_first_process():
         keep_start(model, run.adapter)
-    _print_parameters(console, module)
+    _print_parameters(console, module, recipe)
     data = data_module(recipe, processor, train_items, val_items)
     record = RecordLosses()
     callbacks = [record, StepProgress(console), *_callbacks(recipe, run, processor, val_items)]
@@ -293,10 +298,17 @@ def _print_packing(console: Console, recipe: Recipe, items: list[Item]) -> None:
         console.print(f"packing: {figures}", highlight=False)
 
 
-def _print_parameters(console: Console, module: MolmoModule) -> None:
+def _print_parameters(console: Console, module: MolmoModule, recipe: Recipe) -> None:
     for part, total, trained in parameter_table(module.model):
         share = f"{100 * trained / total:.2f} %" if total else "-"
         console.print(f"{part:<10}{total:>16,}  trainable {trained:>12,}  {share}", highlight=False)
+    dtype = str(module.bare_model.lm_head.weight.dtype).removeprefix("torch.")
+    small = f", language model in {recipe.model.quantize}" if recipe.model.quantize else ""
+    console.print(
+        f"{recipe.adapter.method} on {', '.join(recipe.adapter.targets)}; base in {dtype}{small}; "
+        f"{_precision(recipe)}; attention {backend_of(module.bare_model)}",
+        highlight=False,
+    )
 
 
 def _write_losses(run: RunFolder, losses: list[tuple[int, float]], append: bool) -> None:

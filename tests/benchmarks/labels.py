@@ -1,0 +1,120 @@
+"""How fast label files are read: ``python tests/benchmarks/labels.py``.
+
+Writes a COCO file of 60,000 annotations on 6,000 pictures (half boxes, half polygons of twelve
+corners) and a CSV table of a million boxes on 20,000 names of one picture each, reads them, and
+prints the figures as JSON: annotations per second of one core, and how much memory was taken at
+most. Each runs in a process of its own. Pictures are links to one file; they are opened as in life.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from PIL import Image
+
+from molmo_tune.labels.readers import read_labels
+from molmo_tune.labels.table import TableLayout
+
+SIZE = (640, 480)
+
+
+def main(arguments: list[str]) -> None:
+    """Both, or in a child the one that is named."""
+    if arguments:
+        print(json.dumps({"coco": coco, "table": table}[arguments[0]]()))
+        return
+    figures = {}
+    for name in ("coco", "table"):
+        command = [sys.executable, __file__, name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        figures[name] = json.loads(done.stdout)
+    print(json.dumps(figures, indent=2))
+
+
+def coco() -> dict[str, float]:
+    """A COCO file of 60,000 annotations."""
+    rng = random.Random(7)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        _pictures(folder, 6_000)
+        images = [
+            {"id": n, "file_name": f"{n}.png", "width": SIZE[0], "height": SIZE[1]}
+            for n in range(6_000)
+        ]
+        rows = [_row(n, rng) for n in range(60_000)]
+        categories = [{"id": n, "name": f"class {n}"} for n in range(80)]
+        data = {"images": images, "annotations": rows, "categories": categories}
+        (folder / "x.json").write_text(json.dumps(data))
+        del data, rows, images
+        return _measured("coco", folder / "x.json", 60_000)
+
+
+def table() -> dict[str, float]:
+    """A CSV of a million boxes."""
+    rng = random.Random(7)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        _pictures(folder, 20_000)
+        with (folder / "x.csv").open("w") as file:
+            file.write("image,label,x,y,w,h\n")
+            for number in range(1_000_000):
+                x, y, w, h = (rng.randrange(1, 300) for _ in range(4))
+                file.write(f"{number // 50}.png,class {number % 80},{x},{y},{w % 200 + 1},{h}\n")
+        layout = TableLayout("image", "label", ("x", "y", "w", "h"), "pixel", "xywh")
+        return _measured("table", folder / "x.csv", 1_000_000, layout)
+
+
+def _pictures(folder: Path, count: int) -> None:
+    Image.new("RGB", SIZE).save(folder / "0.png")
+    for number in range(1, count):
+        os.link(folder / "0.png", folder / f"{number}.png")
+
+
+def _row(number: int, rng: random.Random) -> dict[str, object]:
+    x, y = rng.uniform(0, 500), rng.uniform(0, 400)
+    box = [round(x, 2), round(y, 2), 80.0, 60.0]
+    part = [round(v + rng.uniform(0, 60), 2) for _ in range(12) for v in (x, y)]
+    polygons = [part] if number % 2 else []
+    return {
+        "id": number,
+        "image_id": number // 10,
+        "category_id": number % 80,
+        "bbox": box,
+        "segmentation": polygons,
+        "iscrowd": 0,
+        "area": 4800.0,
+    }
+
+
+def _measured(
+    name: str, path: Path, rows: int, layout: TableLayout | None = None
+) -> dict[str, float]:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    start = time.process_time()
+    samples, report = read_labels(name, path, layout=layout)
+    seconds = time.process_time() - start
+    kept = sum(count.kept for count in report.counts if count.kind != "image")
+    assert kept == rows, report.table()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "annotations": kept,
+        "images": len(samples),
+        "cpu_s": round(seconds, 2),
+        "annotations_per_s": round(kept / seconds),
+        "peak_mb_before": round(before),
+        "peak_mb": round(peak),
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

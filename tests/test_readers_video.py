@@ -1,0 +1,1623 @@
+"""Readers of video, track and event labels: golden inputs, broken ones, real ones, mutated ones.
+
+`CASES` holds a tiny input of every format, written by hand, with the annotations that must come
+out. The same inputs are then broken (`test_broken_…`), separated from their video, and mutated some
+hundred times. Numbers expected of real files are counted from the raw file with the standard
+library; each test says how.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import math
+import pickle
+import random
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from molmo_tune.errors import UserError
+from molmo_tune.labels.readers import detect_format, read_labels
+from molmo_tune.labels.report import ConversionReport
+from molmo_tune.labels.sample import (
+    Box,
+    Keypoint,
+    Keypoints,
+    Mask,
+    Observation,
+    Point,
+    Polygon,
+    Sample,
+    Span,
+    Track,
+)
+
+SIZE = (100, 50)
+NUM_FRAMES = 20
+FUZZ_ROUNDS = 300
+
+
+def make_video(
+    path: Path, num_frames: int = NUM_FRAMES, size_wh: tuple[int, int] = SIZE, fps: int = 10
+) -> Path:
+    """A dark video."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=fps)
+        stream.width, stream.height = size_wh
+        stream.pix_fmt = "yuv420p"
+        picture = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
+        for index in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory) -> Path:
+    return make_video(tmp_path_factory.mktemp("videos") / "clip.mp4")
+
+
+@pytest.fixture
+def folder(tmp_path, clip) -> Path:
+    """A folder with one video, clip.mp4."""
+    shutil.copy(clip, tmp_path / "clip.mp4")
+    return tmp_path
+
+
+def write(path: Path, content: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def counts_of(report: ConversionReport) -> dict[tuple[str, str], dict[str, int]]:
+    """Non-zero counts by label and kind; every row read must be accounted for."""
+    for c in report.counts:
+        assert c.read == c.kept + c.left_out + c.dropped, c
+    names = ("read", "kept", "interpolated", "clipped", "repaired", "left_out", "dropped")
+    return {
+        (c.label, c.kind): {n: getattr(c, n) for n in names if getattr(c, n)} for c in report.counts
+    }
+
+
+def reasons(findings) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for finding in findings:
+        total[finding.reason] = total.get(finding.reason, 0) + finding.count
+    return total
+
+
+def seen(frame: int, shape: object, **flags: bool) -> Observation:
+    """An observation in the video of ten frames per second."""
+    return Observation(frame / 10, frame, shape, **flags)
+
+
+def boxed(frame: int, *xyxy: float, **flags: bool) -> Observation:
+    return seen(frame, Box(tuple(map(float, xyxy))), **flags)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A tiny input: its files, which of them is the label file, and what must come out."""
+
+    files: Mapping[str, object]
+    annotations: tuple[object, ...]
+    counts: Mapping[tuple[str, str], Mapping[str, int]]
+    exhaustive: tuple[str, ...] = ()
+    losses: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    detected: bool = True
+
+    @property
+    def label(self) -> str:
+        return next(iter(self.files))
+
+
+VIDEO = {("", "video"): {"read": 1, "kept": 1}}
+CASES: dict[str, Case] = {}
+
+# --------------------------------------------------------------------------------- MOT and KITTI
+
+MOT = """\
+1,1,11,21,20,10,1,1,1
+2,1,12,21,20,10,1,1,0.2
+4,1,14,21,20,10,1,1,1
+
+2,2,-9,1,20,10,1,3,0.5
+2,3,1,1,5,5,0,1,1
+2,4,1,1,5,5,1,8,1
+2,5,1,1,-5,5,1,1,1
+21,1,1,1,5,5,1,1,1
+3,-1,1,1,5,5,1,1,1
+3,6,1,1,5,5,1,1,nan
+3,6,1,1,5,5
+"""
+CASES["mot"] = Case(
+    {"clip/gt/gt.txt": MOT},
+    (
+        Track(
+            "1",
+            "pedestrian",
+            (
+                boxed(0, 10, 20, 30, 30),
+                boxed(1, 11, 20, 31, 30, occluded=True),
+                boxed(3, 13, 20, 33, 30),
+            ),
+        ),
+        Track("2", "car", (boxed(1, 0, 0, 10, 10),)),
+    ),
+    VIDEO
+    | {
+        ("pedestrian", "box"): {"read": 8, "kept": 3, "left_out": 1, "dropped": 4},
+        ("car", "box"): {"read": 1, "kept": 1, "clipped": 1},
+        ("distractor", "box"): {"read": 1, "left_out": 1},
+        ("", "box"): {"read": 1, "dropped": 1},
+    },
+    losses={
+        "a negative width or height": 1,
+        "the frame lies outside the video": 1,
+        "id -1: a detection without identity": 1,
+        "a coordinate is missing or not a number": 1,
+        "a row of other than 7 to 10 fields": 1,
+    },
+    left_out={
+        "flag 0: a row to ignore": 1,
+        "a distractor, occluder, reflection or crowd": 1,
+    },
+)
+
+KITTI = """\
+0 2 Car 0 0 -1.79 10.5 20 30 40 2.0 1.8 4.4 -4.5 1.8 13.4 -2.1
+1 2 Car 0 2 -1.79 11 20 31 40 2.0 1.8 4.4 -4.5 1.8 13.4 -2.1
+0 -1 DontCare -1 -1 -10 60 10 70 20 -1000 -1000 -1000 -10 -1 -1 -1
+0 3 Van 0 0 0 30 20 10 40 2.0 1.8 4.4 -4.5 1.8 13.4 -2.1
+0 x Van 0 0 0 10 20 30 40 2.0 1.8 4.4 -4.5 1.8 13.4 -2.1
+"""
+CASES["kitti_tracking"] = Case(
+    {"clip.txt": KITTI},
+    (Track("2", "Car", (boxed(0, 10.5, 20, 30, 40), boxed(1, 11, 20, 31, 40, occluded=True))),),
+    VIDEO
+    | {
+        ("Car", "box"): {"read": 2, "kept": 2},
+        ("DontCare", "box"): {"read": 1, "left_out": 1},
+        ("Van", "box"): {"read": 2, "dropped": 2},
+    },
+    losses={"a negative width or height": 1, "a track id below 0": 1},
+    left_out={"DontCare: a region in which nothing was labelled": 1},
+)
+
+
+def test_mot_names_sizes_and_lengths_of_seqinfo(folder):
+    path = write(folder / "x" / "gt" / "gt.txt", "1,1,1,1,5,5,1,1,1\n")
+    ini = "[Sequence]\nname=clip\nimDir=img1\nframeRate=30\nseqLength={}\nimWidth={}\nimHeight=50\n"
+    write(folder / "x" / "seqinfo.ini", ini.format(20, 100))
+    (sample,), _ = read_labels("mot", path, folder)
+    assert sample.annotations == (Track("1", "pedestrian", (boxed(0, 0, 0, 5, 5),)),)
+    for text, message in (
+        (ini.format(19, 100), "another number of frames than the labels say .19, not 20"),
+        (ini.format(20, 50), "another size than the labels say .50x50, not 100x50"),
+        ("[Other]\n", r"seqinfo.ini: not readable .*a \[Sequence\] section"),
+        ("name=1", "seqinfo.ini: not readable"),
+    ):
+        write(folder / "x" / "seqinfo.ini", text)
+        with pytest.raises(UserError, match=message):
+            read_labels("mot", path, folder)
+
+
+def test_mot15_has_no_classes_and_labels_txt_names_them(folder):
+    path = write(folder / "clip.txt", "1,7,1,1,5,5,1,-1,-1,-1\n2,7,1,1,5,5,1,3.2,0.01,0\n")
+    (sample,), _ = read_labels("mot", path)
+    (track,) = sample.annotations
+    assert (track.label, [o.occluded for o in track.observations]) == ("pedestrian", [False, False])
+    path = write(folder / "clip" / "gt" / "gt.txt", "1,7,1,1,5,5,1,8,1\n1,8,1,1,5,5,1,9,1\n")
+    write(path.with_name("labels.txt"), "".join(f"label_{n}\n" for n in range(8)))
+    (sample,), report = read_labels("mot", path, folder)
+    assert [t.label for t in sample.annotations] == ["label_7"]
+    assert reasons(report.losses) == {"a class without a name": 1}
+
+
+def test_folders_of_pictures_are_refused_with_the_command_that_makes_a_video(tmp_path):
+    path = write(tmp_path / "seq" / "gt" / "gt.txt", "1,1,1,1,5,5,1,1,1\n")
+    write(tmp_path / "seq" / "img1" / "000001.jpg", b"")
+    with pytest.raises(UserError, match="folder of pictures, which is not read: make a video"):
+        read_labels("mot", path, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mot_seq", "mot_seq_with_seqinfo"])
+def test_mot_samples_of_datumaro_are_detections(shared, name, tmp_path):
+    """One row each, by eye: ``1,-1,0,4,4,8,1,3,1.0``; -1 is no identity, labels.txt has class 3."""
+    path = shared / "samples" / "motchallenge" / "datumaro" / name / "gt" / "gt.txt"
+    assert path.read_text().split() == ["1,-1,0,4,4,8,1,3,1.0"]
+    video = make_video(tmp_path / "Test.mp4", 1, (16, 16))
+    with pytest.raises(UserError, match="1 × label_2 box: id -1: a detection without identity"):
+        read_labels("mot", path, video)
+
+
+# ------------------------------------------------------------------------------ masks of all sorts
+
+
+def rle(left: int, top: int, right: int, bottom: int) -> dict[str, object]:
+    """Run lengths of a filled rectangle, by pycocotools; the right and bottom pixels are out."""
+    pixels = np.zeros((SIZE[1], SIZE[0]), np.uint8, order="F")
+    pixels[top:bottom, left:right] = 1
+    packed = coco_mask.encode(pixels)
+    return {"size": packed["size"], "counts": packed["counts"].decode()}
+
+
+def masked(frame: int, *corners: int, **flags: bool) -> Observation:
+    return seen(frame, Mask(rle(*corners)["counts"], (SIZE[1], SIZE[0])), **flags)
+
+
+def png(*rectangles: tuple[int, int, int, int, int], mode: str = "P") -> bytes:
+    """A picture of object numbers: rectangles of (number, left, top, right, bottom)."""
+    pixels = np.zeros((SIZE[1], SIZE[0]), np.uint16 if mode == "I;16" else np.uint8)
+    for number, left, top, right, bottom in rectangles:
+        pixels[top:bottom, left:right] = number
+    image = Image.fromarray(pixels)
+    if mode == "P":
+        image.putpalette(bytes(3 * [7] * 256))  # one colour for all: colours tell nothing
+    stream = io.BytesIO()
+    image.save(stream, "png")
+    return stream.getvalue()
+
+
+ANIMALS = ("dog", "cat", "cow")
+A, B = (10, 10, 20, 30), (40, 10, 60, 30)
+EMPTY = rle(0, 0, 0, 0)
+NOTHING = {"an empty mask: the object is not there": 1}
+NO_RUNS = {"the run lengths of the mask do not fit the video": 1}
+MOTS = f"""\
+3 1001 1 50 100 {rle(*A)["counts"]}
+4 1001 1 50 100 {rle(*B)["counts"]}
+4 10000 10 50 100 {rle(*A)["counts"]}
+5 2001 2 50 100 {rle(*A)["counts"]}2
+6 2001 1 50 100 {rle(*A)["counts"]}
+6 2001 2 50
+"""
+
+
+def mots_case(first: int) -> Case:
+    return Case(
+        {"clip.txt": MOTS},
+        (Track("1001", "car", (masked(3 - first, *A), masked(4 - first, *B))),),
+        VIDEO
+        | {
+            ("car", "mask"): {"read": 2, "kept": 2},
+            ("", "mask"): {"read": 3, "dropped": 2, "left_out": 1},
+            ("pedestrian", "mask"): {"read": 1, "dropped": 1},
+        },
+        losses={
+            "the id is not one of the class": 1,
+            "a row of other than 6 fields": 1,
+            **NO_RUNS,
+        },
+        left_out={"id 10000: a region to ignore": 1},
+        detected=False,
+    )
+
+
+CASES["kitti_mots"] = mots_case(0)
+CASES["mots_challenge"] = mots_case(1)
+
+CASES["sav"] = Case(
+    {
+        "clip.json": {
+            "video_id": "clip",
+            "video_frame_count": 20.0,
+            "video_height": 50.0,
+            "video_width": 100.0,
+            "masklet_id": [7, 9],
+            "masklet": [[rle(*A), EMPTY], [rle(*B), rle(*A)], [{"size": [1, 1]}, rle(*B)]],
+        }
+    },
+    (
+        Track("7", "object", (masked(0, *A), masked(4, *B))),
+        Track(
+            "9",
+            "object",
+            (masked(4, *A), masked(8, *B), *(masked(n, *B, interpolated=True) for n in (9, 10))),
+        ),
+    ),
+    VIDEO
+    | {
+        ("object", "mask"): {
+            "read": 6,
+            "kept": 4,
+            "interpolated": 2,
+            "left_out": 1,
+            "dropped": 1,
+        }
+    },
+    losses=NO_RUNS,
+    left_out=NOTHING,
+)
+
+CASES["mask_folder"] = Case(
+    {"clip/00003.png": png((1, *A), (2, *B)), "clip/00004.png": png((2, *A), (255, *B))},
+    (Track("1", "object", (masked(3, *A),)), Track("2", "object", (masked(3, *B),))),
+    VIDEO | {("object", "mask"): {"read": 2, "kept": 2}},
+)
+
+CASES["expressions"] = Case(
+    {
+        "meta_expressions.json": {
+            "videos": {
+                "clip": {
+                    "frames": ["00002", "00004"],
+                    "expressions": {
+                        "0": {"exp": "the  left one", "obj_id": "1"},
+                        "1": {"exp": "both", "obj_id": [1, 2]},
+                        "2": {"exp": "who knows"},
+                        "3": {"exp": "a third", "obj_id": 3},
+                        "4": {"exp": "", "obj_id": 1},
+                    },
+                }
+            }
+        },
+        "Annotations/clip/00002.png": png((1, *A), (2, *B)),
+        "Annotations/clip/00004.png": png((1, *B)),
+    },
+    (
+        Track(
+            "1",
+            "the left one",
+            (
+                masked(2, *A),
+                masked(3, *A, interpolated=True),
+                masked(4, *B),
+                masked(5, *B, interpolated=True),
+            ),
+        ),
+        Track(
+            "1-2",
+            "both",
+            (
+                masked(2, *A),
+                masked(3, *A, interpolated=True),
+                masked(4, *B),
+                masked(5, *B, interpolated=True),
+            ),
+        ),
+        Track("2", "both", (masked(2, *B),)),
+    ),
+    VIDEO
+    | {
+        ("the left one", "mask"): {"read": 2, "kept": 2, "interpolated": 2},
+        ("both", "mask"): {"read": 3, "kept": 3, "interpolated": 2},
+        ("who knows", "expression"): {"read": 1, "left_out": 1},
+        ("a third", "expression"): {"read": 1, "dropped": 1},
+        ("", "expression"): {"read": 1, "dropped": 1},
+    },
+    losses={
+        "no masks of this object were found": 1,
+        "the expression has no words": 1,
+    },
+    left_out={"the expression names no object (a validation split)": 1},
+)
+
+CASES["youtube_vis"] = Case(
+    {
+        "instances.json": {
+            "videos": [
+                {
+                    "id": 1,
+                    "width": 100,
+                    "height": 50,
+                    "length": 3,
+                    "file_names": ["clip/00000.jpg", "clip/00002.jpg", "clip/00004.jpg"],
+                }
+            ],
+            "categories": [{"id": 5, "name": "dog"}],
+            "annotations": [
+                {
+                    "id": 8,
+                    "video_id": 1,
+                    "category_id": 5,
+                    "iscrowd": 0,
+                    "segmentations": [rle(*A), None, None],
+                    "bboxes": [[10, 10, 10, 20], None, [1, 2, 3, 4]],
+                },
+                {"id": 9, "video_id": 1, "category_id": 5, "iscrowd": 1, "segmentations": [1]},
+                {"id": 10, "video_id": 2, "category_id": 5, "segmentations": [rle(*A)]},
+                {"id": 11, "video_id": 1, "category_id": 6, "segmentations": [rle(*A)]},
+            ],
+        }
+    },
+    (
+        Track(
+            "8",
+            "dog",
+            (masked(0, *A), boxed(4, 1, 2, 4, 6), boxed(5, 1, 2, 4, 6, interpolated=True)),
+        ),
+    ),
+    VIDEO
+    | {
+        ("dog", "mask"): {"read": 2, "kept": 1, "left_out": 1, "interpolated": 1},
+        ("dog", "box"): {"read": 1, "kept": 1},
+        ("dog", "object"): {"read": 2, "left_out": 1, "dropped": 1},
+        ("", "object"): {"read": 1, "dropped": 1},
+    },
+    losses={
+        "its video is not in the list of videos": 1,
+        "its category is not in the list of categories": 1,
+    },
+    left_out={"a group, not one object": 1, **NOTHING},
+)
+
+CASES["tao"] = Case(
+    {
+        "validation.json": {
+            "videos": [
+                {
+                    "id": 0,
+                    "width": 100,
+                    "height": 50,
+                    "name": "val/YFCC100M/clip",
+                    "neg_category_ids": [3],
+                    "not_exhaustive_category_ids": [2],
+                }
+            ],
+            "images": [
+                {"id": 7, "video_id": 0, "frame_index": 4, "file_name": "clip/frame0005.jpg"},
+                {"id": 8, "video_id": 0, "frame_index": 6, "file_name": "clip/frame0007.jpg"},
+            ],
+            "categories": [
+                {"id": n, "name": name} for n, name in enumerate(["dog", "cat", "cow"], 1)
+            ],
+            "annotations": [
+                {"id": 1, "image_id": 7, "video_id": 0, "track_id": 4, "category_id": 1}
+                | {"bbox": [10, 10, 20, 20], "segmentation": [[10, 10, 30, 10, 30, 30]]},
+                {"id": 2, "image_id": 8, "video_id": 0, "track_id": 4, "category_id": 1}
+                | {"bbox": [12, 14, 20, 20]},
+                {"id": 3, "image_id": 8, "video_id": 0, "track_id": 5, "category_id": 2}
+                | {"bbox": [90, 14, 20, 20]},
+                {"id": 4, "image_id": 9, "video_id": 0, "track_id": 6, "category_id": 2}
+                | {"bbox": [1, 1, 2, 2]},
+                {"id": 5, "image_id": 8, "video_id": 0, "category_id": 2, "bbox": [1, 1, 2, 2]},
+            ],
+        }
+    },
+    (
+        Track(
+            "4",
+            "dog",
+            (
+                boxed(4, 10, 10, 30, 30),
+                boxed(5, 11, 12, 31, 32, interpolated=True),
+                boxed(6, 12, 14, 32, 34),
+                boxed(7, 12, 14, 32, 34, interpolated=True),
+            ),
+        ),
+        Track(
+            "5", "cat", (boxed(6, 90, 14, 100, 34), boxed(7, 90, 14, 100, 34, interpolated=True))
+        ),
+    ),
+    VIDEO
+    | {
+        ("dog", "box"): {"read": 2, "kept": 2, "interpolated": 2},
+        ("cat", "box"): {"read": 3, "kept": 1, "interpolated": 1, "clipped": 1, "dropped": 2},
+    },
+    exhaustive=("dog", "cow"),
+    losses={
+        "the frame is missing or not a whole number": 1,
+        "neither track_id nor instance_id: a detection without identity": 1,
+    },
+)
+
+CASES["scalabel"] = Case(
+    {
+        "labels.json": [
+            {
+                "name": f"clip-{n}.jpg",
+                "videoName": "clip",
+                "frameIndex": n,
+                "labels": {
+                    0: [
+                        {"id": "a", "category": "car", "attributes": {"occluded": True}}
+                        | {"box2d": {"x1": 10, "y1": 10, "x2": 20, "y2": 30}},
+                        {"id": "b", "category": "car", "attributes": {"crowd": True}}
+                        | {"box2d": {"x1": 10, "y1": 10, "x2": 20, "y2": 30}},
+                        {"id": "c", "category": "lane"}
+                        | {"poly2d": [{"vertices": [[1, 1], [2, 2], [3, 1]], "closed": False}]},
+                    ],
+                    19: [
+                        {"id": "d", "category": "bus"}
+                        | {"poly2d": [{"vertices": [[1, 1], [9, 1], [9, 9]], "types": "LLL"}]}
+                    ],
+                }.get(n),
+            }
+            for n in (0, 19)
+        ]
+    },
+    (
+        Track("a", "car", (boxed(0, 10, 10, 20, 30, occluded=True),)),
+        Track("d", "bus", (seen(19, Polygon((((1.0, 1.0), (9.0, 1.0), (9.0, 9.0)),))),)),
+    ),
+    VIDEO
+    | {
+        ("car", "box"): {"read": 2, "kept": 1, "left_out": 1},
+        ("lane", "polygon"): {"read": 1, "dropped": 1},
+        ("bus", "polygon"): {"read": 1, "kept": 1},
+    },
+    losses={"an open line, not an object with an extent": 1},
+    left_out={"a crowd, not one object": 1},
+)
+
+
+def test_folders_of_masks_are_one_sample_each(folder):
+    """Given the folder, all its pictures are read; given one picture, that one."""
+    for name, content in CASES["mask_folder"].files.items():
+        write(folder / "masks" / name, content)
+    (sample,), report = read_labels("mask_folder", folder / "masks", folder)
+    assert sample.annotations == (
+        Track("1", "object", (masked(3, *A),)),
+        Track(
+            "2",
+            "object",
+            (masked(3, *B), masked(4, *A)),
+        ),
+    )
+    assert reasons(report.left_out) == {"value 255: void": 1}
+    assert detect_format(folder / "masks" / "clip" / "00003.png") == "mask_folder"
+    write(folder / "masks" / "clip" / "00005.png", png((1, *A)))
+    shutil.copy(make_video(folder / "three.mp4", 3), folder / "clip.mp4")
+    (sample,), report = read_labels("mask_folder", folder / "masks", folder)
+    assert [[o.frame_index for o in t.observations] for t in sample.annotations] == [[0, 2], [0, 1]]
+    assert any("n-th label is on its n-th frame" in f.reason for f in report.notes)
+    colours = Image.new("RGB", SIZE)
+    colours.save(folder / "masks" / "clip" / "00004.png")
+    _, report = read_labels("mask_folder", folder / "masks", folder)
+    assert reasons(report.losses) == {"the mask is no picture of object numbers (mode RGB)": 1}
+
+
+def test_mots_pictures_give_what_the_text_gives(folder):
+    write(folder / "masks" / "clip" / "000003.png", png((1001, *A), (10000, *B), mode="I;16"))
+    write(folder / "masks" / "clip" / "000004.png", png((1001, *B), mode="I;16"))
+    for format, first in (("kitti_mots", 0), ("mots_challenge", 1)):
+        (sample,), report = read_labels(format, folder / "masks", folder)
+        expected = Track("1001", "car", (masked(3 - first, *A), masked(4 - first, *B)))
+        assert sample.annotations == (expected,)
+        assert reasons(report.left_out) == {"id 10000: a region to ignore": 1}
+    with pytest.raises(UserError, match="could be kitti_mots or mots_challenge"):
+        detect_format(folder / "masks" / "clip" / "000003.png")
+
+
+def test_mevis_masks_lie_in_a_file_of_their_own(folder):
+    words = {"exp": "the dogs that leave", "obj_id": [0, 1], "anno_id": [70, 71]}
+    videos = {"clip": {"frames": ["00000", "00001"], "expressions": {"0": words}}}
+    path = write(folder / "meta_expressions.json", {"videos": videos})
+    write(folder / "mask_dict.json", {"70": [rle(*A), None], "71": [rle(*B), EMPTY]})
+    (sample,), report = read_labels("expressions", path)
+    assert sample.annotations == tuple(
+        Track(id, "the dogs that leave", (masked(0, *corners),))
+        for id, corners in (("70", A), ("71", B))
+    )
+    assert counts_of(report)["the dogs that leave", "mask"] == {"read": 4, "kept": 2, "left_out": 2}
+
+
+def test_bdd_labels_do_not_fit_the_original_recording(folder):
+    frames = [{"videoName": "clip", "frameIndex": n, "labels": None, "name": "x"} for n in range(5)]
+    path = write(folder / "x.json", frames)
+    with pytest.raises(UserError, match=r"another number of frames than the labels say .5, not 20"):
+        read_labels("scalabel", path)
+
+
+def test_scalabel_curves_pass_through_their_ends(folder):
+    part = {"vertices": [[10, 10], [20, 0], [30, 0], [40, 10], [25, 40]], "types": "LCCLL"}
+    row = {"id": 1, "category": "car", "poly2d": [part]}
+    path = write(folder / "x.json", [{"videoName": "clip", "frameIndex": 19, "labels": [row]}])
+    (sample,), _ = read_labels("scalabel", path)
+    (corners,) = sample.annotations[0].observations[0].shape.parts_px
+    assert len(corners) == 3 + 7
+    assert corners[0] == (10, 10)
+    assert corners[4] == pytest.approx((25, 2.5))  # the middle of a cubic: (p + 3q + 3r + s) / 8
+    assert corners[-2:] == ((40, 10), (25, 40))
+
+
+def test_sav_sample(shared, tmp_path):
+    """Present: the decoded area (pycocotools) is not 0. Frames 4 i; three lie between two, and two
+    after frame 480 of 483."""
+    path = shared / "samples" / "sav" / "sav_000001_manual.json"
+    masklet = json.loads(path.read_text())["masklet"]
+    present = np.array([[coco_mask.area(mask) > 0 for mask in frame] for frame in masklet])
+    assert present.shape == (121, 5)
+    assert present.size - present.sum() == 125
+    between = 3 * int((present[1:] & present[:-1]).sum()) + 2 * int(present[-1].sum())
+    video = make_video(tmp_path / "sav_000001.mp4", 483, (480, 848), fps=24)
+    (sample,), report = read_labels("sav", path, video)
+    assert len(sample.annotations) == 5
+    assert counts_of(report)["object", "mask"] == {
+        "read": 605,
+        "kept": 480,
+        "left_out": 125,
+        "interpolated": between,
+    }
+    drawn = [o for t in sample.annotations for o in t.observations if not o.interpolated]
+    assert {o.frame_index % 4 for o in drawn} == {0}
+    assert report.num_losses == 0
+
+
+def test_davis_sample(shared, tmp_path):
+    """Objects and pictures: distinct values above 0 of each PNG, read with Pillow, no palette."""
+    folder = shared / "samples" / "davis_masks" / "osvos_results" / "bike-packing"
+    files = sorted(folder.glob("*.png"))
+    values = [set(np.array(Image.open(file)).ravel().tolist()) - {0} for file in files]
+    assert (len(files), sum(map(len, values))) == (30, 60)
+    make_video(tmp_path / "bike-packing.mp4", 40, (910, 480))
+    (sample,), report = read_labels("mask_folder", folder, tmp_path)
+    assert [len(t.observations) for t in sample.annotations] == [30, 30]
+    assert counts_of(report)["object", "mask"] == {"read": 60, "kept": 60}
+    assert sample.annotations[0].observations[7].frame_index == 7
+
+
+def test_mots_sample_of_datumaro(shared, tmp_path):
+    """By np.unique: 1.png 3002 4001 4003, 2.png 4002, 3.png 1001; labels.txt a b c d."""
+    folder = shared / "samples" / "mots_png" / "train"
+    numbers = [
+        set(np.array(Image.open(f)).ravel()) - {0} for f in sorted(folder.rglob("[0-9].png"))
+    ]
+    assert [len(found) for found in numbers] == [3, 1]
+    with pytest.raises(UserError, match="is missing or unreadable"):
+        read_labels("mots_challenge", folder / "instances", tmp_path)
+
+
+def test_youtube_vis_sample_has_the_layout_of_tao(shared, tmp_path):
+    """One video, one image, and as many annotations as the raw JSON lists."""
+    path = shared / "samples" / "youtube_vis_json" / "ann.json"
+    rows = json.loads(path.read_text())["annotations"]
+    make_video(tmp_path / "0043f083b5.mp4", 1, (1280, 720))
+    assert detect_format(path) == "tao"
+    (sample,), report = read_labels("tao", path, tmp_path)
+    assert len(sample.annotations) == len(rows)
+    assert sum(c.kept for c in report.counts if c.kind == "mask") == len(rows)
+    assert report.num_losses == 0
+
+
+def test_tao_sample(shared, tmp_path):
+    """4 rows of tracks 1 (category 805) and 3 (95) in frames 390 and 420. The file was cut down:
+    category 95 and the five negative ones have no name; 805 is in not_exhaustive."""
+    path = shared / "samples" / "tao_lvis_json" / "ann.json"
+    raw = json.loads(path.read_text())
+    assert {c["id"] for c in raw["categories"]} == {805, 950}
+    assert [a["category_id"] for a in raw["annotations"]] == [805, 95, 805, 95]
+    make_video(tmp_path / "v_f69ebe5b731d3e87c1a3992ee39c3b7e.mp4", 450, (640, 480), fps=30)
+    (sample,), report = read_labels("tao", path, tmp_path)
+    assert sample.exhaustive_labels == ()
+    (track,) = sample.annotations
+    assert track.id == "1"
+    assert [o.frame_index for o in track.observations if not o.interpolated] == [390, 420]
+    assert len(track.observations) == 2 + 29 + 7  # between, and a quarter of a second after
+    assert reasons(report.losses) == {"its category is not in the list of categories": 2}
+
+
+def test_bdd_sample(shared, tmp_path):
+    """One frame, index 0, of four labels: ids a, b, a, c. The second ``a`` of the frame is a second
+    row for it."""
+    path = shared / "samples" / "bdd100k" / "example_annotation.json"
+    (frame,) = json.loads(path.read_text())
+    ids = [label["id"] for label in frame["labels"]]
+    assert ids == ["a", "b", "a", "c"]
+    make_video(tmp_path / "b1c81faa-3df17267.mp4", 1, (1280, 720))
+    (sample,), report = read_labels("scalabel", path, tmp_path)
+    assert [t.id for t in sample.annotations] == ["a", "b", "c"]
+    assert sum(c.kept for c in report.counts if c.kind == "polygon") == 3
+    assert reasons(report.losses) == {"a second row for one frame": 1}
+
+
+# ----------------------------------------------------------------------- one object, and events
+
+LASOT = "10,10,20,20\n11,10,20,20\n12,10,20,20\nnan,nan,nan,nan\n" + "1,1,0,5\n" * 16
+CASES["sot"] = Case(
+    {
+        "clip/groundtruth.txt": LASOT,
+        "clip/out_of_view.txt": ",".join("0" if n != 1 else "1" for n in range(20)),
+        "clip/full_occlusion.txt": ",".join("0" if n != 2 else "1" for n in range(20)),
+    },
+    (Track("1", "object", (boxed(0, 10, 10, 30, 30), boxed(2, 12, 10, 32, 30, occluded=True))),),
+    VIDEO | {("object", "box"): {"read": 20, "kept": 2, "left_out": 2, "dropped": 16}},
+    losses={"a box without area": 16},
+    left_out={
+        "flagged as absent or out of view": 1,
+        "NaN: the object is not there": 1,
+    },
+)
+
+TAGS = """<annotations><meta><task><name>x</name></task><source>clip.mp4</source></meta>
+<image id="0" name="frame_000002" width="100" height="50"><tag label="goal"/></image>
+<image id="1" name="frame_000004" width="100" height="50"><tag label="goal"/>
+<box label="b"/></image>
+<image id="2" name="frame_000006" width="100" height="50"/>
+<image id="3" name="frame_000008" width="100" height="50"><tag label="goal"/>
+<tag label="foul"/></image>
+<image id="4" name="picture" width="100" height="50"><tag label="goal"/></image>
+</annotations>"""
+CASES["cvat_tags"] = Case(
+    {"labels.xml": TAGS},
+    (Span("goal", 0.2, 0.5), Span("goal", 0.8, 0.9), Span("foul", 0.8, 0.9)),
+    VIDEO
+    | {
+        ("b", "box"): {"read": 1, "dropped": 1},
+        ("goal", "span"): {"read": 3, "kept": 2, "left_out": 1},
+        ("goal", "tag"): {"read": 1, "dropped": 1},
+        ("foul", "span"): {"read": 1, "kept": 1},
+    },
+    losses={
+        "a shape, not a tag: export the task as CVAT for video 1.1": 1,
+        "the frame is missing or not a whole number": 1,
+    },
+    left_out={"continues the event of the row before": 1},
+    detected=False,
+)
+
+TIMELINE = {
+    "id": "t",
+    "type": "timelinelabels",
+    "value": {
+        "timelinelabels": ["goal"],
+        "ranges": [{"start": 1, "end": 10}, {"start": 19, "end": 20}, {"start": 5, "end": 21}],
+    },
+}
+KEY = {"frame": 3, "enabled": False, "x": 10, "y": 20, "width": 10, "height": 40, "rotation": 0}
+BOXES = {"id": "r", "type": "videorectangle", "value": {"labels": ["car"], "sequence": [KEY]}}
+CASES["label_studio_video"] = Case(
+    {
+        "labels.json": [
+            {"data": {"video": "clip.mp4"}, "annotations": [{"result": [TIMELINE, BOXES]}]}
+        ]
+    },
+    (
+        Span("goal", 0.0, 1.0),
+        Span("goal", 1.8, 2.0),
+        Track("r", "car", (boxed(2, 10, 10, 20, 30),)),
+    ),
+    VIDEO
+    | {
+        ("", "annotation"): {"read": 1, "kept": 1},
+        ("goal", "span"): {"read": 3, "kept": 2, "dropped": 1},
+        ("car", "box"): {"read": 1, "kept": 1},
+    },
+    losses={"the frame lies outside the video": 1},
+)
+
+CASES["activitynet"] = Case(
+    {
+        "gt.json": {
+            "database": {
+                "v_clip": {
+                    "duration": 2.5,
+                    "subset": "training",
+                    "annotations": [
+                        {"segment": [0.25, 1.5], "label": "jump"},
+                        {"segment": [1.5, 2.4], "label": "run"},
+                        {"segment": [2.1, 2.4], "label": "run"},
+                        {"segment": [1.5, 1.0], "label": "run"},
+                        {"segment": ["0", 1.0], "label": "run"},
+                        {"segment": [0, 1.0], "label": ""},
+                    ],
+                }
+            }
+        }
+    },
+    (Span("jump", 0.25, 1.5), Span("run", 1.5, 2.0)),
+    VIDEO
+    | {
+        ("jump", "span"): {"read": 1, "kept": 1},
+        ("run", "span"): {"read": 4, "kept": 1, "clipped": 1, "dropped": 3},
+        ("", "span"): {"read": 1, "dropped": 1},
+    },
+    losses={
+        "the event lies outside the video": 1,
+        "the event ends before it begins": 1,
+        "a coordinate is missing or not a number": 1,
+        "no class label": 1,
+    },
+)
+
+AVA = """\
+clip,0000,0.1,0.2,0.3,0.4,12,0
+clip,0001,0.1,0.4,0.3,0.6,12,0
+clip,0001,0.1,0.4,0.3,0.6,17,0
+clip,0001,0.5,0.4,0.3,0.6,17,1
+clip,0001,0.1,0.4,0.3,0.6,17,0.731
+clip,0002,0.1,0.4,0.3,0.6,17,1
+clip,0001
+clip,0001,0.5
+"""
+CASES["ava"] = Case(
+    {"ava.csv": AVA, "action_list.txt": 'item {\n  name: "stand"\n  id: 12\n}\n'},
+    (
+        Track(
+            "0",
+            "stand",
+            tuple(
+                Observation(
+                    n / 10,
+                    n,
+                    Box(pytest.approx((10.0, 10.0 + n, 30.0, 20.0 + n))),
+                    interpolated=n not in (0, 10),
+                )
+                for n in range(11)
+            ),
+        ),
+        Track("0-2", "action 17", (seen(10, Box(pytest.approx((10.0, 20.0, 30.0, 30.0)))),)),
+    ),
+    VIDEO
+    | {
+        ("stand", "box"): {"read": 2, "kept": 2, "interpolated": 9},
+        ("action 17", "box"): {"read": 4, "kept": 1, "dropped": 3},
+        ("", "second"): {"read": 1, "left_out": 1},
+        ("", "box"): {"read": 1, "dropped": 1},
+    },
+    losses={
+        "a negative width or height": 1,
+        "the person is not a whole number: a score of a detection?": 1,
+        "the frame lies outside the video": 1,
+        "a row of other than 8 fields": 1,
+    },
+    left_out={"a second without people": 1},
+)
+
+CASES["soccernet"] = Case(
+    {
+        "Labels-v2.json": {
+            "UrlLocal": "england/game/",
+            "annotations": [
+                {"gameTime": "1 - 00:0", "label": "Kick-off", "position": "0"}
+                | {"visibility": "visible"},
+                {"gameTime": "1 - 00:1", "label": "Goal", "position": "1250"},
+                {"gameTime": "1 - 00:1", "label": "Goal", "position": "9250"},
+                {
+                    "gameTime": "1 - 00:1",
+                    "label": "Foul",
+                    "position": "0",
+                    "visibility": "not shown",
+                },
+                {"gameTime": "later", "label": "Foul", "position": "0"},
+            ],
+        },
+        "england/game/1_224p.mkv": b"",
+    },
+    (Span("Kick-off", 0.0, 0.0), Span("Goal", 1.25, 1.25)),
+    VIDEO
+    | {
+        ("Kick-off", "span"): {"read": 1, "kept": 1},
+        ("Goal", "span"): {"read": 2, "kept": 1, "dropped": 1},
+        ("Foul", "span"): {"read": 2, "left_out": 1, "dropped": 1},
+    },
+    losses={
+        "the event lies outside the video": 1,
+        "gameTime does not begin with the number of a half": 1,
+    },
+    left_out={"not shown in the broadcast": 1},
+)
+
+ELAN = """<?xml version="1.0" encoding="UTF-8"?>
+<ANNOTATION_DOCUMENT><HEADER TIME_UNITS="milliseconds">
+<MEDIA_DESCRIPTOR MEDIA_URL="file:///C:/x/sound.wav"/>
+<MEDIA_DESCRIPTOR MEDIA_URL="file:///C:/x/clip.mp4" TIME_ORIGIN="100"/></HEADER><TIME_ORDER>
+<TIME_SLOT TIME_SLOT_ID="ts1" TIME_VALUE="200"/><TIME_SLOT TIME_SLOT_ID="ts2" TIME_VALUE="700"/>
+<TIME_SLOT TIME_SLOT_ID="ts3"/></TIME_ORDER>
+<TIER TIER_ID="gesture"><ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a1" TIME_SLOT_REF1="ts1"
+ TIME_SLOT_REF2="ts2"><ANNOTATION_VALUE>waves</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION>
+<ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a2" TIME_SLOT_REF1="ts1" TIME_SLOT_REF2="ts3">
+<ANNOTATION_VALUE>nods</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION></TIER>
+<TIER TIER_ID="hand" PARENT_REF="gesture">
+<ANNOTATION><REF_ANNOTATION ANNOTATION_ID="a3" ANNOTATION_REF="a1">
+<ANNOTATION_VALUE>left</ANNOTATION_VALUE></REF_ANNOTATION></ANNOTATION>
+<ANNOTATION><REF_ANNOTATION ANNOTATION_ID="a4" ANNOTATION_REF="a1">
+<ANNOTATION_VALUE>b</ANNOTATION_VALUE></REF_ANNOTATION></ANNOTATION>
+<ANNOTATION><REF_ANNOTATION ANNOTATION_ID="a5" ANNOTATION_REF="a1" PREVIOUS_ANNOTATION="a4">
+<ANNOTATION_VALUE>c</ANNOTATION_VALUE></REF_ANNOTATION></ANNOTATION></TIER></ANNOTATION_DOCUMENT>"""
+CASES["elan"] = Case(
+    {"labels.eaf": ELAN},
+    (Span("waves", 0.2 + 0.1, 0.7 + 0.1), Span("left", 0.2 + 0.1, 0.7 + 0.1)),
+    VIDEO
+    | {
+        ("waves", "span"): {"read": 1, "kept": 1},
+        ("nods", "span"): {"read": 1, "dropped": 1},
+        ("left", "span"): {"read": 1, "kept": 1},
+        ("b", "span"): {"read": 1, "dropped": 1},
+        ("c", "span"): {"read": 1, "dropped": 1},
+    },
+    losses={
+        "its time slots have no times": 1,
+        "one of several parts of an annotation, without times of its own": 2,
+    },
+)
+
+
+def test_got10k_flags_classes_and_their_number(folder):
+    path = write(folder / "clip" / "groundtruth.txt", "1.5,2,10,10\n" * 20)
+    write(path.with_name("absence.label"), "1\n" * 5 + "0\n" * 15)
+    write(path.with_name("cover.label"), "0\n" * 7 + "8\n" * 13)
+    write(path.with_name("meta_info.ini"), "[METAINFO]\nobject_class: polar bear\n")
+    (sample,), report = read_labels("sot", folder / "clip", folder)
+    (track,) = sample.annotations
+    assert track.label == "polar bear"
+    assert [o.frame_index for o in track.observations if o.occluded] == [5, 6]
+    assert counts_of(report)["polar bear", "box"] == {"read": 20, "kept": 15, "left_out": 5}
+    write(path.with_name("cover.label"), "0\n" * 7)
+    with pytest.raises(UserError, match=r"7 flags beside a groundtruth.txt of 20 lines"):
+        read_labels("sot", path, folder)
+    write(path.with_name("cover.label"), "0 x")
+    with pytest.raises(UserError, match=r"cover.label: something other than single digits"):
+        read_labels("sot", path, folder)
+
+
+@pytest.mark.parametrize("name", ["airplane-1", "airplane-2"])
+def test_lasot_samples(shared, tmp_path, name):
+    """25 lines of ``x,y,w,h`` each, all inside 640 x 480; no flags beside them."""
+    path = shared / "samples" / "lasot" / name / "groundtruth.txt"
+    rows = [tuple(map(float, line.split(","))) for line in path.read_text().split()]
+    assert len(rows) == 25
+    make_video(tmp_path / f"{name}.mp4", 25, (640, 480))
+    assert detect_format(path) == "sot"
+    (sample,), report = read_labels("sot", path, tmp_path)
+    (track,) = sample.annotations
+    assert (track.label, track.id) == ("airplane", "1")
+    found = [o.shape.xyxy_px for o in track.observations]
+    assert found == [(x, y, x + w, y + h) for x, y, w, h in rows]
+    assert counts_of(report)["airplane", "box"] == {"read": 25, "kept": 25}
+
+
+def test_lasot_sample_in_the_layout_of_mmtracking(shared, tmp_path):
+    """50 rows on 50 pictures of two videos, one object each; the only category is called 0."""
+    path = shared / "samples" / "lasot" / "lasot_test_dummy.json"
+    raw = json.loads(path.read_text())
+    assert [len(raw[name]) for name in ("videos", "images", "annotations")] == [2, 50, 50]
+    for name in ("airplane-1", "airplane-2"):
+        make_video(tmp_path / f"{name}.mp4", 25, (640, 360))
+    samples, report = read_labels("tao", path, tmp_path)
+    assert [[len(t.observations) for t in s.annotations] for s in samples] == [[25], [25]]
+    assert counts_of(report)["0", "box"] == {"read": 50, "kept": 50}
+
+
+def test_trackingnet_and_vot_samples(shared, tmp_path):
+    """video-1.txt: two lines 1,1,100,100. The VOT file: 25 lines of 8 numbers."""
+    folder = shared / "samples" / "trackingnet_vot" / "TRAIN_0" / "video-1"
+    make_video(tmp_path / "video-1.mp4", 2, (640, 480))
+    (sample,), _ = read_labels("sot", folder / "video-1.txt", tmp_path)
+    assert [o.shape for o in sample.annotations[0].observations] == [
+        Box((1.0, 1.0, 101.0, 101.0))
+    ] * 2
+    vot = folder / "vot2018_gt_for_eval.txt"
+    assert {line.count(",") for line in vot.read_text().split()} == {7}
+    video = make_video(tmp_path / "vot.mp4", 25, (640, 480))
+    (sample,), report = read_labels("sot", vot, video)
+    assert counts_of(report)["object", "polygon"] == {"read": 25, "kept": 25}
+    assert sample.annotations[0].observations[0].shape.parts_px[0][2] == (408.0, 117.0)
+
+
+def test_timeline_sample_of_the_ml_backend(shared):
+    """A webhook message: ranges 1-10 (Car) and 5-15 (croquet_ball) on the video beside it; times by
+    PyAV, frame 11 and 16 end them (index 10 and 15)."""
+    path = shared / "samples" / "label_studio_timeline" / "test_timeline_labels_1.json"
+    media = shared / "samples" / "label_studio_video" / "mlbackend"
+    with av.open(str(media / "opossum_snow_short.mp4")) as container:
+        times = [float(f.pts * f.time_base) for f in container.decode(video=0)]
+    times = [time - times[0] for time in times]
+    (sample,), report = read_labels("label_studio_video", path, media)
+    assert [(s.label, s.start_s, s.end_s) for s in sample.annotations] == [
+        ("Car", 0.0, pytest.approx(times[10], abs=1e-4)),
+        ("croquet_ball", pytest.approx(times[4], abs=1e-4), pytest.approx(times[15], abs=1e-4)),
+    ]
+    assert report.num_losses == 0
+
+
+def test_activitynet_samples(shared, tmp_path):
+    """gt.json: 2 videos of 224.49 and 76.23 s with 3 and 1 segments; result.json is detections;
+    the third file has 2 videos of 1 and 2 s with a segment each."""
+    folder = shared / "samples" / "activitynet_json"
+    path = folder / "mmaction2" / "gt.json"
+    durations = {name: entry["duration"] for name, entry in json.loads(path.read_text()).items()}
+    for name, seconds in durations.items():
+        make_video(tmp_path / f"{name}.mp4", round(seconds), (32, 32), fps=1)
+    samples, report = read_labels("activitynet", path, tmp_path)
+    assert [len(s.annotations) for s in samples] == [3, 1]
+    assert samples[0].annotations[0] == Span("Wakeboarding", 11.553655226209049, 57.06805460218409)
+    # 76.161 s lies past the end of a video of 76 frames, one per second
+    assert [c.clipped for c in report.counts if c.kind == "span"] == [0, 1]
+    assert report.num_losses == 0
+    with pytest.raises(UserError, match="detections of a model"):
+        read_labels("activitynet", folder / "mmaction2" / "result.json", tmp_path)
+    for number in (1, 2):
+        make_video(tmp_path / f"v_test{number}.mp4", 10 * number)
+    samples, _ = read_labels("activitynet", folder / "mmaction2_action_test_anno.json", tmp_path)
+    assert [s.annotations for s in samples] == [
+        (Span("Rock climbing", 0.3, 0.6),),
+        (Span("Drinking beer", 1.0, 2.0),),
+    ]
+
+
+def test_ava_samples(shared, tmp_path):
+    """Distinct (video, action) pairs of persons 0: 3 actions of the first video at 902, two of them
+    at 903 as well; 3 of the second. eval/pred.csv has scores in place of persons."""
+    folder = shared / "samples" / "ava_csv"
+    for name in ("0f39OWEqJ24", "_-Z6wFjXtGQ"):
+        make_video(tmp_path / f"{name}.mp4", 1000, (32, 16), fps=1)
+    path = folder / "ava_sample.csv"
+    assert detect_format(path) == "ava"
+    samples, report = read_labels("ava", path, tmp_path)
+    shown = [
+        [(t.label, [o.frame_index for o in t.observations]) for t in s.annotations] for s in samples
+    ]
+    assert (
+        shown
+        == [
+            [("action1", [902, 903]), ("action2", [902, 903]), ("action3", [902])],
+            [("action1", [902]), ("action 74", [902]), ("action3", [902])],
+        ]
+        or shown[1][1][0] == "action 74"
+    )
+    assert sum(c.kept for c in report.counts if c.kind == "box") == 8
+    assert report.num_losses == 0
+    with pytest.raises(UserError, match="the person is not a whole number: a score"):
+        read_labels("ava", folder / "eval" / "pred.csv", tmp_path)
+
+
+def test_cvat_sample_of_the_manual_has_tags_but_no_frames(shared, tmp_path):
+    """Its pictures are called filename000.jpg: not frames of a video, and not taken for some."""
+    path = shared / "samples" / "cvat_docs_xml" / "images_mask_skeleton_tag.xml"
+    make_video(tmp_path / "clip.mp4")
+    with pytest.raises(UserError, match="looks like labels: cvat_images; expected CVAT for images"):
+        read_labels("cvat_tags", path, tmp_path)
+
+
+# --------------------------------------------------------- models' outputs, poses, points on disk
+
+ULTRALYTICS = """\
+1 0.15 0.4 0.1 0.4 0.91 7
+0 0.5 0.5 0.1 0.4 0.5 8
+1 0.15 0.4 0.1 0.4 0.91 7
+9 0.5 0.5 0.1 0.4 0.5 8
+0 0.5 0.5 -0.1 0.4 0.5 9
+0 0.5 0.5 0.1 0.4
+"""
+CASES["ultralytics_track"] = Case(
+    {"clip_3.txt": ULTRALYTICS, "classes.txt": "person\ncar\n"},
+    (
+        Track("7", "car", (seen(2, Box(pytest.approx((10.0, 10.0, 20.0, 30.0)))),)),
+        Track("8", "person", (seen(2, Box(pytest.approx((45.0, 15.0, 55.0, 35.0)))),)),
+    ),
+    VIDEO
+    | {
+        ("car", "box"): {"read": 2, "kept": 1, "dropped": 1},
+        ("person", "box"): {"read": 3, "kept": 1, "dropped": 2},
+        ("", "box"): {"read": 1, "dropped": 1},
+    },
+    losses={
+        "a second row for one frame": 1,
+        "no class label": 1,
+        "a negative width or height": 1,
+        "five fields: a detection without identity": 1,
+    },
+    detected=False,
+)
+
+SINK = """\
+x_min,y_min,x_max,y_max,class_id,confidence,tracker_id,class_name,frame_index
+10,10,20,30,0,0.9,4,dog,0
+11,10,21,30,0,0.9,4.0,dog,1
+11,10,21,30,0,0.9,,dog,1
+11,10,21,30,0,0.9,5,dog,
+21,10,11,30,0,0.9,5,dog,1
+"""
+CASES["supervision"] = Case(
+    {"clip.csv": SINK},
+    (Track("4", "dog", (boxed(0, 10, 10, 20, 30), boxed(1, 11, 10, 21, 30))),),
+    VIDEO | {("dog", "box"): {"read": 5, "kept": 2, "dropped": 3}},
+    losses={
+        "no tracker_id: a detection without identity": 1,
+        "the frame is missing or not a whole number": 1,
+        "a negative width or height": 1,
+    },
+)
+
+DLC = """\
+scorer,,,LM,LM,LM,LM,LM,LM
+individuals,,,ant1,ant1,ant1,ant1,single,single
+bodyparts,,,head,head,tail,tail,nest,nest
+coords,,,x,y,x,y,x,y
+labeled-data,clip,img000.png,1.5,2,30,40,,
+labeled-data,clip,img004.png,,,31,,5,6
+labeled-data,clip,img400.png,1,1,2,2,nan,NaN
+labeled-data,clip,img005.png,1
+"""
+CASES["deeplabcut"] = Case(
+    {"CollectedData_LM.csv": DLC},
+    (
+        Track(
+            "ant1",
+            "animal",
+            (seen(0, Keypoints((Keypoint("head", (1.5, 2.0)), Keypoint("tail", (30.0, 40.0))))),),
+        ),
+        Track("single", "single", (seen(4, Keypoints((Keypoint("nest", (5.0, 6.0)),))),)),
+    ),
+    VIDEO
+    | {
+        ("animal", "keypoints"): {"read": 3, "kept": 1, "dropped": 2},
+        ("single", "keypoints"): {"read": 3, "kept": 1, "left_out": 2},
+        ("", "keypoints"): {"read": 1, "dropped": 1},
+    },
+    losses={
+        "a coordinate is missing or not a number": 1,
+        "the frame lies outside the video": 1,
+        "a row with another number of fields than the headings": 1,
+    },
+    left_out={"no point of it is labelled in this frame": 2},
+)
+
+
+def tapvid() -> bytes:
+    points = np.zeros((2, NUM_FRAMES, 2), np.float32)
+    points[0] = (0.5, 0.5)
+    points[1] = (0.25, 1.5)
+    occluded = np.zeros((2, NUM_FRAMES), bool)
+    occluded[0, 3:] = True
+    return pickle.dumps({"clip": {"points": points, "occluded": occluded}})
+
+
+CASES["tapvid_trusted"] = Case(
+    {"tapvid.pkl": tapvid()},
+    (
+        Track(
+            "0",
+            "point",
+            tuple(seen(n, Point((50.0, 25.0)), occluded=n >= 3) for n in range(NUM_FRAMES)),
+        ),
+    ),
+    VIDEO | {("point", "point"): {"read": 40, "kept": 20, "dropped": 20}},
+    losses={"wholly outside the frame": 20},
+    detected=False,
+)
+
+VIDEO_POINT = [
+    {"video_id": "clip", "video_duration": 2.4, "clip_start": None, "clip_end": None}
+    | {"annotator_unsure": False, "two_fps_timestamps": [], "points": []}
+    | row
+    for row in (
+        {
+            "label": "cats",
+            "count": 3,
+            "two_fps_timestamps": [0.5, 1.5],
+            "points": [[{"x": 50, "y": 20}, {"x": 10.5, "y": 100}], [{"x": 7, "y": 9}]],
+        },
+        {"label": "dogs", "count": 0},
+        {"label": "cows", "count": 0, "annotator_unsure": True},
+        {"label": "hens", "count": 0, "clip_start": 0.0, "clip_end": 1.0},
+        {
+            "label": "pigs",
+            "count": 2,
+            "two_fps_timestamps": [0.0, 9.5],
+            "points": [[{"x": 700, "y": 9}], [{"x": 7, "y": 9}]],
+        },
+        {"label": "emus", "count": 1, "two_fps_timestamps": [0.0], "points": None},
+        {"label": "rats", "count": 1},
+    )
+]
+CASES["molmo2_video_point"] = Case(
+    {"rows.json": VIDEO_POINT},
+    (
+        Track("0-0", "cats", (seen(5, Point((50.0, 10.0))),)),
+        Track("0-1", "cats", (seen(5, Point((10.5, 50.0))),)),
+        Track("0-2", "cats", (seen(15, Point((pytest.approx(7.0), 4.5))),)),
+    ),
+    VIDEO
+    | {
+        ("cats", "point"): {"read": 3, "kept": 3},
+        ("pigs", "point"): {"read": 2, "dropped": 2},
+        ("emus", "point"): {"read": 1, "dropped": 1},
+    },
+    exhaustive=("cats", "dogs"),
+    losses={
+        "a coordinate is not one of 0 to 100 percent": 1,
+        "the frame lies outside the video": 1,
+        "the points and their moments do not pair": 1,
+    },
+)
+
+VIDEO_TRACK = [
+    {
+        "id": "1",
+        "video": "long",
+        "clip": "clip",
+        "start_frame": 40,
+        "end_frame": 60,
+        "fps": 10,
+        "w": 100,
+        "h": 50,
+        "exp": "the left dog",
+        "mask_id": [3],
+        "points": [
+            {"object_id": 3, "points": [[10.5, 20]] + [[]] * 18 + [[12, 20]]},
+            {"object_id": 4, "points": [["a", 20]] + [[]] * 19},
+        ],
+    }
+]
+CASES["molmo2_video_track"] = Case(
+    {"rows.json": VIDEO_TRACK},
+    (Track("3", "the left dog", (seen(0, Point((10.5, 20.0))), seen(19, Point((12.0, 20.0))))),),
+    VIDEO | {("the left dog", "point"): {"read": 40, "kept": 2, "left_out": 37, "dropped": 1}},
+    losses={"a coordinate is missing or not a number": 1},
+    left_out={"an empty point: the object is not there": 37},
+)
+
+INSTRUCTION = [
+    {
+        "id": "1",
+        "video": "clip",
+        "expression": "the left dog",
+        "fps": 10,
+        "sampling_fps": 5,
+        "height": 50,
+        "width": 100,
+        "n_frames": 20,
+        "frame_trajectories": [
+            {"frame": 0, "time": 0.0, "points": [{"id": 0, "point": [10, 20], "occluded": False}]},
+            {"frame": 2, "time": 9.9, "points": [{"id": 0, "point": [14, 22], "occluded": True}]},
+            {"frame": 4, "time": 0.4, "points": []},
+            {"frame": "x", "time": 0.4, "points": [{"id": 0, "point": [1, 2]}]},
+            {"frame": 6, "time": 0.6, "points": [{"id": 0, "point": [1]}, {"point": [1, 2]}]},
+        ],
+    }
+]
+CASES["track_instruction"] = Case(
+    {"rows.json": INSTRUCTION},
+    (
+        Track(
+            "0",
+            "the left dog",
+            (
+                seen(0, Point((10.0, 20.0))),
+                seen(1, Point((12.0, 21.0)), interpolated=True),
+                seen(2, Point((14.0, 22.0)), occluded=True),
+            ),
+        ),
+    ),
+    VIDEO | {("the left dog", "point"): {"read": 5, "kept": 2, "interpolated": 1, "dropped": 3}},
+    losses={
+        "the frame is missing or not a whole number": 1,
+        "a coordinate is missing or not a number": 2,
+    },
+)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "arrow", "saved"])
+@pytest.mark.parametrize(
+    "format", ["molmo2_video_point", "molmo2_video_track", "track_instruction"]
+)
+def test_tables_of_all_kinds_say_the_same(folder, format, kind):
+    """What the JSON of the golden case says, less the rows that an Arrow column cannot hold."""
+    if format == "molmo2_video_point":
+        rows = VIDEO_POINT
+    elif format == "molmo2_video_track":
+        rows = [VIDEO_TRACK[0] | {"points": VIDEO_TRACK[0]["points"][:1]}]
+    else:
+        moments = INSTRUCTION[0]["frame_trajectories"][:3]
+        rows = [INSTRUCTION[0] | {"frame_trajectories": moments}]
+    path = folder / "rows" / f"rows.{kind}"
+    write_table(rows, path, kind)
+    (sample,), _ = read_labels(format, path, folder)
+    assert sample.annotations == CASES[format].annotations
+    assert sample.exhaustive_labels == CASES[format].exhaustive
+
+
+def write_table(rows: list[dict], path: Path, kind: str) -> None:
+    path.parent.mkdir()
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return
+    if kind == "saved":
+        pytest.importorskip("datasets").Dataset.from_list(rows).save_to_disk(path)
+        return
+    arrow = pytest.importorskip("pyarrow")
+    table = arrow.Table.from_pylist(rows)
+    if kind == "parquet":
+        from pyarrow import parquet
+
+        parquet.write_table(table, path)
+    else:
+        with arrow.OSFile(str(path), "wb") as file, arrow.ipc.new_stream(file, table.schema) as out:
+            out.write_table(table)
+
+
+def test_whole_videos_and_their_clips_are_told_apart_by_length(folder):
+    shutil.move(make_video(folder / "long.mp4", 80), folder / "clip.mp4")
+    path = write(folder / "rows.json", VIDEO_TRACK)
+    (sample,), _ = read_labels("molmo2_video_track", path)
+    assert [o.frame_index for o in sample.annotations[0].observations] == [40, 59]
+
+
+def test_ultralytics_asks_where_six_columns_can_mean_two_things(folder):
+    write(folder / "classes.txt", "person\n")
+    path = write(folder / "labels" / "clip_1.txt", "0 0.5 0.5 0.1 0.4 7\n")
+    with pytest.raises(UserError, match=r"clip_1.txt:1: six fields: .*track again with save_conf"):
+        read_labels("ultralytics_track", path, folder)
+    write(path.with_name("clip_2.txt"), "0 0.5 0.5 0.1 0.4 0.7 1\n")
+    write(path, "0 0.5 0.5 0.1 0.4 0.7 1\n")
+    (sample,), report = read_labels("ultralytics_track", path.parent, folder)
+    assert [o.frame_index for o in sample.annotations[0].observations] == [0, 1]
+    assert reasons(report.notes) == {"written by a model, not by an annotator": 1}
+    (folder / "classes.txt").unlink()
+    with pytest.raises(UserError, match="no class names"):
+        read_labels("ultralytics_track", path.parent, folder)
+
+
+def test_supervision_without_frames_is_refused_and_json_is_read(folder):
+    path = write(folder / "clip.csv", SINK.replace("frame_index", "index"))
+    with pytest.raises(UserError, match="no frame_index: which frame is this"):
+        read_labels("supervision", path)
+    head, first = SINK.split("\n")[:2]
+    rows = [dict(zip(head.split(","), first.split(","), strict=True)) | {"frame_index": 3}]
+    (sample,), _ = read_labels("supervision", write(folder / "clip.json", rows))
+    assert sample.annotations == (Track("4", "dog", (boxed(3, 10, 10, 20, 30),)),)
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_pickles_of_all_protocols_and_orders_are_the_same(folder, protocol):
+    data = pickle.loads(tapvid())
+    clip = data["clip"] | {"video": np.zeros((NUM_FRAMES, 4, 4, 3), np.uint8)}
+    clip["points"] = np.asfortranarray(clip["points"].astype(">f8"))
+    path = write(folder / "x.pkl", pickle.dumps({"clip": clip}, protocol))
+    (sample,), _ = read_labels("tapvid_trusted", path)
+    assert sample.annotations == CASES["tapvid_trusted"].annotations
+
+
+def test_pickles_that_would_build_something_are_refused(folder):
+    class Bad:
+        def __reduce__(self):
+            return (print, ("this must not be seen",))
+
+    path = write(folder / "x.pkl", pickle.dumps({"clip": Bad()}))
+    with pytest.raises(UserError, match=r"it would build builtins.print; expected numpy arrays"):
+        read_labels("tapvid_trusted", path)
+    with pytest.raises(UserError, match="unknown format 'tapvid'"):
+        read_labels("tapvid", path)
+
+
+def test_sleap_needs_its_library(folder):
+    path = write(folder / "x.slp", b"\x89HDF\r\n\x1a\n" + bytes(50))
+    assert detect_format(path) == "sleap"
+    if importlib.util.find_spec("sleap_io") is None:
+        with pytest.raises(UserError, match=r"need sleap-io, which is missing; uv pip install"):
+            read_labels("sleap", path)
+
+
+def test_sleap_instances_become_tracks_of_named_points(folder, monkeypatch):
+    """The library is not installed everywhere: objects with the attributes of its classes."""
+    skeleton = SimpleNamespace(name="fly", node_names=["head", "tail"])
+    predicted = type("PredictedInstance", (SimpleNamespace,), {})
+
+    def instance(rows, track="a", kind=SimpleNamespace):
+        named = SimpleNamespace(name=track) if track else None
+        return kind(skeleton=skeleton, track=named, numpy=lambda: np.array(rows, float))
+
+    video = SimpleNamespace(filename="C:\\data\\clip.mp4")
+    instances = [
+        instance([[1, 2], [math.nan, math.nan]]),
+        instance([[1, 2], [3, 4]], track=None),
+        instance([[1, 2], [3, 4]], kind=predicted),
+        instance([[math.nan] * 2] * 2, track="b"),
+    ]
+    frames = [SimpleNamespace(video=video, frame_idx=np.int64(3), instances=instances)]
+    library = SimpleNamespace(load_file=lambda _: SimpleNamespace(labeled_frames=frames))
+    monkeypatch.setitem(sys.modules, "sleap_io", library)
+    path = write(folder / "x.slp", b"\x89HDF\r\n\x1a\n" + bytes(50))
+    (sample,), report = read_labels("sleap", path)
+    shape = Keypoints((Keypoint("head", (1.0, 2.0)),))
+    assert sample.annotations == (Track("a", "fly", (seen(3, shape),)),)
+    counts = {"read": 4, "kept": 1, "left_out": 1, "dropped": 2}
+    assert counts_of(report)["fly", "keypoints"] == counts
+    frames.clear()
+    with pytest.raises(UserError, match="sleap-io finds no frames in it"):
+        read_labels("sleap", path)
+
+
+def test_sleap_samples(shared, tmp_path):
+    sleap_io = pytest.importorskip("sleap_io")
+    path = shared / "samples" / "sleap" / "minimal_instance.slp"
+    frames = sleap_io.load_slp(str(path)).labeled_frames
+    assert frames
+
+
+@pytest.mark.parametrize(
+    ("name", "animals", "kept", "left_out"),
+    [
+        # by eye: pairs of cells per animal and row; an animal without any is left out. In the last
+        # three files the third row is four cells short, which is one loss
+        ("dlc_testdata.csv", ["animal"], 3, 1),
+        ("dlc_testdata_v2.csv", ["animal"], 3, 1),
+        ("madlc_testdata.csv", ["Animal1", "Animal2"], 5, 3),
+        ("madlc_testdata_v2.csv", ["Animal1", "Animal2"], 5, 3),
+        ("maudlc_testdata.csv", ["Animal1", "Animal2", "single"], 7, 2),
+        ("maudlc_testdata_v2.csv", ["Animal1", "Animal2", "single"], 7, 2),
+        ("CollectedData_LM.csv", ["Animal1", "Animal2", "single"], 7, 2),
+    ],
+)
+def test_deeplabcut_samples(shared, tmp_path, name, animals, kept, left_out):
+    folder = shared / "samples" / "deeplabcut" / "sleapiojs_dlc" / "labeled-data" / "video"
+    make_video(tmp_path / "video.mp4", 4, (96, 64))
+    assert detect_format(folder / name) == "deeplabcut"
+    (sample,), report = read_labels("deeplabcut", folder / name, tmp_path)
+    assert [track.id for track in sample.annotations] == animals
+    counts = [c for c in report.counts if c.kind == "keypoints"]
+    assert (sum(c.kept for c in counts), sum(c.left_out for c in counts)) == (kept, left_out)
+    second = sample.annotations[0].observations[1]
+    assert second.frame_index == 1
+    assert [p.name for p in second.shape.points] == ["A", "C"]  # B is empty in row 2
+    lines = (folder / name).read_text().split()
+    (wanted,) = {line.count(",") for line in lines if line.startswith("coords")}
+    short = sum(line.count(",") != wanted for line in lines if line.startswith("labeled-data"))
+    assert reasons(report.losses) == (
+        {"a row with another number of fields than the headings": short} if short else {}
+    )
+
+
+# ------------------------------------------------------------------------------- what holds for all
+
+
+def put(case: Case, folder: Path) -> Path:
+    for name, content in case.files.items():
+        write(folder / name, content)
+        if name.endswith(".mkv"):
+            shutil.copy(folder / "clip.mp4", folder / name)
+    return folder / case.label
+
+
+def read(format: str, path: Path, media: Path) -> tuple[list[Sample], ConversionReport]:
+    return read_labels(format, path, media)
+
+
+@pytest.mark.parametrize("format", CASES)
+def test_golden(folder, format):
+    case = CASES[format]
+    path = put(case, folder)
+    (sample,), report = read(format, path, folder)
+    assert sample.media.kind == "video"
+    assert sample.media.paths[0].stem in ("clip", "1_224p")
+    assert (sample.media.size_wh, sample.media.duration_s) == (SIZE, 2.0)
+    assert sample.annotations == case.annotations
+    assert sample.exhaustive_labels == case.exhaustive
+    assert counts_of(report) == dict(case.counts)
+    assert reasons(report.losses) == dict(case.losses)
+    assert reasons(report.left_out) == dict(case.left_out)
+    if case.detected:
+        assert detect_format(path) == format
+
+
+BREAKS: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "blank": lambda data: b" \n\n",
+    "foreign encoding": lambda data: "å".encode("latin-1") * 9 + data,
+    "a picture": lambda data: b"\x89PNG\r\n\x1a\n" + bytes(range(256)),
+    "a zip": lambda data: b"PK\x03\x04" + data,
+    "zeros": lambda data: bytes(200),
+    "an empty object": lambda data: b"{}",
+    "an empty list": lambda data: b"[]",
+    "a number": lambda data: b"7",
+    "deep": lambda data: b"[" * 100_000,
+    "a line of words": lambda data: b"the quick brown fox\n",
+}
+
+
+@pytest.mark.parametrize("broken", BREAKS)
+@pytest.mark.parametrize("format", CASES)
+def test_broken_files_are_one_clear_error(folder, format, broken):
+    path = put(CASES[format], folder)
+    path.write_bytes(BREAKS[broken](path.read_bytes()))
+    with pytest.raises(UserError) as caught:
+        read(format, path, folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("format", CASES)
+def test_a_missing_video_is_an_error_and_a_cut_file_loses_something(folder, format):
+    path = put(CASES[format], folder)
+    data = path.read_bytes()
+    (folder / "empty").mkdir()
+    with pytest.raises(UserError, match="video"):
+        read(format, path, folder / "empty")
+    path.write_bytes(data[: len(data) // 6])
+    kept = sum(c.kept for c in read_counts(format, path, folder))
+    assert kept < sum(c.get("kept", 0) for c in CASES[format].counts.values())
+
+
+def read_counts(format: str, path: Path, media: Path):
+    try:
+        return read(format, path, media)[1].counts
+    except UserError:
+        return ()
+
+
+JUNK = (b"nan", b"-1", b"1e999", b"", b"null", b"true", b'"', b"0", b"99999999999", b"{", b"\xff")
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """One to three small damages."""
+    out = bytearray(data)
+    for _ in range(rng.randint(1, 3)):
+        if not out:
+            break
+        at = rng.randrange(len(out))
+        kind = rng.randrange(5)
+        if kind == 0:
+            out[at] = rng.randrange(256)
+        elif kind == 1:
+            del out[at : at + rng.randint(1, 8)]
+        elif kind == 2:
+            out[at:at] = rng.choice(JUNK)
+        elif kind == 3:
+            end = at + rng.randint(1, 12)
+            out[at:end] = rng.choice(JUNK)
+        elif rng.random() < 0.3:
+            del out[at:]
+    return bytes(out)
+
+
+@pytest.mark.parametrize("format", CASES)
+def test_damage_is_an_error_or_counted(folder, format):
+    path = put(CASES[format], folder)
+    data, rng = path.read_bytes(), random.Random(f"damage {format}")
+    for _ in range(FUZZ_ROUNDS):
+        path.write_bytes(mutated(data, rng))
+        try:
+            samples, report = read(format, path, folder)
+        except UserError:
+            continue
+        assert samples
+        assert counts_of(report)
+
+
+WRONG = (None, True, "x", "", -1, 0, 1.5, math.nan, 1e300, 10**30, [], {}, [[]], ["x"], {"x": 1})
+
+
+def places_in(value: object, here: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
+    """Paths of all values in JSON, this one first."""
+    yield here
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from places_in(inner, (*here, key))
+
+
+def replaced(value: object, place: tuple[object, ...], by: object) -> object:
+    if not place:
+        return by
+    if isinstance(value, dict):
+        return value | {place[0]: replaced(value[place[0]], place[1:], by)}
+    changed = list(value)
+    changed[place[0]] = replaced(value[place[0]], place[1:], by)
+    return changed
+
+
+@pytest.mark.parametrize("format", [n for n, c in CASES.items() if c.label.endswith(".json")])
+def test_values_of_the_wrong_kind_are_errors_or_counted(folder, format):
+    """Every value of a JSON input in turn, at most 40 of them, by everything that it may not be."""
+    case = CASES[format]
+    path, good = put(case, folder), case.files[case.label]
+    places = list(places_in(good))
+    rng = random.Random(f"wrong {format}")
+    for place in rng.sample(places, min(40, len(places))):
+        for wrong in WRONG:
+            write(path, replaced(good, place, wrong))
+            try:
+                _, report = read(format, path, folder)
+            except UserError:
+                continue
+            assert counts_of(report)
