@@ -38,19 +38,4 @@ def check(recipe: Recipe, console: Console) -> int:
         console.print(str(finding), highlight=False)
     if any(finding.severity == "error" for finding in findings):
         return 1
-    if recipe.data.packing:
-        console.print(f"note    data.packing: {_packing(recipe)}", highlight=False)
     return 0
-
-
-def _packing(recipe: Recipe) -> str:
-    """How full packs will be, and what that makes of steps and epochs."""
-    from molmo_tune.encoding.sources import measure_packing, read_items
-    from molmo_tune.model.loading import load_processor
-
-    items, _ = read_items(recipe.data.train, recipe, load_processor(recipe.model.name))
-    figures = measure_packing(items, recipe)
-    assert figures is not None
-    packs_per_step = recipe.trainer.batch_size * recipe.trainer.accumulate_grad_batches
-    steps = figures.packs_per_pass / packs_per_step
-    return f"{figures}; {packs_per_step} packs per step: an epoch is about {steps:.1f} steps"

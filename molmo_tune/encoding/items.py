@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from PIL import Image
-
 from molmo_tune.encoding.token_stream import conversation_stream
 from molmo_tune.encoding.vision_tokens import VisionLayout, images_ids, video_ids
 from molmo_tune.errors import UserError
 from molmo_tune.labels.sample import Sample
 from molmo_tune.media.clip import SampledTimes, Sampling, sample_video
+from molmo_tune.media.image import image_size
 from molmo_tune.templates.asking import ask
 from molmo_tune.templates.conversations import Conversation, LeftOut
 from molmo_tune.templates.template import Template
@@ -127,7 +126,7 @@ def _conversations(
             base_fps=template.base_fps,
         )
     elif sample.media.kind == "image":
-        sizes = tuple(_image_size(path) for path in sample.media.paths)
+        sizes = tuple(image_size(path) for path in sample.media.paths)
     conversations, left_out = ask(sample, template, sampled, sizes, seed)
     return Item(sample, template, tuple(conversations), sampled, sizes, 0), left_out
 
@@ -195,13 +194,3 @@ def _grids_and_crops(
         processor.image_processor.get_image_grid_and_crops(height, width, options)
         for width, height in item.sizes_wh
     ]
-
-
-def _image_size(path: Any) -> tuple[int, int]:
-    """Upright width and height, from the file's header."""
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            return (image.height, image.width) if turned else (image.width, image.height)
-    except OSError as error:
-        raise UserError(path, f"not an image that opens ({error})") from error

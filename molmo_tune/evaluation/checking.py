@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from molmo_tune.encoding.items import Item, Refused
-from molmo_tune.encoding.sources import SourceData, read_source
+from molmo_tune.encoding.sources import SourceData, measure_packing, read_source
 from molmo_tune.errors import UserError
 from molmo_tune.evaluation.scoring import score_answer
 from molmo_tune.model.loading import load_processor
@@ -133,6 +133,14 @@ def _about_training(recipe: Recipe, train: Sequence[SourceData]) -> Iterator[Fin
         f"{math.ceil(num_items / per_step)} steps, max_steps = {recipe.trainer.max_steps} "
         f"is {epochs:.1f} epochs",
     )
+    figures = measure_packing([item for data in train for item in data.plan.items], recipe)
+    if figures is not None:
+        yield Finding(
+            "note",
+            "data.packing",
+            f"{figures}; {per_step} packs per step: an epoch is about "
+            f"{figures.packs_per_pass / per_step:.1f} steps",
+        )
 
 
 def _by_reason(refused: Sequence[Refused]) -> dict[str, list[Refused]]:

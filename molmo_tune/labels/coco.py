@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from molmo_tune.errors import UserError
+from molmo_tune.labels.frame_masks import mask_of
 from molmo_tune.labels.images import (
     GROUP,
     NEGATIVE,
@@ -35,7 +36,6 @@ from molmo_tune.labels.images import (
     open_objects,
     stated_size,
 )
-from molmo_tune.labels.masks import runs_of, spell_runs
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import read_json
 from molmo_tune.labels.report import Tally
@@ -201,7 +201,7 @@ def _extent(row: Row, size_wh: SizeWH) -> tuple[Box | Polygon | Mask | None, boo
         return (_box(row["bbox"]) if has_box else None), False
     try:
         if isinstance(segmentation, dict):
-            return _mask(segmentation, size_wh), False
+            return mask_of(segmentation, size_wh, BAD_RUNS), False
         if not isinstance(segmentation, list):
             raise LostError(NOT_A_NUMBER)
         return Polygon(tuple(corners_of(floats(part)) for part in segmentation)), False
@@ -216,23 +216,6 @@ def _box(values: object) -> Box:
     if width < 0 or height < 0:
         raise LostError(NEGATIVE)
     return Box((left, top, left + width, top + height))
-
-
-def _mask(segmentation: Row, size_wh: SizeWH) -> Mask:
-    counts = segmentation.get("counts")
-    if isinstance(counts, list):
-        runs = floats(counts)
-        if any(run < 0 or run != int(run) or run > 2**40 for run in runs):
-            raise LostError(BAD_RUNS)
-        counts = spell_runs([int(run) for run in runs])
-    if segmentation.get("size") != [size_wh[1], size_wh[0]] or not isinstance(counts, str):
-        raise LostError(BAD_RUNS)
-    mask = Mask(counts, (size_wh[1], size_wh[0]))
-    try:
-        runs_of(mask)
-    except ValueError as error:
-        raise LostError(BAD_RUNS) from error
-    return mask
 
 
 def _keypoints(values: object, names: tuple[str, ...]) -> tuple[Keypoint, ...]:

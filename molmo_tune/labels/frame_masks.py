@@ -28,27 +28,32 @@ EMPTY_MASK = "an empty mask: the object is not there"
 BY_POSITION = "the video has one frame per labelled frame, so the n-th label is on its n-th frame"
 
 
-def mask_of(value: object, size_wh: SizeWH) -> Mask:
+def mask_of(value: object, size_wh: SizeWH, misfit: str = BAD_RUNS) -> Mask:
     """The mask of ``{"size": [height, width], "counts": …}``, counts as text or as a list.
+
+    Args:
+        value: as read.
+        size_wh: of the picture.
+        misfit: what is said of one that does not fit.
 
     Raises:
         LostError: it is none, or not of this size.
     """
     if not isinstance(value, Mapping) or value.get("size") != [size_wh[1], size_wh[0]]:
-        raise LostError(BAD_RUNS)
+        raise LostError(misfit)
     counts = value.get("counts")
     if isinstance(counts, list):
         runs = floats(counts)
         if any(run < 0 or run != int(run) or run > 2**40 for run in runs):
-            raise LostError(BAD_RUNS)
+            raise LostError(misfit)
         counts = spell_runs([int(run) for run in runs])
     if not isinstance(counts, str):
-        raise LostError(BAD_RUNS)
+        raise LostError(misfit)
     mask = Mask(counts, (size_wh[1], size_wh[0]))
     try:
         runs_of(mask)
     except ValueError as error:
-        raise LostError(BAD_RUNS) from error
+        raise LostError(misfit) from error
     return mask
 
 

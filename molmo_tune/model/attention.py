@@ -31,11 +31,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
-PieceName = Literal["own", "back", "ahead"]
 Predicate = Callable[..., torch.Tensor]
 
 
@@ -96,7 +94,6 @@ class Piece:
         causal: otherwise every query reads every key of its sequence.
     """
 
-    name: PieceName
     queries: torch.Tensor
     keys: torch.Tensor
     query_starts: torch.Tensor
@@ -128,7 +125,7 @@ def pieces(
     if len(segments.unique()) != len(segments.unique_consecutive()):
         raise ValueError("the tokens of an example's branch must stand together")
     found = (
-        _piece("own", (tokens, segments), (tokens, segments), causal=True),
+        _piece((tokens, segments), (tokens, segments), causal=True),
         _back(tokens, examples, branches),
         _ahead(tokens[vision], examples[vision]),
     )
@@ -140,7 +137,6 @@ def _back(tokens: torch.Tensor, examples: torch.Tensor, branches: torch.Tensor) 
     is_tree = torch.isin(examples, examples[in_branch])
     shared = ~in_branch & is_tree
     return _piece(
-        "back",
         (tokens[in_branch], examples[in_branch]),
         (tokens[shared], examples[shared]),
         causal=False,
@@ -151,7 +147,6 @@ def _ahead(tokens: torch.Tensor, examples: torch.Tensor) -> Piece:
     tokens, examples = tokens.flip(0), examples.flip(0)
     follows = examples[1:] == examples[:-1]
     return _piece(
-        "ahead",
         (tokens[1:][follows], examples[1:][follows]),
         (tokens[:-1][follows], examples[:-1][follows]),
         causal=True,
@@ -159,7 +154,6 @@ def _ahead(tokens: torch.Tensor, examples: torch.Tensor) -> Piece:
 
 
 def _piece(
-    name: PieceName,
     queries: tuple[torch.Tensor, torch.Tensor],
     keys: tuple[torch.Tensor, torch.Tensor],
     *,
@@ -167,9 +161,7 @@ def _piece(
 ) -> Piece:
     """From (tokens, number of the sequence of each); sequences stand together, in one order."""
     (query_starts, longest_query), (key_starts, longest_key) = _starts(queries[1]), _starts(keys[1])
-    return Piece(
-        name, queries[0], keys[0], query_starts, key_starts, longest_query, longest_key, causal
-    )
+    return Piece(queries[0], keys[0], query_starts, key_starts, longest_query, longest_key, causal)
 
 
 def _starts(sequences: torch.Tensor) -> tuple[torch.Tensor, int]:

@@ -19,14 +19,19 @@ from molmo_tune.model.vision import encode_vision
 
 def hidden_states(model: Any, batch: Batch) -> torch.Tensor:
     """Last hidden states ``(B, L, d)`` of `Molmo2ForConditionalGeneration` for a batch."""
-    body = model.model
-    embeddings = body.language_model.embed_tokens(batch.input_ids)
-    if len(batch.patches):
-        features = encode_vision(body, batch.patches, batch.pooling)
-        embeddings = add_features(
-            embeddings, features, batch.input_ids == model.config.image_patch_id
-        )
-    outputs = body.language_model(
+    has_vision = len(batch.patches) > 0
+    features = encode_vision(model.model, batch.patches, batch.pooling) if has_vision else None
+    return decode(model, batch, features)
+
+
+def decode(model: Any, batch: Batch, features: torch.Tensor | None) -> torch.Tensor:
+    """Last hidden states ``(B, L, d)`` of the decoder, given its vision features ``(T, d)``."""
+    decoder = model.model.language_model
+    embeddings = decoder.embed_tokens(batch.input_ids)
+    if features is not None:
+        is_patch = batch.input_ids == model.config.image_patch_id
+        embeddings = add_features(embeddings, features, is_patch)
+    outputs = decoder(
         inputs_embeds=embeddings,
         position_ids=batch.position_ids,
         use_cache=False,

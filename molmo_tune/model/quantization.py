@@ -33,13 +33,7 @@ def quantization_config(kind: Quantize, compute_dtype: torch.dtype) -> BitsAndBy
     Raises:
         UserError: bitsandbytes is not installed.
     """
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(
-            "model.quantize",
-            f"{kind} needs the package bitsandbytes",
-            "it to be installed",
-            "pip install 'molmo-tune[quant]'",
-        )
+    require_bitsandbytes("model.quantize", kind)
     if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_KEPT_WHOLE)
     return BitsAndBytesConfig(
@@ -49,6 +43,21 @@ def quantization_config(kind: Quantize, compute_dtype: torch.dtype) -> BitsAndBy
         bnb_4bit_compute_dtype=compute_dtype,
         llm_int8_skip_modules=_KEPT_WHOLE,
     )
+
+
+def require_bitsandbytes(key: str, value: str) -> None:
+    """Check that the package is there for a value of a recipe's key.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            key,
+            f"{value} needs the package bitsandbytes",
+            "it to be installed",
+            "pip install 'molmo-tune[quant]'",
+        )
 
 
 def require_quantized(model: Any, kind: Quantize, compute_dtype: torch.dtype) -> None:

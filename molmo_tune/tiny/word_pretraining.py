@@ -26,8 +26,7 @@ from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.encoded import Batch
 from molmo_tune.encoding.sample_encoder import encode_tree
 from molmo_tune.encoding.vision_inputs import video_inputs
-from molmo_tune.model.attention_backends import attention_inputs
-from molmo_tune.model.forward import add_features
+from molmo_tune.model.forward import decode
 from molmo_tune.model.vision import encode_vision
 from molmo_tune.tiny.asking import SECONDS_PER_FRAME, ask_about
 from molmo_tune.tiny.checkpoint import SIDE
@@ -153,20 +152,12 @@ def _takes_part(name: str) -> bool:
 
 def _lower_half(model: Any, batch: Batch, features: torch.Tensor) -> torch.Tensor:
     decoder = model.model.language_model
-    is_patch = batch.input_ids == model.config.image_patch_id
-    embeddings = add_features(decoder.embed_tokens(batch.input_ids), features, is_patch)
     whole = decoder.layers
     decoder.layers = whole[:LAYERS]
     try:
-        hidden: torch.Tensor = decoder(
-            inputs_embeds=embeddings,
-            position_ids=batch.position_ids,
-            use_cache=False,
-            **attention_inputs(model, batch),
-        ).last_hidden_state
+        return decode(model, batch, features)
     finally:
         decoder.layers = whole
-    return hidden
 
 
 def _finding_loss(

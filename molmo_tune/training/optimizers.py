@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import torch
 
 from molmo_tune.errors import UserError
 from molmo_tune.model.adapters import part_of, trainable_parameters
+from molmo_tune.model.quantization import require_bitsandbytes
 
 OptimizerName = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 
@@ -85,13 +85,7 @@ def clip_parts(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
 def _optimizer_class(name: OptimizerName) -> Any:
     if name == "adamw":
         return torch.optim.AdamW
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(
-            "optim.name",
-            f"{name} needs the package bitsandbytes",
-            "it to be installed",
-            "pip install 'molmo-tune[quant]'",
-        )
+    require_bitsandbytes("optim.name", name)
     import bitsandbytes
 
     if name == "paged_adamw_8bit":
