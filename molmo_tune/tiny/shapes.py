@@ -1,8 +1,11 @@
-"""The world the tiny base is pre-trained on: flat coloured shapes that come, drift and go.
+"""The world the tiny base is pre-trained on: coloured shapes that come, drift and go.
 
 Frames are drawn straight at the size the model sees, as uint8 arrays. Every object is told apart by
-its colour and named by colour and shape ("red circle"). Backgrounds vary in colour, gradient and
-grain, so that the base does not mistake a background for a cue.
+its colour and named by colour and shape ("red circle"). Half of the colours go by another name
+("crimson circle"): those words fall into several tokens, as a user's words will, and a base that
+has only met one-token words needs long to learn the first that is not. Half of the bodies are
+spotted for the same reason: what a user points at is seldom of one colour. Backgrounds vary in
+colour, gradient and grain, so that the base does not mistake a background for a cue.
 
 What it does not do: write files, or draw the domain of the demo, which the base must not have seen
 (`molmo_tune.tiny.pond`).
@@ -18,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 RGB = tuple[int, int, int]
+Spot = tuple[float, float, float, RGB]
 Frame = NDArray[np.uint8]
 
 COLORS: dict[str, RGB] = {
@@ -31,6 +35,18 @@ COLORS: dict[str, RGB] = {
     "pink": (250, 130, 190),
     "white": (245, 245, 245),
     "black": (15, 15, 15),
+}
+OTHER_NAMES: dict[str, tuple[str, ...]] = {
+    "red": ("scarlet", "crimson", "ruby"),
+    "orange": ("amber", "tangerine", "apricot"),
+    "yellow": ("lemon", "golden", "maize"),
+    "green": ("emerald", "jade", "fern"),
+    "cyan": ("aqua", "turquoise", "teal"),
+    "blue": ("navy", "azure", "cobalt"),
+    "purple": ("violet", "plum", "grape"),
+    "pink": ("rose", "magenta", "blush"),
+    "white": ("ivory", "snow", "chalk"),
+    "black": ("ebony", "coal", "jet"),
 }
 SHAPES = ("circle", "square", "triangle", "diamond", "ring", "cross", "bar", "star")
 OVERSAMPLING = 3
@@ -56,13 +72,25 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Thing(Drift):
-    """One object of a clip; its places and radius are shares of the frame's side."""
+    """One object of a clip; its places and radius are shares of the frame's side.
 
-    name: str
+    ``hue`` is the colour's own name, ``word`` what it is called here; ``spots`` are ``(x, y,
+    radius, color)`` in radii of the thing, from its centre.
+    """
+
+    hue: str
+    word: str
     shape: str
     color: RGB
     radius: float
     angle: float
+    spots: tuple[Spot, ...] = ()
+    named_by_word: bool = False
+
+    @property
+    def name(self) -> str:
+        """What a question calls it: "crimson circle", or "crimson" alone."""
+        return self.word if self.named_by_word else f"{self.word} {self.shape}"
 
 
 def draw_clip(
@@ -77,12 +105,11 @@ def draw_clip(
 
 def _place(rng: np.random.Generator, num_frames: int, num_things: int) -> list[Thing]:
     things: list[Thing] = []
-    for color in rng.permutation(list(COLORS))[:num_things]:
+    for hue in rng.permutation(list(COLORS))[:num_things]:
         shape = str(rng.choice(SHAPES))
         length = int(rng.integers(1, num_frames + 1))
         first = int(rng.integers(0, num_frames - length + 1))
-        jitter = rng.integers(-18, 19, 3)
-        rgb = tuple(int(v) for v in np.clip(np.array(COLORS[color]) + jitter, 0, 255))
+        color = _tinted(rng, COLORS[hue], 18)
         start, step = _path(rng, things, length, first)
         things.append(
             Thing(
@@ -90,14 +117,36 @@ def _place(rng: np.random.Generator, num_frames: int, num_things: int) -> list[T
                 step,
                 first,
                 first + length - 1,
-                name=f"{color} {shape}",
+                hue=str(hue),
+                word=str(rng.choice(OTHER_NAMES[hue])) if rng.random() < 0.5 else str(hue),
                 shape=shape,
-                color=rgb,  # type: ignore[arg-type]
+                color=color,
                 radius=float(rng.uniform(0.06, 0.13)),
                 angle=float(rng.uniform(0, math.tau)),
+                spots=_spots(rng) if rng.random() < 0.5 else (),
+                named_by_word=bool(rng.random() < 0.3),
             )
         )
     return things
+
+
+def _tinted(rng: np.random.Generator, color: RGB, most: int) -> RGB:
+    red, green, blue = np.clip(np.array(color) + rng.integers(-most, most + 1, 3), 0, 255)
+    return int(red), int(green), int(blue)
+
+
+def _spots(rng: np.random.Generator) -> tuple[Spot, ...]:
+    """One to four small discs of any colour."""
+    anything = (128, 128, 128)
+    return tuple(
+        (
+            float(rng.uniform(-0.6, 0.6)),
+            float(rng.uniform(-0.6, 0.6)),
+            float(rng.uniform(0.12, 0.28)),
+            _tinted(rng, anything, 127),
+        )
+        for _ in range(rng.integers(1, 5))
+    )
 
 
 def _path(
@@ -166,9 +215,16 @@ def _paste(image: Image.Image, thing: Thing, xy: tuple[float, float], side: int)
     draw_shape(
         ImageDraw.Draw(mask), thing.shape, big / 2, thing.radius * side * OVERSAMPLING, thing.angle
     )
-    mask = mask.resize((size, size), Image.Resampling.BOX)
+    body = Image.new("RGB", (big, big), thing.color)
+    for x, y, radius, color in thing.spots:
+        unit = thing.radius * side * OVERSAMPLING
+        cx, cy, r = big / 2 + x * unit, big / 2 + y * unit, radius * unit
+        ImageDraw.Draw(body).ellipse((cx - r, cy - r, cx + r, cy + r), fill=color)
     corner = (round(xy[0] * side - size / 2), round(xy[1] * side - size / 2))
-    image.paste(thing.color, corner, mask)
+    small = (size, size)
+    image.paste(
+        body.resize(small, Image.Resampling.BOX), corner, mask.resize(small, Image.Resampling.BOX)
+    )
 
 
 def draw_shape(

@@ -96,7 +96,7 @@ def cell_truth(things: list[Thing], frame: int) -> Cells:
             continue
         x, y = inside(thing.xy(frame))
         cell = int(y * VIDEO_GRID) * VIDEO_GRID + int(x * VIDEO_GRID)
-        color = names.index(thing.name.split()[0])
+        color = names.index(thing.hue)
         truth[cell] = (color, SHAPES.index(thing.shape), *leading_digits(x), *leading_digits(y))
     return truth
 

@@ -4,8 +4,8 @@ With several objects in view, the decoder must gather the question's word, find 
 like it and copy its place to the answer. Learnt all at once from answers alone, that did not come
 in thousands of steps: the base pointed at any object. Learnt one hop at a time it comes in a few
 hundred (both measured). So here the lower half of the decoder reads questions about scenes, and a
-throw-away head on each *colour word* must tell the frame and the place of the thing so coloured.
-Whoever answers later finds the place written on the word.
+throw-away head on the last token of each *colour word* must tell the frame and the place of the
+thing so coloured. Whoever answers later finds the place written on the word.
 
 The eyes keep learning beside it with their own heads, lest they forget (`vision_pretraining`).
 """
@@ -30,12 +30,11 @@ from molmo_tune.model.forward import decode
 from molmo_tune.model.vision import encode_vision
 from molmo_tune.tiny.asking import SECONDS_PER_FRAME, ask_about
 from molmo_tune.tiny.checkpoint import SIDE
-from molmo_tune.tiny.shapes import COLORS, Thing, draw_clip
+from molmo_tune.tiny.shapes import Thing, draw_clip
 from molmo_tune.tiny.vision_pretraining import (
     NOTHING,
     Eyes,
     cell_truth,
-    color_ids,
     inside,
     leading_digits,
 )
@@ -62,7 +61,7 @@ class Questions(IterableDataset[Questioned]):
         self._frames = frames
 
     def __iter__(self) -> Iterator[Questioned]:
-        colors = color_ids(self._processor)
+        pieces = _Pieces(self._processor)
         for step in range(self._steps):
             rng = np.random.default_rng([self._seed, 1_000_033, step])
             num_frames = int(rng.integers(self._frames[0], self._frames[1] + 1))
@@ -77,7 +76,7 @@ class Questions(IterableDataset[Questioned]):
                 sample = encode_tree(self._processor, "", asked, vision)
                 encoded.append(sample)
                 cells += [cell_truth(things, k) for k in range(num_frames)]
-                findings.append(_findings(sample.input_ids, things, colors))
+                findings.append(_findings(sample.input_ids, things, pieces))
             batch = collate(encoded, pad_id=0)
             length = batch.input_ids.shape[1]
             padded = [
@@ -90,14 +89,34 @@ class Questions(IterableDataset[Questioned]):
             )
 
 
-def _findings(ids: NDArray[np.int64], things: list[Thing], colors: list[int]) -> NDArray[np.int64]:
+class _Pieces(dict[str, list[int]]):
+    """Token ids of a word as it stands in a question, after a blank."""
+
+    def __init__(self, processor: Any) -> None:
+        self._tokenizer = processor.tokenizer
+
+    def __missing__(self, word: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(f" {word}", add_special_tokens=False)
+        self[word] = ids
+        return ids
+
+
+def _findings(ids: NDArray[np.int64], things: list[Thing], pieces: _Pieces) -> NDArray[np.int64]:
     found = np.full((len(ids), len(FINDINGS)), NOTHING)
-    names = list(COLORS)
     for thing in things:
         x, y = inside(thing.xy(thing.first_frame))
         told = (thing.first_frame, *leading_digits(x), *leading_digits(y))
-        found[ids == colors[names.index(thing.name.split()[0])]] = told
+        found[_ends(ids, pieces[thing.word])] = told
     return found
+
+
+def _ends(ids: NDArray[np.int64], word: list[int]) -> NDArray[np.bool_]:
+    """Where a word's last token stands."""
+    ends = np.zeros(len(ids), bool)
+    if len(word) <= len(ids):
+        windows = np.lib.stride_tricks.sliding_window_view(ids, len(word))
+        ends[len(word) - 1 :] = (windows == word).all(axis=1)
+    return ends
 
 
 def teach_words(
