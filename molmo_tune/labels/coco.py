@@ -38,6 +38,7 @@ from molmo_tune.labels.images import (
 )
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import read_json
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Keypoint, Keypoints, Mask, Polygon, Sample, Shape
 from molmo_tune.labels.shapes import SizeWH
@@ -234,3 +235,8 @@ def _keypoints(values: object, names: tuple[str, ...]) -> tuple[Keypoint, ...]:
 def _key(value: object) -> object:
     """Ids are numbers or texts; anything else is an id of nothing."""
     return value if isinstance(value, int | str) else None
+
+
+READER = Reader(
+    one_by_one(read_coco), looks_like_coco, "*.json", "COCO JSON (images and annotations)"
+)

@@ -37,6 +37,7 @@ from molmo_tune.labels.images import (
 from molmo_tune.labels.masks import crop_of_rows, pack
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import Node, read_xml
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Keypoint, Keypoints, Mask, Point, Polygon, Sample, Shape
 from molmo_tune.labels.shapes import SizeWH, ellipse, turned_box
@@ -187,3 +188,11 @@ def _exactly(values: list[T], count: int) -> list[T]:
     if len(values) != count:
         raise LostError(NOT_A_NUMBER)
     return values
+
+
+READER = Reader(
+    one_by_one(read_cvat_images),
+    looks_like_cvat_images,
+    "*.xml",
+    "CVAT for images 1.1 (XML with <image>)",
+)

@@ -25,6 +25,7 @@ from molmo_tune.errors import UserError
 from molmo_tune.labels.cvat_tasks import CvatTask, check_size, group_by_task, read_tasks
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import Node, read_xml
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Point, Sample, Shape, Track
 from molmo_tune.labels.tracks import (
@@ -193,3 +194,11 @@ def _is_outside(node: Node) -> bool:
 
 def _is_set(node: Node, name: str, *, missing: bool = False) -> bool:
     return node.attributes.get(name, "1" if missing else "0").strip().lower() in ("1", "true")
+
+
+READER = Reader(
+    one_by_one(read_cvat_video),
+    looks_like_cvat_video,
+    "*.xml",
+    "CVAT for video 1.1 (XML with <track>)",
+)

@@ -45,6 +45,7 @@ from pathlib import Path
 from molmo_tune.errors import UserError
 from molmo_tune.labels.media_source import MediaSource, MissingMediaError
 from molmo_tune.labels.opening import read_text
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Annotation, Dialogue, Instance, Sample, Span
 from molmo_tune.labels.sample_record import format_record, parse_record
@@ -172,3 +173,11 @@ def _line(sample: Sample) -> str:
         where = f"sample {sample.id}"
         raise UserError(where, "a number is not finite", "finite numbers") from error
     return text + "\n"
+
+
+READER = Reader(
+    one_by_one(read_jsonl_source),
+    looks_like_jsonl,
+    "*.jsonl",
+    "molmo-tune JSONL (lines with molmo-tune/1)",
+)

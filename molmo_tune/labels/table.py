@@ -27,6 +27,7 @@ from molmo_tune.labels.images import (
     with_endings,
 )
 from molmo_tune.labels.media_source import MediaSource
+from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Point, Sample, Shape
 from molmo_tune.labels.shapes import SizeWH
@@ -128,3 +129,8 @@ def _corners(values: tuple[float, ...], box: BoxStyle) -> tuple[float, float, fl
     if box == "xywh":
         return x, y, x + third, y + fourth
     return x - third / 2, y - fourth / 2, x + third / 2, y + fourth / 2
+
+
+READER = Reader(
+    read_table, never_looks_like, "*.[cjp][as][rvo]*", "a plain table (CSV, JSONL, Parquet)"
+)
