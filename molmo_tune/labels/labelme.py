@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.cvat_images import NO_INSIDE, SEVERAL_POINTS, UNKNOWN_SHAPE
+from molmo_tune.labels.cvat_shapes import NO_INSIDE, SEVERAL_POINTS, UNKNOWN_SHAPE
 from molmo_tune.labels.images import (
     TOO_FEW_CORNERS,
     LostError,

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.cvat_images import NO_INSIDE, UNKNOWN_SHAPE
+from molmo_tune.labels.cvat_shapes import NO_INSIDE, UNKNOWN_SHAPE
 from molmo_tune.labels.images import NEGATIVE, LostError, Objects, floats, open_objects
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import read_json, read_text
