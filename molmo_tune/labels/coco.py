@@ -58,6 +58,8 @@ def looks_like_coco(head: str) -> bool:
     """Whether this is the beginning of such a file."""
     if not head.lstrip().startswith("{") or re.search(r'"videos"\s*:\s*\[\s*\{', head):
         return False
+    if re.search(r'"categories"\s*:\s*\{', head):  # Datumaro's
+        return False
     lists = re.search(r'"(images|annotations)"\s*:\s*\[', head)
     return bool(lists and re.search(r'"(file_name|image_id|category_id|categories)"\s*:', head))
 

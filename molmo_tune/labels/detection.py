@@ -17,6 +17,10 @@ from molmo_tune.labels.reader import Reader
 _NOT_READ = {
     "a zip archive; unpack it first": r"\APK\x03\x04",
     "COCO JSON with videos": r'\A\s*\{[\s\S]*"videos"\s*:\s*\[\s*\{',
+    "Datumaro JSON, which is not read: export COCO or CVAT instead": r'"categories"\s*:\s*\{',
+    "a pickle, which can run programs: only labels: tapvid_trusted reads one": r"\A\ufffd[\2-\5]",
+    "settings of Label Studio: export the annotations as JSON": r"\A\s*<View",
+    "detections of a model without its truth": r'"(results|track_bboxes)"\s*:\s*[\[{]',
     "Label Studio without regions that are read": r'"(from|to)_name"\s*:',
 }
 
