@@ -141,14 +141,15 @@ def _sample(
     place, name = f"{path}: image {image.get('id')}", image.get("file_name")
     size = stated_size(image.get("width"), image.get("height"))
     objects = open_objects(media, [name] if isinstance(name, str) else [], place, size, tally)
+    before = f"{path}: annotation "
     for row in rows:
-        _add(row, categories.get(_key(row.get("category_id"))), objects, path)
+        _add(row, categories.get(_key(row.get("category_id"))), objects, before)
     return objects.sample(_exhaustive(image, objects, categories))
 
 
-def _add(row: Row, category: _Category | None, objects: Objects, path: Path) -> None:
+def _add(row: Row, category: _Category | None, objects: Objects, before: str) -> None:
     id = str(row.get("id", ""))
-    place, kind = f"{path}: annotation {id}", _kind(row)
+    place, kind = before + id, _kind(row)
     if category is None:
         objects.drop("", kind, place, UNKNOWN_CATEGORY)
     elif row.get("iscrowd") == 1:
