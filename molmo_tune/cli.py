@@ -73,6 +73,11 @@ def _add_data_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
     convert.add_argument(
         "--allow-lossy", action="store_true", help="write the file although annotations were lost"
     )
+    convert.add_argument(
+        "--columns", help="of a plain table: 'image: COLUMN, label: COLUMN, box: …'"
+    )
+    convert.add_argument("--units", choices=("pixel", "percent", "unit"), help="of a plain table")
+    convert.add_argument("--box", choices=("xyxy", "xywh", "cxcywh"), default="xyxy")
     for verb in ("check", "preview", "train"):
         _add_recipe(made[verb])
     made["preview"].add_argument("--out", type=Path, default=Path("preview.html"))

@@ -1430,13 +1430,6 @@ def test_sleap_instances_become_tracks_of_named_points(folder, monkeypatch):
         read_labels("sleap", path)
 
 
-def test_sleap_samples(shared, tmp_path):
-    sleap_io = pytest.importorskip("sleap_io")
-    path = shared / "samples" / "sleap" / "minimal_instance.slp"
-    frames = sleap_io.load_slp(str(path)).labeled_frames
-    assert frames
-
-
 @pytest.mark.parametrize(
     ("name", "animals", "kept", "left_out"),
     [

@@ -14,12 +14,11 @@ from molmo_tune.encoding.items import Item, ItemPlan, MediaLimits, Refused, plan
 from molmo_tune.encoding.order import ItemOrder
 from molmo_tune.encoding.pack_plan import PackFigures, measure_packs, sizes_of
 from molmo_tune.encoding.packing import Size
-from molmo_tune.errors import UserError
 from molmo_tune.labels.readers import read_labels
 from molmo_tune.labels.report import ConversionReport
 from molmo_tune.labels.sample import Sample
-from molmo_tune.labels.table import TableLayout
-from molmo_tune.recipe.sections import Columns, DataSource, Recipe
+from molmo_tune.labels.table import layout_of
+from molmo_tune.recipe.sections import DataSource, Recipe
 from molmo_tune.templates.template import load_template
 
 
@@ -52,26 +51,6 @@ def measure_packing(items: Sequence[Item], recipe: Recipe) -> PackFigures | None
         return None
     order = ItemOrder(len(items), seed=recipe.seed, shuffle=recipe.data.shuffle)
     return measure_packs(sizes_of(items), limits, order)
-
-
-def layout_of(source: DataSource) -> TableLayout | None:
-    """What the columns of a plain table mean; None for formats that say so themselves.
-
-    Raises:
-        UserError: a table whose columns are not all named, or columns for another format.
-    """
-    columns, units = source.columns, source.units
-    if source.labels != "table":
-        if columns != Columns() or units is not None:
-            found = f"columns or units for labels: {source.labels}"
-            raise UserError(source.path, found, "them for labels: table only")
-        return None
-    shape = columns.box or columns.point
-    is_whole = (len(columns.box), len(columns.point)) in ((4, 0), (0, 2))
-    if columns.image is None or columns.label is None or units is None or not is_whole:
-        expected = "units, and columns for image, label and either box (4) or point (2)"
-        raise UserError(source.path, "a table without its columns or units", expected)
-    return TableLayout(columns.image, columns.label, shape, units, source.box)
 
 
 def read_source(source: DataSource, recipe: Recipe, processor: Any) -> SourceData:

@@ -18,6 +18,7 @@ from molmo_tune.errors import UserError
 from molmo_tune.labels.images import LostError, floats
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import read_json
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Sample
 from molmo_tune.labels.video_objects import OpenVideo, VideoObjects, open_video
@@ -83,3 +84,11 @@ def _same_length(
         return video
     tally.of("", "video").drop(f"{OTHER_DURATION} ({stated:g} s, not {own:g} s)", place)
     return None
+
+
+READER = Reader(
+    one_by_one(read_activitynet),
+    looks_like_activitynet,
+    "*.json",
+    "ActivityNet JSON (annotations with segment)",
+)

@@ -19,6 +19,7 @@ from pathlib import Path
 from molmo_tune.labels.images import NEGATIVE, LostError, spelled
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import read_text
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Sample
 from molmo_tune.labels.shapes import SizeWH
@@ -113,3 +114,11 @@ def _action_names(path: Path, tally: Tally) -> dict[int, str]:
     text = read_text(lists[0])
     found = re.findall(r'name:\s*"([^"]*)"[^{}]*?\b(?:label_id|id):\s*(\d{1,9})', text)
     return {int(number): name for name, number in found}
+
+
+READER = Reader(
+    one_by_one(read_ava),
+    looks_like_ava,
+    "*.csv",
+    "AVA CSV (video,second,x1,y1,x2,y2,action,person)",
+)

@@ -38,6 +38,7 @@ from molmo_tune.labels.images import (
 )
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import read_json
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Keypoint, Keypoints, Mask, Polygon, Sample, Shape
 from molmo_tune.labels.shapes import SizeWH
@@ -56,6 +57,8 @@ Row = Mapping[str, Any]
 def looks_like_coco(head: str) -> bool:
     """Whether this is the beginning of such a file."""
     if not head.lstrip().startswith("{") or re.search(r'"videos"\s*:\s*\[\s*\{', head):
+        return False
+    if re.search(r'"categories"\s*:\s*\{', head):  # Datumaro's
         return False
     lists = re.search(r'"(images|annotations)"\s*:\s*\[', head)
     return bool(lists and re.search(r'"(file_name|image_id|category_id|categories)"\s*:', head))
@@ -138,14 +141,15 @@ def _sample(
     place, name = f"{path}: image {image.get('id')}", image.get("file_name")
     size = stated_size(image.get("width"), image.get("height"))
     objects = open_objects(media, [name] if isinstance(name, str) else [], place, size, tally)
+    before = f"{path}: annotation "
     for row in rows:
-        _add(row, categories.get(_key(row.get("category_id"))), objects, path)
+        _add(row, categories.get(_key(row.get("category_id"))), objects, before)
     return objects.sample(_exhaustive(image, objects, categories))
 
 
-def _add(row: Row, category: _Category | None, objects: Objects, path: Path) -> None:
+def _add(row: Row, category: _Category | None, objects: Objects, before: str) -> None:
     id = str(row.get("id", ""))
-    place, kind = f"{path}: annotation {id}", _kind(row)
+    place, kind = before + id, _kind(row)
     if category is None:
         objects.drop("", kind, place, UNKNOWN_CATEGORY)
     elif row.get("iscrowd") == 1:
@@ -234,3 +238,8 @@ def _keypoints(values: object, names: tuple[str, ...]) -> tuple[Keypoint, ...]:
 def _key(value: object) -> object:
     """Ids are numbers or texts; anything else is an id of nothing."""
     return value if isinstance(value, int | str) else None
+
+
+READER = Reader(
+    one_by_one(read_coco), looks_like_coco, "*.json", "COCO JSON (images and annotations)"
+)

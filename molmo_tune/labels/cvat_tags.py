@@ -22,6 +22,7 @@ from molmo_tune.errors import UserError
 from molmo_tune.labels.cvat_tasks import CvatTask, group_by_task, read_tasks
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import Node, read_xml
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Sample
 from molmo_tune.labels.tracks import NO_FRAME
@@ -102,3 +103,11 @@ def _runs(images: Sequence[Node], path: Path, objects: VideoObjects) -> list[_Ru
 def _frame(node: Node) -> int | None:
     found = _FRAME.search(node.attributes.get("name", ""))
     return int(found.group(1)) if found else None
+
+
+READER = Reader(
+    one_by_one(read_cvat_tags),
+    looks_like_cvat_tags,
+    "*.xml",
+    "CVAT for images 1.1 of a video task, with <tag>",
+)

@@ -9,10 +9,10 @@ frame; the frames between two rows are then filled in. Coordinates are pixels of
 0-based. The file has no frame rate: times come from the video. CVAT writes single shapes as tracks
 of one row. Which video: `molmo_tune.labels.cvat_tasks`.
 
-Kept: boxes, and ``<points>`` of one point. A ``<points>`` of several is one object with landmarks
-(CVAT manual, "Annotation with points"), not several objects, and is dropped like all other shapes.
-Attributes have no place in a sample and are noted. Source: the CVAT manual, "XML annotation
-format", and CVAT's exporter (``dataset_manager/formats/cvat.py``).
+Boxes and single points move on straight lines between rows; other shapes (see
+`molmo_tune.labels.cvat_shapes`) stand as they were drawn. Attributes have no place in a sample and
+are noted. Source: the CVAT manual, "XML annotation format", and CVAT's exporter
+(``dataset_manager/formats/cvat.py``).
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from molmo_tune.errors import UserError
+from molmo_tune.labels.cvat_shapes import kind_of_node, shape_of_node
 from molmo_tune.labels.cvat_tasks import CvatTask, check_size, group_by_task, read_tasks
+from molmo_tune.labels.images import LostError
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import Node, read_xml
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Point, Sample, Shape, Track
 from molmo_tune.labels.tracks import (
@@ -44,8 +47,6 @@ from molmo_tune.labels.video_objects import closed_sample, open_video
 from molmo_tune.media.video import VideoInfo
 
 NOT_THERE = "outside: the object is not there"
-UNSUPPORTED = "shape not supported yet"
-LANDMARKS = "several points in one shape: not supported yet"
 TURNED_ROUND = "a box with swapped corners was turned round"
 ATTRIBUTES = "attribute values are not kept"
 
@@ -102,23 +103,23 @@ def _sample(
 def _lose(tracks: Iterable[Node], path: Path, tally: Tally) -> None:
     for track in tracks:
         for node in track.children:
-            counts = tally.of(track.attributes.get("label", ""), _kind(node))
+            counts = tally.of(track.attributes.get("label", ""), kind_of_node(node))
             counts.read()
             counts.drop(MISSING_VIDEO, f"{path}:{node.line}")
 
 
 def _track(node: Node, path: Path, info: VideoInfo, tally: Tally, taken: set[str]) -> Track:
     label = node.attributes.get("label", "").strip()
-    rows = [_row(shape, label, path, tally) for shape in node.children]
+    rows = [_row(shape, label, path, info, tally) for shape in node.children]
     known = [row for row in rows if row is not None]
     found = observations(known, info, _shape, lambda kind: tally.of(label, kind))
     return Track(unique(node.attributes.get("id", "track"), taken), label, found)
 
 
-def _row(node: Node, label: str, path: Path, tally: Tally) -> Row | None:
+def _row(node: Node, label: str, path: Path, info: VideoInfo, tally: Tally) -> Row | None:
     """A row with its values, one without (not there, or lost), or None without a frame."""
     place = f"{path}:{node.line}"
-    kind = _kind(node)
+    kind = kind_of_node(node)
     counts = tally.of(label, kind)
     counts.read()
     frame = node.attributes.get("frame", "")
@@ -127,13 +128,16 @@ def _row(node: Node, label: str, path: Path, tally: Tally) -> Row | None:
         return None
     if any(child.tag == "attribute" for child in node.children):
         tally.note(ATTRIBUTES, place)
-    values = None
+    values, drawn = None, None
     if _is_outside(node):
         counts.leave_out(NOT_THERE, place)
     elif not label:
         counts.drop(NO_LABEL, place)
     elif kind not in ("box", "point"):
-        counts.drop(LANDMARKS if kind == "points" else UNSUPPORTED, place)
+        try:
+            drawn = shape_of_node(node, kind, info.size_wh)
+        except LostError as lost:
+            counts.drop(str(lost), place)
     else:
         values = _values(node, label, place, tally)
     return Row(
@@ -143,20 +147,14 @@ def _row(node: Node, label: str, path: Path, tally: Tally) -> Row | None:
         kind,
         occluded=_is_set(node, "occluded"),
         computed=not _is_set(node, "keyframe", missing=True),
+        shape=drawn,
     )
-
-
-def _kind(node: Node) -> str:
-    """The tag, but ``point`` for a ``<points>`` of one."""
-    if node.tag != "points":
-        return node.tag
-    return "points" if ";" in node.attributes.get("points", "").strip("; ") else "point"
 
 
 def _values(node: Node, label: str, place: str, tally: Tally) -> Values | None:
     """``(x, y)`` or ``(left, top, right, bottom)`` in pixels; None, and counted, when lost."""
     is_box = node.tag == "box"
-    counts = tally.of(label, _kind(node))
+    counts = tally.of(label, kind_of_node(node))
     texts = (
         [node.attributes.get(name) for name in ("xtl", "ytl", "xbr", "ybr")]
         if is_box
@@ -193,3 +191,11 @@ def _is_outside(node: Node) -> bool:
 
 def _is_set(node: Node, name: str, *, missing: bool = False) -> bool:
     return node.attributes.get(name, "1" if missing else "0").strip().lower() in ("1", "true")
+
+
+READER = Reader(
+    one_by_one(read_cvat_video),
+    looks_like_cvat_video,
+    "*.xml",
+    "CVAT for video 1.1 (XML with <track>)",
+)

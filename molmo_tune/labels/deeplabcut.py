@@ -25,6 +25,7 @@ from molmo_tune.labels.frame_masks import number_in_name
 from molmo_tune.labels.images import LostError
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import read_text
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Keypoint, Keypoints, Sample
 from molmo_tune.labels.shapes import SizeWH
@@ -144,3 +145,11 @@ def _columns(rows: Sequence[list[str]], path: Path) -> tuple[_Columns, int]:
         raise UserError(path, "coords are not x, y, x, y, …", "DeepLabCut's CSV")
     pairs = [(animals[n].strip(), parts[n].strip()) for n in range(first, len(parts), 2)]
     return _Columns(first, pairs), 4 if "individuals" in headings else 3
+
+
+READER = Reader(
+    one_by_one(read_deeplabcut),
+    looks_like_deeplabcut,
+    "**/CollectedData_*.csv",
+    "DeepLabCut CSV (scorer, bodyparts, coords)",
+)

@@ -19,6 +19,7 @@ from pathlib import Path
 from molmo_tune.labels.images import LostError, MakeShape, corners_of, open_objects, spelled
 from molmo_tune.labels.media_source import IMAGE_SUFFIXES, MediaSource
 from molmo_tune.labels.opening import read_text
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Polygon, Sample, Shape
 from molmo_tune.labels.shapes import SizeWH
@@ -72,3 +73,8 @@ def _maker(texts: list[str]) -> MakeShape:
         return Polygon((corners_of(spelled(texts)),))
 
     return make
+
+
+READER = Reader(
+    one_by_one(read_dota), looks_like_dota, "*.txt", "DOTA (txt: eight pixels and a class)"
+)

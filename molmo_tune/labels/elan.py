@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 from molmo_tune.errors import UserError
 from molmo_tune.labels.media_source import VIDEO_SUFFIXES, MediaSource
 from molmo_tune.labels.opening import Node, read_xml
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Sample
 from molmo_tune.labels.text_rows import whole
@@ -109,3 +110,6 @@ def _medium(root: Node) -> tuple[tuple[str, ...], float]:
         if any(Path(name).suffix.lower() in VIDEO_SUFFIXES for name in names):
             return names, (whole(node.attributes.get("TIME_ORIGIN")) or 0) / 1000
     return (), 0.0
+
+
+READER = Reader(one_by_one(read_elan), looks_like_elan, "*.eaf", "ELAN (.eaf)")

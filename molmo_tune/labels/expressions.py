@@ -5,7 +5,7 @@
         "1": {"exp": "the dogs that leave", "anno_id": [7, 8]}}}}}      MeViS, see below
 
 An expression is the label; it has one track per object. Masks are the palette pictures in
-``Annotations/VIDEO/`` (`molmo_tune.labels.mask_folders`), looked for beside the file, above it and
+``Annotations/VIDEO/`` (`molmo_tune.labels.mask_folder`), looked for beside the file, above it and
 in the media folder; or, for MeViS, the run lengths in ``mask_dict.json`` beside the file,
 ``{anno_id: [mask or null per frame]}``. Expressions of a validation split name no object: they are
 left out. Which frame of the video a name in ``frames`` stands for: `frame_masks.frame_numbers`.
@@ -20,9 +20,10 @@ from typing import Any
 
 from molmo_tune.errors import UserError
 from molmo_tune.labels.frame_masks import EMPTY_MASK, frame_numbers, is_empty, mask_of
-from molmo_tune.labels.mask_folders import Seen, objects_in
+from molmo_tune.labels.mask_folder import Seen, objects_in
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import read_json
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Mask, Sample
 from molmo_tune.labels.video_objects import VideoObjects, open_video
@@ -156,3 +157,11 @@ def _folders(name: str, path: Path, media: MediaSource) -> Iterable[Path]:
 def _ids(value: object) -> list[str]:
     values = value if isinstance(value, list) else [] if value is None else [value]
     return [str(id) for id in values if isinstance(id, str | int)]
+
+
+READER = Reader(
+    one_by_one(read_expressions),
+    looks_like_expressions,
+    "meta_expressions*.json",
+    "Ref-YouTube-VOS or MeViS (JSON with expressions)",
+)

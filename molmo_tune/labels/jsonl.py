@@ -37,14 +37,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from molmo_tune.errors import UserError
 from molmo_tune.labels.media_source import MediaSource, MissingMediaError
 from molmo_tune.labels.opening import read_text
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Annotation, Dialogue, Instance, Sample, Span
 from molmo_tune.labels.sample_record import format_record, parse_record
@@ -59,29 +60,46 @@ def looks_like_jsonl(head: str) -> bool:
     return bool(re.match(r'\s*\{[^\n]*"format"\s*:\s*"molmo-tune/', head))
 
 
-def write_jsonl(samples: Sequence[Sample], path: Path) -> None:
-    """Write samples in order; the file appears whole or not at all.
+def write_jsonl(
+    samples: Iterable[Sample], path: Path, accept: Callable[[int], None] = lambda _: None
+) -> int:
+    """Write samples in order, one at a time; the file appears whole or not at all.
+
+    Args:
+        samples: are taken as they come, never all held.
+        path: of the file.
+        accept: asked with their number when all are written; if it raises, there is no file.
+
+    Returns:
+        The number of samples.
 
     Raises:
         UserError: there are no samples, two have the same id, a number is not finite, or the place
             cannot be written to.
     """
-    if not samples:
-        raise UserError(path, "no samples to write", "at least one")
-    lines = [_line(sample) for sample in samples]
-    twice = [name for name, count in Counter(s.id for s in samples).items() if count > 1]
-    if twice:
-        raise UserError(path, f"several samples have the id {twice[0]!r}", "unique ids")
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    taken: set[str] = set()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # a half of a surrogate pair is not UTF-8 and becomes its JSON escape
-        unfinished.write_bytes("".join(lines).encode("utf-8", "backslashreplace"))
+        with unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            for sample in samples:
+                if sample.id in taken:
+                    raise UserError(
+                        path, f"several samples have the id {sample.id!r}", "unique ids"
+                    )
+                taken.add(sample.id)
+                file.write(_line(sample))
+        if not taken:
+            raise UserError(path, "no samples to write", "at least one")
+        accept(len(taken))
         unfinished.replace(path)
     except OSError as error:
         raise UserError(path, f"cannot be written ({error.strerror})") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+    return len(taken)
 
 
 def read_jsonl(path: Path) -> list[Sample]:
@@ -172,3 +190,11 @@ def _line(sample: Sample) -> str:
         where = f"sample {sample.id}"
         raise UserError(where, "a number is not finite", "finite numbers") from error
     return text + "\n"
+
+
+READER = Reader(
+    one_by_one(read_jsonl_source),
+    looks_like_jsonl,
+    "*.jsonl",
+    "molmo-tune JSONL (lines with molmo-tune/1)",
+)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from molmo_tune.labels.images import NEGATIVE, LostError, spelled
 from molmo_tune.labels.media_source import MediaSource
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Sample
 from molmo_tune.labels.text_rows import NUMBER, looks_like_rows, text_rows, whole
@@ -65,3 +66,11 @@ def _box(fields: list[str]) -> Box:
     if right < left or bottom < top:
         raise LostError(NEGATIVE)
     return Box((left, top, right, bottom))
+
+
+READER = Reader(
+    one_by_one(read_kitti_tracking),
+    looks_like_kitti_tracking,
+    "*.txt",
+    "KITTI tracking labels (17 fields: frame, track id, type, …)",
+)

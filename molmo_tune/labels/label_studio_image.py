@@ -34,6 +34,7 @@ from molmo_tune.labels.label_studio_tasks import Region, Work, read_works
 from molmo_tune.labels.label_studio_video import SECOND_LABEL, TURNED_ROUND
 from molmo_tune.labels.masks import pack
 from molmo_tune.labels.media_source import MediaSource
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Keypoint, Keypoints, Mask, Point, Polygon, Sample, Shape
 from molmo_tune.labels.shapes import SizeWH, ellipse, in_frame, turned_box
@@ -198,3 +199,11 @@ def _brush(region: Region, size_wh: SizeWH) -> Mask:
 
 def _values(region: Region, *names: str) -> list[float]:
     return floats([region.value.get(name) for name in names])
+
+
+READER = Reader(
+    one_by_one(read_label_studio_image),
+    looks_like_label_studio_image,
+    "*.json",
+    "Label Studio images (JSON with rectangles, polygons, keypoints, …)",
+)

@@ -29,6 +29,7 @@ from typing import Any
 from molmo_tune.labels.label_studio_tasks import Region, Work, read_works
 from molmo_tune.labels.label_studio_timeline import TIMELINE, timeline_spans
 from molmo_tune.labels.media_source import MediaSource
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Annotation, Box, Sample, Shape, Track
 from molmo_tune.labels.tracks import (
@@ -196,3 +197,11 @@ def _whole(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return int(value) if value == value and abs(value) < 1e15 and value == int(value) else None
+
+
+READER = Reader(
+    one_by_one(read_label_studio_video),
+    looks_like_label_studio_video,
+    "*.json",
+    "Label Studio video (JSON with videorectangle)",
+)

@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.cvat_images import NO_INSIDE, SEVERAL_POINTS, UNKNOWN_SHAPE
+from molmo_tune.labels.cvat_shapes import NO_INSIDE, SEVERAL_POINTS, UNKNOWN_SHAPE
 from molmo_tune.labels.images import (
     TOO_FEW_CORNERS,
     LostError,
@@ -40,6 +40,7 @@ from molmo_tune.labels.images import (
 from molmo_tune.labels.masks import pack
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import read_json
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Mask, Point, Polygon, Sample, Shape
 from molmo_tune.labels.shapes import XY, SizeWH, ellipse
@@ -165,3 +166,8 @@ def _mask(text: object, left_top: XY, size_wh: SizeWH) -> Mask:
     pixels = np.zeros(size_wh[::-1], np.bool_)
     pixels[top:bottom, left:right] = crop
     return pack(pixels)
+
+
+READER = Reader(
+    one_by_one(read_labelme), looks_like_labelme, "*.json", "LabelMe (JSON with shapes)"
+)

@@ -22,6 +22,7 @@ from typing import Any
 from molmo_tune.labels.images import LostError, floats
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.molmo2_rows import Placed, rows_by_video
+from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Point, Sample
 from molmo_tune.labels.shapes import SizeWH
@@ -133,3 +134,11 @@ def _same_length(video: OpenVideo | None, row: Row, place: str, tally: Tally) ->
     own = video.info.duration_s
     tally.of("", "video").drop(f"{OTHER_DURATION} ({stated} s, not {own:g} s)", place)
     return None
+
+
+READER = Reader(
+    read_molmo2_video_point,
+    looks_like_molmo2_video_point,
+    "**/*.[jpa][sar][or]*",
+    "Molmo2-VideoPoint (JSON, JSONL, Parquet, Arrow)",
+)

@@ -18,6 +18,7 @@ from typing import Any
 from molmo_tune.labels.images import LostError, floats, stated_size
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.molmo2_rows import Placed, rows_by_video
+from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Point, Sample
 from molmo_tune.labels.shapes import SizeWH
@@ -99,3 +100,11 @@ def pixel_point(value: Any) -> Point:
         raise LostError(NOT_A_NUMBER)
     x, y = floats(value, 2)
     return Point((x, y))
+
+
+READER = Reader(
+    read_molmo2_video_track,
+    looks_like_molmo2_video_track,
+    "**/*.[jpa][sar][or]*",
+    "Molmo2-VideoTrack (JSON, JSONL, Parquet, Arrow)",
+)

@@ -27,6 +27,7 @@ from molmo_tune.errors import UserError
 from molmo_tune.labels.images import stated_size
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import read_text
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Sample
 from molmo_tune.labels.text_rows import NUMBER, box_of, looks_like_rows, text_rows, whole
@@ -143,3 +144,11 @@ def _sequence(path: Path) -> _Sequence:
     named = tuple(dict.fromkeys(filter(None, (section.get("name", "").strip(), *names))))
     size = stated_size(whole(section.get("imWidth")), whole(section.get("imHeight")))
     return _Sequence(named, size, whole(section.get("seqLength")))
+
+
+READER = Reader(
+    one_by_one(read_mot),
+    looks_like_mot,
+    "**/gt.txt",
+    "MOTChallenge ground truth (frame,id,left,top,width,height,…)",
+)

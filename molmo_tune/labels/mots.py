@@ -37,26 +37,14 @@ OTHER_FIELDS = "a row of other than 6 fields"
 ID_OF_OTHER_CLASS = "the id is not one of the class"
 
 
-def looks_like_kitti_mots(head: str) -> bool:
+def looks_like_mots(head: str) -> bool:
     """Whether this is the beginning of such a text, or of a 16-bit grey picture."""
     is_grey_16 = head[1:4] == "PNG" and head[24:26] == "\x10\x00"
     return is_grey_16 or looks_like_rows(head, r"\d+ \d+ \d+ \d+ \d+ \S+")
 
 
-looks_like_mots_challenge = looks_like_kitti_mots
-
-
-def read_kitti_mots(files: Sequence[Path], media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per sequence; frames count from 0."""
-    return _read(files, media, tally, first=0)
-
-
-def read_mots_challenge(files: Sequence[Path], media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per sequence; frames count from 1."""
-    return _read(files, media, tally, first=1)
-
-
-def _read(files: Sequence[Path], media: MediaSource, tally: Tally, first: int) -> list[Sample]:
+def read_mots(files: Sequence[Path], media: MediaSource, tally: Tally, first: int) -> list[Sample]:
+    """One sample per sequence; frames count from `first`."""
     groups: dict[Path, list[Path]] = {}
     for file in files:
         if file.suffix.lower() == ".png":

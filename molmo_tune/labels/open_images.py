@@ -22,6 +22,7 @@ from pathlib import Path
 from molmo_tune.errors import UserError
 from molmo_tune.labels.images import GROUP, MakeShape, Objects, open_objects, spelled
 from molmo_tune.labels.media_source import IMAGE_SUFFIXES, MediaSource
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Sample, Shape
 from molmo_tune.labels.shapes import SizeWH
@@ -103,3 +104,11 @@ def _maker(row: Row) -> MakeShape:
         return Box((left * width, top * height, right * width, bottom * height))
 
     return make
+
+
+READER = Reader(
+    one_by_one(read_open_images),
+    looks_like_open_images,
+    "*bbox*.csv",
+    "Open Images (CSV with ImageID, LabelName, XMin, XMax, …)",
+)

@@ -36,6 +36,7 @@ from molmo_tune.labels.images import (
 from molmo_tune.labels.masks import pack
 from molmo_tune.labels.media_source import IMAGE_SUFFIXES, MediaSource
 from molmo_tune.labels.opening import Node, read_xml
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Mask, Polygon, Sample, Shape
 from molmo_tune.labels.shapes import SizeWH
@@ -123,3 +124,11 @@ def _shape(node: Node) -> Shape:
     if right < left or bottom < top:
         raise LostError(SWAPPED)
     return Box((left, top, right, bottom))
+
+
+READER = Reader(
+    one_by_one(read_pascal_voc),
+    looks_like_pascal_voc,
+    "*.xml",
+    "Pascal VOC (XML with <annotation>, one file per image)",
+)

@@ -23,13 +23,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.images import LostError, Objects, floats, open_objects, with_endings
+from molmo_tune.labels.images import LostError, Objects, open_objects, with_endings
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Point, Sample, Shape
 from molmo_tune.labels.shapes import XY, SizeWH
 from molmo_tune.labels.table_rows import Row, table_rows
-from molmo_tune.labels.tracks import NOT_A_NUMBER
 
 COLUMNS = ("image_url", "image_sha256", "label", "count", "points")
 NO_POINTS = "a count without points"
@@ -44,40 +43,17 @@ class _Image:
     complete: list[str] = field(default_factory=list)
 
 
-def looks_like_pixmo_points(head: str) -> bool:
-    """Whether this is the beginning of such JSONL; Parquet files name their columns at the end."""
-    return _is_jsonl(head) and '"points": [' in head.replace('"points":[', '"points": [')
+def looks_like_pixmo(head: str, bracket: str) -> bool:
+    """Whether this is JSONL of PixMo whose points open with that bracket.
 
-
-def looks_like_pixmo_count(head: str) -> bool:
-    """Whether this is the beginning of such JSONL; Parquet files name their columns at the end."""
-    return _is_jsonl(head) and '"points": {' in head.replace('"points":{', '"points": {')
-
-
-def read_pixmo_points(files: Sequence[Path], media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per image, in the order of first appearance.
-
-    Raises:
-        UserError: a file is no such table, or a coordinate is far above 100.
+    Parquet files name their columns at the end.
     """
-    return _read(files, media, tally, _percent_points, percent=True)
-
-
-def read_pixmo_count(files: Sequence[Path], media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per image, in the order of first appearance.
-
-    Raises:
-        UserError: a file is no such table.
-    """
-    return _read(files, media, tally, _pixel_points, percent=False)
-
-
-def _is_jsonl(head: str) -> bool:
     first = head.lstrip().split("\n", 1)[0]
-    return first.startswith("{") and '"image_url"' in first and '"points"' in first
+    is_row = first.startswith("{") and '"image_url"' in first
+    return is_row and f'"points":{bracket}' in head.replace('"points": ', '"points":')
 
 
-def _read(
+def read_pixmo(
     files: Sequence[Path],
     media: MediaSource,
     tally: Tally,
@@ -85,6 +61,11 @@ def _read(
     *,
     percent: bool,
 ) -> list[Sample]:
+    """One sample per image, in the order of first appearance.
+
+    Raises:
+        UserError: a file is no such table, or a coordinate in percent is far above 100.
+    """
     images: dict[str, _Image] = {}
     for path in files:
         for place, row in table_rows(path, COLUMNS):
@@ -153,21 +134,3 @@ def _clipped(points: list[XY], label: str, objects: Objects, place: str) -> list
             objects.repaired(label, "point", MOVED, place)
         found.append(inside)
     return found
-
-
-def _percent_points(value: object) -> list[XY]:
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise LostError(NOT_A_NUMBER)
-    pairs = [floats([item.get("x"), item.get("y")]) for item in value]
-    return [(x, y) for x, y in pairs]
-
-
-def _pixel_points(value: object) -> list[XY]:
-    if value is None:
-        return []
-    if not isinstance(value, dict):
-        raise LostError(NOT_A_NUMBER)
-    xs, ys = floats(value.get("x") or []), floats(value.get("y") or [])
-    if len(xs) != len(ys):
-        raise LostError(NOT_A_NUMBER)
-    return list(zip(xs, ys, strict=True))

@@ -20,6 +20,7 @@ from molmo_tune.labels.frame_masks import EMPTY_MASK, is_empty, mask_of
 from molmo_tune.labels.images import stated_size
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import read_json
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Sample
 from molmo_tune.labels.video_objects import VideoObjects, open_video
@@ -69,3 +70,6 @@ def _add(mask: object, id: str, frame: int, place: str, objects: VideoObjects) -
 
 def _size(data: Mapping[str, Any]) -> tuple[int, int] | None:
     return stated_size(data.get("video_width"), data.get("video_height"))
+
+
+READER = Reader(one_by_one(read_sav), looks_like_sav, "*.json", "SA-V (JSON with masklet)")

@@ -23,6 +23,7 @@ from molmo_tune.labels.frame_masks import mask_of
 from molmo_tune.labels.images import NEGATIVE, TOO_FEW_CORNERS, LostError, floats
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import read_json
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Polygon, Sample, Shape
 from molmo_tune.labels.shapes import SizeWH
@@ -149,3 +150,11 @@ def _curve(start: XY, first: XY, second: XY, end: XY) -> list[XY]:
 
 def _index(frame: Entry) -> int | None:
     return whole(str(frame.get("frameIndex", frame.get("frame_index"))))
+
+
+READER = Reader(
+    one_by_one(read_scalabel),
+    looks_like_scalabel,
+    "*.json",
+    "BDD100K or Scalabel (JSON with videoName and labels)",
+)

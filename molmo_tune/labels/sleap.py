@@ -17,6 +17,7 @@ from typing import Any
 from molmo_tune.errors import UserError
 from molmo_tune.labels.deeplabcut import LABEL
 from molmo_tune.labels.media_source import MediaSource
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Keypoint, Keypoints, Sample
 from molmo_tune.labels.tracks import numbers
@@ -91,3 +92,11 @@ def _points(instance: Any) -> Keypoints:
 
 def _is_predicted(instance: Any) -> bool:
     return type(instance).__name__ == "PredictedInstance"
+
+
+READER = Reader(
+    one_by_one(read_sleap),
+    looks_like_sleap,
+    "*.[sh][l5]*",
+    "SLEAP (.slp or .h5, with the extra pose)",
+)

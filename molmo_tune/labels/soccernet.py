@@ -18,6 +18,7 @@ from typing import Any
 from molmo_tune.errors import UserError
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import read_json
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Sample
 from molmo_tune.labels.text_rows import whole
@@ -82,3 +83,11 @@ def _sample(
         time_s = None if position is None else position / 1000
         objects.span(label, time_s, time_s, place)
     return objects.sample()
+
+
+READER = Reader(
+    one_by_one(read_soccernet),
+    looks_like_soccernet,
+    "**/*.json",
+    "SoccerNet JSON (annotations with gameTime)",
+)

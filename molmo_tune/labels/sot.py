@@ -23,6 +23,7 @@ from molmo_tune.errors import UserError
 from molmo_tune.labels.images import LostError, corners_of, spelled
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import read_text
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Polygon, Sample, Shape
 from molmo_tune.labels.sav import LABEL, NO_CLASSES
@@ -124,3 +125,11 @@ def _label(folder: Path) -> str:
         return found.group(1) if found else ""
     lasot = re.fullmatch(r"(.+)-\d+", folder.name)
     return lasot.group(1) if lasot else ""
+
+
+READER = Reader(
+    one_by_one(read_sot),
+    looks_like_sot,
+    "**/*.txt",
+    "LaSOT, GOT-10k, TrackingNet or VOT (lines of 4 or 8 numbers)",
+)

@@ -18,6 +18,7 @@ from molmo_tune.errors import UserError
 from molmo_tune.labels.images import NEGATIVE, LostError, spelled
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import read_json, read_text
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Sample
 from molmo_tune.labels.table_rows import Row, csv_rows
@@ -92,3 +93,11 @@ def _check_frame(row: Row, place: str) -> None:
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value).strip()
+
+
+READER = Reader(
+    one_by_one(read_supervision),
+    looks_like_supervision,
+    "*.[cj]s[vo]*",
+    "supervision CSVSink or JSONSink (with frame_index)",
+)

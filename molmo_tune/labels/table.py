@@ -5,15 +5,17 @@
     units: pixel          pixel, percent (0 to 100) or unit (0 to 1): never guessed from the values
     box: xyxy             xyxy, xywh (corner and size) or cxcywh (centre and size)
 
-Rows of one image need not stand together. A row whose box or point is wholly empty says that the
+Rows of one image need not stand together, so all are read before the first sample is handed out,
+kept as numbers. A row whose box or point is wholly empty says that the
 image was looked at and is left out. The image is looked up by the name in its column, with the
 endings of images tried where it has none. ``exhaustive_labels``: a table promises nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -27,11 +29,13 @@ from molmo_tune.labels.images import (
     with_endings,
 )
 from molmo_tune.labels.media_source import MediaSource
+from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Point, Sample, Shape
 from molmo_tune.labels.shapes import SizeWH
 from molmo_tune.labels.table_rows import Row, table_rows
 from molmo_tune.labels.tracks import NOT_A_NUMBER, numbers
+from molmo_tune.recipe.sections import Columns, DataSource
 
 Units = Literal["pixel", "percent", "unit"]
 BoxStyle = Literal["xyxy", "xywh", "cxcywh"]
@@ -62,9 +66,44 @@ def never_looks_like(_: str) -> bool:
     return False
 
 
+def layout_of(source: DataSource) -> TableLayout | None:
+    """What the columns of a plain table mean; None for formats that say so themselves.
+
+    Raises:
+        UserError: a table whose columns are not all named, or columns for another format.
+    """
+    columns, units = source.columns, source.units
+    if source.labels != "table":
+        if columns != Columns() or units is not None:
+            found = f"columns or units for labels: {source.labels}"
+            raise UserError(source.path, found, "them for labels: table only")
+        return None
+    shape = columns.box or columns.point
+    is_whole = (len(columns.box), len(columns.point)) in ((4, 0), (0, 2))
+    if columns.image is None or columns.label is None or units is None or not is_whole:
+        expected = "units, and columns for image, label and either box (4) or point (2)"
+        raise UserError(source.path, "a table without its columns or units", expected)
+    return TableLayout(columns.image, columns.label, shape, units, source.box)
+
+
+@dataclass(slots=True)
+class _Image:
+    """Rows of one image as numbers: a row of objects would take ten times the memory.
+
+    ``state`` is 1 for a row with all its numbers, 0 for an empty one, -1 for one that has others.
+    """
+
+    name: str
+    file: str
+    labels: array[int] = field(default_factory=lambda: array("L"))
+    places: array[int] = field(default_factory=lambda: array("Q"))
+    states: array[int] = field(default_factory=lambda: array("b"))
+    values: array[float] = field(default_factory=lambda: array("d"))
+
+
 def read_table(
     files: Sequence[Path], media: MediaSource, tally: Tally, layout: TableLayout | None = None
-) -> list[Sample]:
+) -> Iterator[Sample]:
     """One sample per image with objects, in the order of first appearance.
 
     Raises:
@@ -73,33 +112,65 @@ def read_table(
     """
     if layout is None:
         raise UserError("labels", "a table without its columns", "columns and units in the recipe")
-    images: dict[str, Objects] = {}
+    images: dict[tuple[str, str], _Image] = {}
+    labels: dict[str, int] = {}
     for path in files:
         for place, row in table_rows(path, (layout.image, layout.label, *layout.shape)):
             name = str(row[layout.image] or "").strip()
-            if name not in images:
-                media.check_number(len(images) + 1, path)
-                images[name] = open_objects(media, with_endings(name), place, None, tally)
-            _add(row, layout, images[name], place)
-    samples = [objects.sample() for objects in images.values()]
-    return [sample for sample in samples if sample is not None]
+            file = place.rstrip("0123456789")
+            image = images.get((name, file)) or images.setdefault((name, file), _Image(name, file))
+            media.check_number(len(images), path)
+            _keep(row, layout, image, labels, int(place[len(file) :]))
+    names = tuple(labels)
+    for parts in _by_name(images.values()):
+        first = parts[0]
+        place = f"{first.file}{first.places[0]}"
+        objects = open_objects(media, with_endings(first.name), place, None, tally)
+        for part in parts:
+            _add_rows(part, layout, names, objects)
+        sample = objects.sample()
+        if sample is not None:
+            yield sample
 
 
-def _add(row: Row, layout: TableLayout, objects: Objects, place: str) -> None:
-    kind = "point" if len(layout.shape) == 2 else "box"
+def _by_name(images: Iterable[_Image]) -> list[list[_Image]]:
+    """An image whose rows are in several files is one."""
+    groups: dict[str, list[_Image]] = {}
+    for image in images:
+        groups.setdefault(image.name, []).append(image)
+    return list(groups.values())
+
+
+def _keep(
+    row: Row, layout: TableLayout, image: _Image, labels: dict[str, int], number: int
+) -> None:
     label = str(row[layout.label] if row[layout.label] is not None else "").strip()
     cells = [row[name] for name in layout.shape]
-    if all(cell in ("", None) for cell in cells):
-        objects.read(label, kind).leave_out(EMPTY, place)
-    else:
-        objects.add(label, kind, place, _maker(cells, layout))
+    is_empty = all(cell in ("", None) for cell in cells)
+    values = None if any(isinstance(cell, bool) for cell in cells) else numbers(cells)
+    image.labels.append(labels.setdefault(label, len(labels)))
+    image.places.append(number)
+    image.states.append(0 if is_empty else -1 if values is None else 1)
+    image.values.extend(values if values is not None and not is_empty else (0.0,) * len(cells))
 
 
-def _maker(cells: list[object], layout: TableLayout) -> MakeShape:
+def _add_rows(image: _Image, layout: TableLayout, names: Sequence[str], objects: Objects) -> None:
+    size = len(layout.shape)
+    kind = "point" if size == 2 else "box"
+    rows = zip(image.labels, image.places, image.states, strict=True)
+    for number, (label, line, state) in enumerate(rows):
+        place = f"{image.file}{line}"
+        if state == 0:
+            objects.read(names[label], kind).leave_out(EMPTY, place)
+        elif state < 0:
+            objects.drop(names[label], kind, place, NOT_A_NUMBER)
+        else:
+            values = tuple(image.values[number * size : (number + 1) * size])
+            objects.add(names[label], kind, place, _maker(values, layout))
+
+
+def _maker(values: tuple[float, ...], layout: TableLayout) -> MakeShape:
     def make(size_wh: SizeWH) -> Shape:
-        values = numbers(cells)
-        if values is None or any(isinstance(cell, bool) for cell in cells):
-            raise LostError(NOT_A_NUMBER)
         scale = _SCALES[layout.units]
         across, down = scale(size_wh[0]), scale(size_wh[1])
         if len(values) == 2:
@@ -128,3 +199,8 @@ def _corners(values: tuple[float, ...], box: BoxStyle) -> tuple[float, float, fl
     if box == "xywh":
         return x, y, x + third, y + fourth
     return x - third / 2, y - fourth / 2, x + third / 2, y + fourth / 2
+
+
+READER = Reader(
+    read_table, never_looks_like, "*.[cjp][as][rvo]*", "a plain table (CSV, JSONL, Parquet)"
+)

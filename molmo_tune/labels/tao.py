@@ -24,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from molmo_tune.labels.frame_masks import frame_numbers
 from molmo_tune.labels.images import stated_size
 from molmo_tune.labels.media_source import MediaSource
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Sample
 from molmo_tune.labels.text_rows import whole
@@ -124,3 +125,11 @@ def _exhaustive(entry: Row, rows: Iterable[Row], data: VideoJson) -> list[str]:
     complete = [id for id in present if id not in incomplete]
     looked_for = [key_of(id) for id in absent if key_of(id) not in set(present) | incomplete]
     return [label for id in (*complete, *looked_for) if (label := data.label(id))]
+
+
+READER = Reader(
+    one_by_one(read_tao),
+    looks_like_tao,
+    "*.json",
+    "TAO or COCO JSON of videos (videos, images, track_id)",
+)

@@ -20,6 +20,7 @@ from molmo_tune.labels.images import stated_size
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.molmo2_rows import Placed, rows_by_video
 from molmo_tune.labels.molmo2_video_track import pixel_point
+from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Point, Sample
 from molmo_tune.labels.shapes import SizeWH
@@ -82,3 +83,11 @@ def _add(value: Any, frame: int | None, label: str, place: str, objects: VideoOb
 
     id, hidden = str(value["id"]), value.get("occluded") is True
     objects.add(label, "point", id, frame, f"{place}, object {id}", make, occluded=hidden)
+
+
+READER = Reader(
+    read_track_instruction,
+    looks_like_track_instruction,
+    "**/*.[jpa][sar][or]*",
+    "molmo2-track-instruction (JSON, JSONL, Parquet, Arrow)",
+)

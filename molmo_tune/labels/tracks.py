@@ -3,8 +3,9 @@
 Tools write tracks as rows, each for one frame. What all formats share is here:
 
 - the time of a row is the presentation time of its frame, taken from the video, not ``n / fps``;
-- a gap between two rows is filled on a straight line; a row that says "not there" or that was lost
-  ends the line, so that nothing is invented across it;
+- a gap between two rows is filled on a straight line, or, between shapes that no few numbers say,
+  by the nearer of the two over a quarter of a second at most; a row that says "not there" or that
+  was lost ends the line, so that nothing is invented across it;
 - boxes are cut at the edge of the frame *after* filling, so that the line is that of the drawn
   boxes; what lies wholly outside is dropped and counted.
 
@@ -21,6 +22,7 @@ from itertools import pairwise
 from molmo_tune.labels.report import ClassTally
 from molmo_tune.labels.sample import Box, Observation, Shape
 from molmo_tune.labels.shapes import bounds, fit, has_area, turned_box
+from molmo_tune.labels.sparse import MAX_HOLD_S
 from molmo_tune.media.video import VideoInfo
 
 Values = tuple[float, ...]
@@ -50,6 +52,7 @@ class Row:
         occluded: there, but hidden; holds until the next row.
         ends: nothing is there after this row, until the next one.
         computed: written by the tool between key frames, not drawn.
+        shape: as it was drawn (polygon, mask, …), where no few numbers say it; no values then.
     """
 
     frame_index: int
@@ -59,6 +62,12 @@ class Row:
     occluded: bool = False
     ends: bool = False
     computed: bool = False
+    shape: Shape | None = None
+
+    @property
+    def shows(self) -> bool:
+        """Whether the object is there, and where is known."""
+        return bool(self.values) or self.shape is not None
 
 
 def observations(
@@ -78,9 +87,9 @@ def observations(
         hold_until: the last row holds to this frame (0-based, inclusive) if it does not end.
     """
     ordered = _one_per_frame(rows, tally_of)
-    found = [_drawn(row, video, shape_of, tally_of(row.kind)) for row in ordered if row.values]
-    for row, index, values in _between(ordered, video.num_frames, hold_until):
-        shape, _ = fit(shape_of(values), video.size_wh)
+    found = [_drawn(row, video, shape_of, tally_of(row.kind)) for row in ordered if row.shows]
+    for row, index, drawn in _between(ordered, video, shape_of, hold_until):
+        shape, _ = fit(drawn, video.size_wh)
         if shape is not None:
             tally_of(row.kind).interpolate()
             found.append(_observed(index, shape, video, row.occluded, True))
@@ -124,21 +133,20 @@ def unique(name: str, taken: set[str]) -> str:
 def _one_per_frame(rows: Sequence[Row], tally_of: Callable[[str], ClassTally]) -> list[Row]:
     """In frame order; where a frame has several rows the first that shows something is taken."""
     chosen: dict[int, Row] = {}
-    for row in sorted(rows, key=lambda row: (row.frame_index, row.values is None)):
+    for row in sorted(rows, key=lambda row: (row.frame_index, not row.shows)):
         if row.frame_index not in chosen:
             chosen[row.frame_index] = row
-        elif row.values is not None:
+        elif row.shows:
             tally_of(row.kind).drop(SECOND_ROW, row.place)
     return list(chosen.values())
 
 
 def _drawn(row: Row, video: VideoInfo, shape_of: ShapeOf, tally: ClassTally) -> Observation | None:
     """The observation of a row as it stands in the file; what cannot be kept is counted."""
-    assert row.values is not None
     if not 0 <= row.frame_index < video.num_frames:
         tally.drop(OUTSIDE_VIDEO, row.place)
         return None
-    drawn = shape_of(row.values)
+    drawn = row.shape or shape_of(row.values or ())
     shape, cut = fit(drawn, video.size_wh)
     if shape is None:
         tally.drop(OUTSIDE_FRAME if has_area(drawn) else NO_AREA, row.place)
@@ -148,20 +156,35 @@ def _drawn(row: Row, video: VideoInfo, shape_of: ShapeOf, tally: ClassTally) -> 
 
 
 def _between(
-    rows: Sequence[Row], num_frames: int, hold_until: int
-) -> Iterator[tuple[Row, int, Values]]:
-    """What to add: the row before it, the frame, and the values there."""
+    rows: Sequence[Row], video: VideoInfo, shape_of: ShapeOf, hold_until: int
+) -> Iterator[tuple[Row, int, Shape]]:
+    """What to add: the row before it, the frame, and the shape there."""
     for row, after in pairwise(rows):
-        if row.values and after.values and row.kind == after.kind and not row.ends:
-            span = after.frame_index - row.frame_index
-            for index in range(max(row.frame_index + 1, 0), min(after.frame_index, num_frames)):
-                share = (index - row.frame_index) / span
-                pairs = zip(row.values, after.values, strict=True)
-                yield row, index, tuple(a + (b - a) * share for a, b in pairs)
+        if not (row.shows and after.shows) or row.kind != after.kind or row.ends:
+            continue
+        if row.shape is not None and not _is_near(row, after, video):
+            continue
+        span = after.frame_index - row.frame_index
+        for index in range(max(row.frame_index + 1, 0), min(after.frame_index, video.num_frames)):
+            yield row, index, _moved(row, after, (index - row.frame_index) / span, shape_of)
     last = rows[-1] if rows else None
     if last is not None and last.values and not last.ends:
-        for index in range(max(last.frame_index + 1, 0), min(hold_until + 1, num_frames)):
-            yield last, index, last.values
+        for index in range(max(last.frame_index + 1, 0), min(hold_until + 1, video.num_frames)):
+            yield last, index, shape_of(last.values)
+
+
+def _moved(row: Row, after: Row, share: float, shape_of: ShapeOf) -> Shape:
+    if row.shape is not None and after.shape is not None:
+        return row.shape if share <= 0.5 else after.shape
+    pairs = zip(row.values or (), after.values or (), strict=True)
+    return shape_of(tuple(a + (b - a) * share for a, b in pairs))
+
+
+def _is_near(row: Row, after: Row, video: VideoInfo) -> bool:
+    """Whether little can have moved between the two."""
+    if not 0 <= row.frame_index < after.frame_index < video.num_frames:
+        return False
+    return video.starts_s[after.frame_index] - video.starts_s[row.frame_index] <= MAX_HOLD_S
 
 
 def _observed(

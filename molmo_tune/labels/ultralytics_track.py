@@ -19,6 +19,7 @@ from pathlib import Path
 from molmo_tune.errors import UserError
 from molmo_tune.labels.images import NEGATIVE, LostError, spelled
 from molmo_tune.labels.media_source import MediaSource
+from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Sample
 from molmo_tune.labels.shapes import SizeWH
@@ -100,3 +101,11 @@ def _box(fields: list[str], size_wh: SizeWH) -> Box:
     xs = ((x - width / 2) * size_wh[0], (x + width / 2) * size_wh[0])
     ys = ((y - height / 2) * size_wh[1], (y + height / 2) * size_wh[1])
     return Box((xs[0], ys[0], xs[1], ys[1]))
+
+
+READER = Reader(
+    read_ultralytics_track,
+    looks_like_ultralytics_track,
+    "*.txt",
+    "Ultralytics track txt (labels/clip_12.txt: class, box, confidence, id)",
+)

@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.cvat_images import NO_INSIDE, UNKNOWN_SHAPE
+from molmo_tune.labels.cvat_shapes import NO_INSIDE, UNKNOWN_SHAPE
 from molmo_tune.labels.images import NEGATIVE, LostError, Objects, floats, open_objects
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import read_json, read_text
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Point, Polygon, Sample, Shape
 from molmo_tune.labels.shapes import ellipse
@@ -162,3 +163,8 @@ def _shape(shape: Row) -> Shape:
         case "polyline":
             raise LostError(NO_INSIDE)
     raise LostError(UNKNOWN_SHAPE)
+
+
+READER = Reader(
+    one_by_one(read_via), looks_like_via, "*.[jc]s[ov]*", "VGG Image Annotator 1 and 2 (JSON, CSV)"
+)

@@ -37,6 +37,7 @@ from molmo_tune.labels.images import (
 )
 from molmo_tune.labels.media_source import IMAGE_SUFFIXES, MediaSource
 from molmo_tune.labels.opening import read_text
+from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Keypoint, Keypoints, Polygon, Sample, Shape
 from molmo_tune.labels.shapes import SizeWH
@@ -224,3 +225,8 @@ def _leave_out_others(files: Sequence[Path], media: MediaSource, tally: Tally) -
             counts = tally.of("", "image")
             counts.read()
             counts.leave_out(NO_LABEL_FILE, str(image))
+
+
+READER = Reader(
+    read_yolo, looks_like_yolo, "*.txt", "YOLO (a folder of txt files: class and shares)"
+)

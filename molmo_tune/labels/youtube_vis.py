@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from molmo_tune.labels.frame_masks import EMPTY_MASK, frame_numbers, is_empty
 from molmo_tune.labels.images import stated_size
 from molmo_tune.labels.media_source import MediaSource
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Sample, Shape
 from molmo_tune.labels.shapes import SizeWH
@@ -91,3 +92,11 @@ def _add(row: Row, frames: Sequence[int | None], data: VideoJson, objects: Video
 
         frame = frames[number] if number < len(frames) else None
         objects.add(label, kind, str(row.get("id")), frame, where, make)
+
+
+READER = Reader(
+    one_by_one(read_youtube_vis),
+    looks_like_youtube_vis,
+    "*.json",
+    "YouTube-VIS JSON (videos with file_names)",
+)

@@ -1,7 +1,8 @@
 """How fast label files are read: ``python tests/benchmarks/labels.py``.
 
 Writes a COCO file of 60,000 annotations on 6,000 pictures (half boxes, half polygons of twelve
-corners) and a CSV table of a million boxes on 20,000 names of one picture each, reads them, and
+corners) and a CSV table of a million boxes on 20,000 names of one picture each, reads the first,
+converts the second, and
 prints the figures as JSON: annotations per second of one core, and how much memory was taken at
 most. Each runs in a process of its own. Pictures are links to one file; they are opened as in life.
 """
@@ -22,7 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from PIL import Image
 
-from molmo_tune.labels.readers import read_labels
+from molmo_tune.labels.jsonl import write_jsonl
+from molmo_tune.labels.readers import iterate_labels, read_labels
+from molmo_tune.labels.report import Tally
 from molmo_tune.labels.table import TableLayout
 
 SIZE = (640, 480)
@@ -71,7 +74,7 @@ def table() -> dict[str, float]:
                 x, y, w, h = (rng.randrange(1, 300) for _ in range(4))
                 file.write(f"{number // 50}.png,class {number % 80},{x},{y},{w % 200 + 1},{h}\n")
         layout = TableLayout("image", "label", ("x", "y", "w", "h"), "pixel", "xywh")
-        return _measured("table", folder / "x.csv", 1_000_000, layout)
+        return _measured("table", folder / "x.csv", 1_000_000, layout, folder / "out.jsonl")
 
 
 def _pictures(folder: Path, count: int) -> None:
@@ -97,18 +100,25 @@ def _row(number: int, rng: random.Random) -> dict[str, object]:
 
 
 def _measured(
-    name: str, path: Path, rows: int, layout: TableLayout | None = None
+    name: str, path: Path, rows: int, layout: TableLayout | None = None, out: Path | None = None
 ) -> dict[str, float]:
+    """Read, or with `out` converted sample by sample, as `molmo-tune convert` does."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.process_time()
-    samples, report = read_labels(name, path, layout=layout)
+    if out is None:
+        samples, report = read_labels(name, path, layout=layout)
+        num_images = len(samples)
+    else:
+        tally = Tally()
+        num_images = write_jsonl(iterate_labels(name, path, None, layout, tally), out)
+        report = tally.report(name, path, num_images)
     seconds = time.process_time() - start
     kept = sum(count.kept for count in report.counts if count.kind != "image")
     assert kept == rows, report.table()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "annotations": kept,
-        "images": len(samples),
+        "images": num_images,
         "cpu_s": round(seconds, 2),
         "annotations_per_s": round(kept / seconds),
         "peak_mb_before": round(before),

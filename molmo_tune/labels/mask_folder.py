@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from molmo_tune.labels.frame_masks import BY_POSITION, frame_numbers, mask_at, numbers_in
 from molmo_tune.labels.images import LostError
 from molmo_tune.labels.media_source import MediaSource
+from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Mask, Sample
 from molmo_tune.labels.sav import LABEL, NO_CLASSES
@@ -107,3 +108,11 @@ def objects_in(
                 objects.leave_out("", "mask", place, IS_VOID)
             else:
                 yield Seen(number, frame, place, make)
+
+
+READER = Reader(
+    read_mask_folder,
+    looks_like_mask_folder,
+    "**/*.png",
+    "DAVIS or YouTube-VOS (folders of palette PNG)",
+)

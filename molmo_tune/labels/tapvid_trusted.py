@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from molmo_tune.errors import UserError
 from molmo_tune.labels.images import LostError
 from molmo_tune.labels.media_source import MediaSource
+from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Point, Sample
 from molmo_tune.labels.tracks import NOT_A_NUMBER, numbers
@@ -146,3 +147,11 @@ def _add(xy: list[Any], id: str, frame: int, hidden: bool, place: str, to: Video
 
     where = f"{place}, point {id}, frame {frame}"
     to.add(LABEL, "point", id, frame, where, make, occluded=hidden)
+
+
+READER = Reader(
+    one_by_one(read_tapvid_trusted),
+    looks_like_tapvid_trusted,
+    "*.pkl",
+    "TAP-Vid pickle of a source that you trust",
+)
