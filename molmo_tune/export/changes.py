@@ -1,8 +1,9 @@
 """What a fine-tune changed, read from its files: native tensor names, and how each is changed.
 
-Three kinds, one question to each: given a tensor of the base, what is it now? LoRA (rsLoRA, PiSSA
-as saved) adds scale·B·A; DoRA also gives every row its trained length; weights trained whole take
-the tensor's place. All arithmetic is float32.
+Three kinds, one question to each: given rows of a tensor of the base, what are they now? LoRA
+(rsLoRA, PiSSA as saved) adds scale·B·A; DoRA also gives every row its trained length; weights
+trained whole take the tensor's place. All arithmetic is float32 and works row by row, so that a
+tensor of any size can be changed in pieces. Matrices are read when their tensor's turn comes.
 
 What it does not do: know the names in released checkpoints, or fused tensors (`merge`).
 """
@@ -11,18 +12,20 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 
 from molmo_tune.errors import UserError
+from molmo_tune.export.tensor_files import StoredTensor, TensorFile, read_tensor_file
 from molmo_tune.model.adapters import WEIGHTS_FILE
 
-_PREFIX = "base_model.model."
+PEFT_PREFIX = "base_model.model."
+RowChange = Callable[[torch.Tensor, int], torch.Tensor]
+"""(rows of the base, number of the first one) → the rows now, float32."""
 
 
 class Changes(Protocol):
@@ -35,17 +38,35 @@ class Changes(Protocol):
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a changed tensor."""
 
-    def changed(self, name: str, base: torch.Tensor) -> torch.Tensor:
-        """The tensor now, float32, given the base's."""
+    def row_change(self, name: str) -> RowChange:
+        """How its rows are changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoChanges:
+    """The base as it is: what a conversion between layouts applies."""
+
+    names: frozenset[str] = frozenset()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """See `Changes`."""
+        raise KeyError(name)
+
+    def row_change(self, name: str) -> RowChange:
+        """See `Changes`."""
+        raise KeyError(name)
 
 
 @dataclass(frozen=True, slots=True)
 class LoraChanges:
-    """An adapter's matrices by native module name; ``magnitudes`` are DoRA's lengths of rows."""
+    """An adapter by native module name; ``magnitudes`` are DoRA's lengths of rows.
 
-    pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    ``pairs`` hold A ``(rank, in)`` and B ``(out, rank)``; the change is ``scale * B @ A``.
+    """
+
+    pairs: dict[str, tuple[StoredTensor, StoredTensor]]
     scale: float
-    magnitudes: dict[str, torch.Tensor] = field(default_factory=dict)
+    magnitudes: dict[str, StoredTensor]
 
     @property
     def names(self) -> frozenset[str]:
@@ -57,23 +78,43 @@ class LoraChanges:
         a, b = self.pairs[name.removesuffix(".weight")]
         return b.shape[0], a.shape[1]
 
-    def changed(self, name: str, base: torch.Tensor) -> torch.Tensor:
+    def matrices(self, module: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """A and B of a module in float32.
+
+        Raises:
+            UserError: they hold numbers that are not finite.
+        """
+        a, b = (stored.rows().float() for stored in self.pairs[module])
+        if not (a.isfinite().all() and b.isfinite().all()):
+            raise UserError(self.pairs[module][0].file, f"{module} holds NaN or infinity")
+        return a, b
+
+    def row_change(self, name: str) -> RowChange:
         """See `Changes`."""
         module = name.removesuffix(".weight")
-        a, b = (matrix.float() for matrix in self.pairs[module])
-        whole: torch.Tensor = base.float() + self.scale * (b @ a)
-        if module not in self.magnitudes:
-            return whole
-        lengths = whole.norm(dim=1)
-        scaled: torch.Tensor = whole * (self.magnitudes[module].float() / lengths)[:, None]
-        return scaled
+        a, b = self.matrices(module)
+        magnitude = self.magnitudes.get(module)
+        lengths = None if magnitude is None else magnitude.rows().float()
+        untouched = not b.any()
+
+        def change(base: torch.Tensor, first: int) -> torch.Tensor:
+            rows = slice(first, first + len(base))
+            whole: torch.Tensor = base.float()
+            if not untouched:  # adding zeros would turn a minus zero into a plus zero
+                whole = torch.addmm(whole, b[rows], a, alpha=self.scale)
+            if lengths is None:
+                return whole
+            scaled: torch.Tensor = whole * (lengths[rows] / torch.linalg.norm(whole, dim=1))[:, None]
+            return scaled
+
+        return change
 
 
 @dataclass(frozen=True, slots=True)
 class WholeChanges:
     """Tensors trained whole."""
 
-    tensors: dict[str, torch.Tensor]
+    tensors: dict[str, StoredTensor]
 
     @property
     def names(self) -> frozenset[str]:
@@ -82,11 +123,19 @@ class WholeChanges:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """See `Changes`."""
-        return tuple(self.tensors[name].shape)
+        return self.tensors[name].shape
 
-    def changed(self, name: str, base: torch.Tensor) -> torch.Tensor:
+    def row_change(self, name: str) -> RowChange:
         """See `Changes`."""
-        return self.tensors[name].float()
+        stored = self.tensors[name]
+
+        def change(base: torch.Tensor, first: int) -> torch.Tensor:
+            rows = stored.rows(first, first + len(base)).float()
+            if not rows.isfinite().all():
+                raise UserError(stored.file, f"{name} holds NaN or infinity")
+            return rows
+
+        return change
 
 
 def read_changes(folder: Path) -> Changes:
@@ -96,26 +145,23 @@ def read_changes(folder: Path) -> Changes:
         UserError: missing files, another method, or weights beside the LoRA matrices.
     """
     whole = folder / WEIGHTS_FILE
-    return WholeChanges(load_file(str(whole))) if whole.is_file() else _read_lora(folder)
+    if not whole.is_file():
+        return read_lora(folder)
+    return WholeChanges({tensor.name: tensor for tensor in read_tensor_file(whole).tensors})
 
 
-def _read_lora(folder: Path) -> LoraChanges:
+def read_lora(folder: Path) -> LoraChanges:
+    """Read a PEFT adapter.
+
+    Raises:
+        UserError: missing files, another method, ranks that disagree, or other weights.
+    """
     config_file, weights_file = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     for file in (config_file, weights_file):
         if not file.is_file():
             raise UserError(file, "no such file", "a PEFT adapter folder")
     config = _lora_config(config_file)
-    halves: dict[str, dict[str, torch.Tensor]] = {}
-    magnitudes: dict[str, torch.Tensor] = {}
-    with safe_open(weights_file, "pt") as file:
-        for name in file.keys():  # noqa: SIM118  (safe_open is no mapping)
-            module, _, part = name.removeprefix(_PREFIX).rpartition(".lora_")
-            if part in ("A.weight", "B.weight"):
-                halves.setdefault(module, {})[part[0]] = file.get_tensor(name)
-            elif part.startswith("magnitude_vector"):
-                magnitudes[module] = file.get_tensor(name)
-            else:
-                raise UserError(weights_file, f"holds {name}", "LoRA or DoRA matrices only")
+    halves, magnitudes = _halves(read_tensor_file(weights_file))
     if any(half.keys() != {"A", "B"} for half in halves.values()):
         raise UserError(weights_file, "holds an A or B matrix without its partner")
     pairs = {module: (half["A"], half["B"]) for module, half in halves.items()}
@@ -127,6 +173,23 @@ def _read_lora(folder: Path) -> LoraChanges:
         raise UserError(weights_file, "lacks magnitudes that DoRA needs")
     root = math.sqrt(rank) if config.get("use_rslora") else rank
     return LoraChanges(pairs, config["lora_alpha"] / root, magnitudes)
+
+
+def _halves(
+    file: TensorFile,
+) -> tuple[dict[str, dict[str, StoredTensor]], dict[str, StoredTensor]]:
+    """A and B by module, and DoRA's magnitudes by module."""
+    halves: dict[str, dict[str, StoredTensor]] = {}
+    magnitudes: dict[str, StoredTensor] = {}
+    for tensor in file.tensors:
+        module, _, part = tensor.name.removeprefix(PEFT_PREFIX).rpartition(".lora_")
+        if part in ("A.weight", "B.weight"):
+            halves.setdefault(module, {})[part[0]] = tensor
+        elif part.startswith("magnitude_vector"):
+            magnitudes[module] = tensor
+        else:
+            raise UserError(file.path, f"holds {tensor.name}", "LoRA or DoRA matrices only")
+    return halves, magnitudes
 
 
 def _lora_config(file: Path) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import torch
 from molmo_tune.errors import UserError
 from molmo_tune.export.card import model_card
 from molmo_tune.export.changes import read_changes
-from molmo_tune.export.merge import TensorAccount, merge_checkpoint, weight_files
+from molmo_tune.export.checkpoint import weight_files
+from molmo_tune.export.merge import TensorAccount, merge_checkpoint
 from molmo_tune.export.verify import Proof, verify_export
 from molmo_tune.model.adapters import load_adapter
 from molmo_tune.model.loading import checkpoint_source, load_model

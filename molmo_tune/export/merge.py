@@ -1,133 +1,204 @@
-"""Base checkpoint + what was trained → merged checkpoint, tensor by tensor, file by file.
+"""Base checkpoint + what was trained → merged checkpoint in any layout, a few rows at a time.
 
-The base's own safetensors files are walked in hub names; a tensor of which a native part was
-changed (`changes`) is rebuilt part by part in float32, every other one is copied. Nothing but one
-file's tensors is in memory at a time, the base is never quantised, and the result has exactly the
-tensors, shapes and file names of the base. For a LoRA whose B matrices are zero the files' tensors
-are bit-equal.
+The tensors of the new layout are walked in the order of the base's files. Each is a stack of native
+rows (`layouts`); rows of a tensor that was trained are changed in float32 (`changes`), all others
+are copied. Some megabytes are in memory at a time, the base is never quantised, and in the base's
+own layout the result has exactly the files, tensors and shapes of the base. Where nothing was
+changed the files are bit-equal.
+
+What it does not do: copy configuration and processor (`side_files`), or prove anything (`verify`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from molmo_tune.errors import UserError
-from molmo_tune.export.changes import Changes
-from molmo_tune.export.hub_layout import hub_sources
+from molmo_tune.export.changes import Changes, RowChange
+from molmo_tune.export.checkpoint import (
+    INDEX_NAME,
+    Checkpoint,
+    StoredRows,
+    read_checkpoint,
+    read_index,
+)
+from molmo_tune.export.layouts import (
+    Layout,
+    NativeRows,
+    layout_names,
+    tensor_parts,
+    tensor_shape,
+)
+from molmo_tune.export.tensor_files import TensorSpec, write_tensor_file
+
+Parts = tuple[NativeRows, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TensorAccount:
-    """What became of the base's tensors."""
+    """What became of the tensors, by their new names.
+
+    ``merged``: a part of it was trained. ``differing``: those of them with other bits than before;
+    a small change can be lost in 16 bits. ``unexpected``: in the base beyond its configuration.
+    """
 
     unchanged: tuple[str, ...]
     merged: tuple[str, ...]
+    differing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Tally:
+    unchanged: list[str] = field(default_factory=list)
+    merged: list[str] = field(default_factory=list)
+    differing: set[str] = field(default_factory=set)
 
 
 def merge_checkpoint(
     base: Path, changes: Changes, out: Path, dtype: torch.dtype | None
 ) -> TensorAccount:
-    """Write the merged weight files into `out` (which holds nothing else of the base yet).
+    """Write the merged weights in the base's own layout; see `write_layout`."""
+    checkpoint = read_checkpoint(base)
+    return write_layout(checkpoint, changes, out, checkpoint.layout, dtype)
+
+
+def write_layout(
+    base: Checkpoint, changes: Changes, out: Path, layout: Layout, dtype: torch.dtype | None
+) -> TensorAccount:
+    """Write weights into `out` (which holds none yet).
 
     Args:
-        base: folder of the base checkpoint in hub layout.
+        base: what was trained on.
         changes: what was trained.
         out: existing folder.
+        layout: of the new files.
         dtype: of all floating tensors; None keeps each tensor's own.
 
     Raises:
-        UserError: the base is not in hub layout, or the adapter fits other modules or shapes.
+        UserError: what was trained fits other modules or shapes.
     """
-    unchanged: list[str] = []
-    merged: list[str] = []
-    used: set[str] = set()
-    for file in weight_files(base):
-        tensors: dict[str, torch.Tensor] = {}
-        for name, tensor in _tensors(file):
-            sources = _sources(name, file)
-            touched = [source for source in sources if source in changes.names]
-            used.update(touched)
-            (merged if touched else unchanged).append(name)
-            if touched:
-                whole = _rebuilt(name, tensor, sources, changes)
-                tensor = whole.to(tensor.dtype if dtype is None else dtype)
-            elif dtype is not None:
-                tensor = tensor.to(dtype)
-            tensors[name] = tensor.contiguous()
-        save_file(tensors, str(out / file.name), metadata={"format": "pt"})
-    missing = sorted(changes.names - used)
+    _require_fit(base, changes)
+    tally = _Tally()
+    writer = _Writer(base, changes, dtype, tally)
+    metadata = {file.path.name: file.metadata for file in base.files}
+    specs: dict[str, list[TensorSpec]] = {}
+    for name, news in _new_files(base, layout).items():
+        tensors = [writer.tensor(*new) for new in news]
+        write_tensor_file(out / name, tensors, metadata[name])
+        specs[name] = [spec for spec, _ in tensors]
+    if len(base.files) > 1:
+        _write_index(base, specs, out)
+    differing = tuple(name for name in tally.merged if name in tally.differing)
+    return TensorAccount(tuple(tally.unchanged), tuple(tally.merged), differing, base.unexpected)
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Makes tensors' rows on demand and notes what became of each."""
+
+    base: Checkpoint
+    changes: Changes
+    dtype: torch.dtype | None
+    tally: _Tally
+
+    def tensor(self, name: str, parts: Parts) -> tuple[TensorSpec, Iterator[torch.Tensor]]:
+        """A new tensor and its rows, piece after piece."""
+        if not parts:
+            return self._copied(name)
+        stored = self.base.where[parts[0].name][0].tensor.dtype
+        dtype = self.dtype if self.dtype is not None and stored.is_floating_point else stored
+        trained = any(part.name in self.changes.names for part in parts)
+        (self.tally.merged if trained else self.tally.unchanged).append(name)
+        spec = TensorSpec(name, dtype, tensor_shape(parts, self.base.shapes))
+        return spec, self._pieces(name, parts, dtype)
+
+    def _copied(self, name: str) -> tuple[TensorSpec, Iterator[torch.Tensor]]:
+        tensor = next(t for file in self.base.files for t in file.tensors if t.name == name)
+        spec = TensorSpec(name, tensor.dtype, tensor.shape)
+        return spec, (tensor.rows(*rows) for rows in tensor.chunks(0, tensor.num_rows))
+
+    def _pieces(self, name: str, parts: Parts, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+        for part in parts:
+            trained = part.name in self.changes.names
+            change = self.changes.row_change(part.name) if trained else None
+            for place in self.base.where[part.name]:
+                for piece, differs in _changed_rows(place, part, change, dtype):
+                    if differs:
+                        self.tally.differing.add(name)
+                    yield piece
+
+
+def _changed_rows(
+    place: StoredRows, part: NativeRows, change: RowChange | None, dtype: torch.dtype
+) -> Iterator[tuple[torch.Tensor, bool]]:
+    """The rows of ``part`` that lie here, and whether they are other bits than the base's."""
+    first, last = max(place.rows.first, part.first), min(place.rows.last, part.last)
+    to_stored = place.offset - place.rows.first
+    for start, end in place.tensor.chunks(first + to_stored, max(first, last) + to_stored):
+        old = place.tensor.rows(start, end)
+        if change is None:
+            yield old.to(dtype), False
+            continue
+        new = change(old, start - to_stored).to(dtype)
+        yield new, not torch.equal(new, old.to(dtype))
+
+
+def _require_fit(base: Checkpoint, changes: Changes) -> None:
+    expected = "the base that was trained on"
+    missing = sorted(changes.names - base.shapes.keys())
     if missing:
         raise UserError(
-            base,
+            base.folder,
             f"has no tensor for {len(missing)} trained ones, the first {missing[0]}",
-            "the base that was trained on",
+            expected,
         )
-    return TensorAccount(tuple(unchanged), tuple(merged))
+    for name in sorted(changes.names):
+        if changes.shape(name) != base.shapes[name]:
+            raise UserError(
+                base.folder,
+                f"{name} is {base.shapes[name]}, what was trained is {changes.shape(name)}",
+                expected,
+            )
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, in order.
-
-    Raises:
-        UserError: there are none, or a shard of the index is missing.
-    """
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        single = folder / "model.safetensors"
-        if not single.is_file():
-            raise UserError(folder, "no model.safetensors", "a checkpoint with safetensors weights")
-        return [single]
-    weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    files = [folder / name for name in sorted(set(weight_map.values()))]
-    for file in files:
-        if not file.is_file():
-            raise UserError(index, f"names the shard {file.name}, which is missing")
-    return files
-
-
-def _tensors(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    with safe_open(file, "pt") as opened:
-        for name in opened.keys():  # noqa: SIM118
-            yield name, opened.get_tensor(name)
+def _new_files(base: Checkpoint, layout: Layout) -> dict[str, list[tuple[str, Parts]]]:
+    """New tensors by file name, in order; no parts for one that is copied as it is."""
+    vocab_size = base.config.text_config.vocab_size
+    if layout == base.layout:  # also what lies beyond the configuration stays where it is
+        return {
+            file.path.name: [
+                (t.name, tensor_parts(layout, t.name, base.shapes, vocab_size) or ())
+                for t in file.tensors
+            ]
+            for file in base.files
+        }
+    placed: dict[str, list[tuple[int, str, Parts]]] = {f.path.name: [] for f in base.files}
+    for name in layout_names(layout, base.config, base.shapes):
+        parts = tensor_parts(layout, name, base.shapes, vocab_size)
+        if not parts:
+            raise ValueError(f"no rule for {name}")
+        file_name, byte = _first_byte(base, parts[0])
+        placed[file_name].append((byte, name, parts))
+    return {file: [new[1:] for new in sorted(news)] for file, news in placed.items() if news}
 
 
-def _sources(name: str, file: Path) -> tuple[str, ...]:
-    sources = hub_sources(name)
-    if sources is None:
-        raise UserError(file, f"holds {name}", "a Molmo 2 checkpoint in hub layout")
-    return sources
+def _first_byte(base: Checkpoint, part: NativeRows) -> tuple[str, int]:
+    """File and offset of a native row: new tensors are put where their first row comes from."""
+    place = next(p for p in base.where[part.name] if p.rows.first <= part.first < p.rows.last)
+    row = place.offset + part.first - place.rows.first
+    return place.tensor.file.name, place.tensor.start + row * place.tensor.row_bytes
 
 
-def _rebuilt(
-    name: str, tensor: torch.Tensor, sources: tuple[str, ...], changes: Changes
-) -> torch.Tensor:
-    """The tensor with its changed native parts; they are stacked on rows, in order."""
-    parts = tensor.split(_rows(name, tensor, sources, changes))
-    rebuilt = []
-    for source, part in zip(sources, parts, strict=True):
-        if source in changes.names:
-            if changes.shape(source) != tuple(part.shape):
-                raise UserError(
-                    name,
-                    f"{tuple(part.shape)} in the base, {changes.shape(source)} in what was trained",
-                    "the base that was trained on",
-                )
-            part = changes.changed(source, part)
-        rebuilt.append(part.float())
-    return torch.cat(rebuilt)
-
-
-def _rows(name: str, tensor: torch.Tensor, sources: tuple[str, ...], changes: Changes) -> list[int]:
-    """Rows of every part; what is left of the tensor is shared equally by the unchanged ones."""
-    known = {s: changes.shape(s)[0] for s in sources if s in changes.names}
-    left, num_left = tensor.shape[0] - sum(known.values()), len(sources) - len(known)
-    if left < 0 or (num_left == 0 and left) or (num_left and left % num_left):
-        raise UserError(name, f"{tuple(tensor.shape)} does not match the trained shapes")
-    return [known.get(source, left // max(num_left, 1)) for source in sources]
+def _write_index(base: Checkpoint, placed: dict[str, list[TensorSpec]], out: Path) -> None:
+    index = read_index(base.folder)
+    index["weight_map"] = {spec.name: file for file, specs in placed.items() for spec in specs}
+    total = sum(spec.num_bytes for specs in placed.values() for spec in specs)
+    index.setdefault("metadata", {})["total_size"] = total
+    text = json.dumps(index, indent=2, sort_keys=True) + "\n"
+    (out / INDEX_NAME).write_text(text, encoding="utf-8")

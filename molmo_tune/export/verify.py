@@ -134,7 +134,7 @@ def _merged_and_rounded(adapted: Any, dtype: torch.dtype) -> Any:
 def _stored_dtype(export: Path) -> torch.dtype:
     from safetensors import safe_open
 
-    from molmo_tune.export.merge import weight_files
+    from molmo_tune.export.checkpoint import weight_files
 
     with safe_open(weight_files(export)[0], "pt") as file:
         dtype: torch.dtype = file.get_tensor(next(iter(file.keys()))).dtype
