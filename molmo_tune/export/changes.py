@@ -104,7 +104,9 @@ class LoraChanges:
                 whole = torch.addmm(whole, b[rows], a, alpha=self.scale)
             if lengths is None:
                 return whole
-            scaled: torch.Tensor = whole * (lengths[rows] / torch.linalg.norm(whole, dim=1))[:, None]
+            scaled: torch.Tensor = (
+                whole * (lengths[rows] / torch.linalg.norm(whole, dim=1))[:, None]
+            )
             return scaled
 
         return change

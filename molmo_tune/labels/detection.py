@@ -71,7 +71,7 @@ def check_format(format: str, file: Path, readers: Mapping[str, Reader]) -> None
         UserError: it is of another.
     """
     head = read_head(file)
-    if readers[format].looks_like(head):
+    if readers[format].by_name_only or readers[format].looks_like(head):
         return
     others = [name for name, reader in readers.items() if reader.looks_like(head)]
     what = f"labels: {others[0]}" if others else _other_format(head)

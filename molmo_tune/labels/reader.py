@@ -28,12 +28,14 @@ class Reader:
         looks_like: whether the beginning of a file is of this format.
         pattern: names of such files in a folder.
         title: what the format is called, and what it is told by.
+        by_name_only: no file is told to be of this format, or not to be; the user must say so.
     """
 
     read: Callable[..., Iterable[Sample]]
     looks_like: Callable[[str], bool]
     pattern: str
     title: str
+    by_name_only: bool = False
 
 
 def one_by_one(

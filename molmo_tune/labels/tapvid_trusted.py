@@ -154,4 +154,5 @@ READER = Reader(
     looks_like_tapvid_trusted,
     "*.pkl",
     "TAP-Vid pickle of a source that you trust",
+    by_name_only=True,
 )

@@ -28,18 +28,51 @@ def encode_vision(
         model: `Molmo2Model` (the body, without the LM head).
         patches: ``(C, P, D)`` floats in [-1, 1].
         pooling: ``(T, K)`` numbers of patches in the flattened ``C·P``, -1 = none.
-        chunk: crops per pass through the tower; memory grows with it, not with C.
+        chunk: crops per pass through the tower; without a graph, memory grows with it (and the
+            crops of one image) and not with C.
     """
+    rows_of, pooled = [], []
+    for start, end, rows in _groups(pooling, len(patches), patches.shape[1], chunk):
+        features = _tower_features(model, patches[start:end], chunk)
+        shift = start * patches.shape[1]
+        own = torch.where(pooling[rows] < 0, -1, pooling[rows] - shift)
+        projected: BaseModelOutput = model.multi_modal_projector(features, own)
+        pooled.append(projected.last_hidden_state)
+        rows_of.append(rows)
+    return torch.cat(pooled)[torch.cat(rows_of).argsort()]
+
+
+def _groups(
+    pooling: torch.Tensor, num_crops: int, num_patches: int, chunk: int
+) -> list[tuple[int, int, torch.Tensor]]:
+    """Runs of crops ``(start, end, rows)`` that no pooling row reaches across.
+
+    The windows of a tiled image reach from crop to crop, those of a frame stay within it; so a
+    group ends at the first gap after `chunk` crops.
+    """
+    crops = torch.div(pooling, num_patches, rounding_mode="floor")
+    last = crops.amax(1)
+    first = torch.where(crops < 0, num_crops, crops).amin(1)
+    reaches = torch.zeros(num_crops + 1, dtype=torch.long, device=pooling.device)
+    one = torch.ones_like(first)
+    reaches.index_add_(0, first + 1, one).index_add_(0, last + 1, -one)
+    gaps = torch.nonzero(reaches.cumsum(0) == 0).flatten().tolist()  # gap k is before crop k
+    groups, start = [], 0
+    while start < num_crops:
+        end = next((gap for gap in gaps if gap >= start + chunk), num_crops)
+        groups.append((start, end, torch.nonzero((first >= start) & (first < end)).flatten()))
+        start = end
+    return groups
+
+
+def _tower_features(model: Any, patches: torch.Tensor, chunk: int) -> torch.Tensor:
+    """What the connector reads, `chunk` crops at a time: ``(C, P, 2·width)``."""
     trainable = any(p.requires_grad for p in model.vision_tower.parameters())
     with torch.set_grad_enabled(torch.is_grad_enabled() and trainable):
-        chunks = [_tower_features(model, part) for part in patches.split(chunk)]
-        features = torch.cat(chunks)
-    projected: BaseModelOutput = model.multi_modal_projector(features, pooling)
-    hidden: torch.Tensor = projected.last_hidden_state
-    return hidden
+        return torch.cat([_wanted_layers(model, part) for part in patches.split(chunk)])
 
 
-def _tower_features(model: Any, patches: torch.Tensor) -> torch.Tensor:
+def _wanted_layers(model: Any, patches: torch.Tensor) -> torch.Tensor:
     """The two layers the connector reads, side by side: ``(C, P, 2·width)``."""
     tower = model.vision_tower
     wanted = [
