@@ -56,7 +56,7 @@ def _next(
         return ready.get(timeout=timeout_s)
     except queue.Empty:
         found = f"gives no picture for {timeout_s:g} s"
-        fix = "re-encode it, leave it out, or raise video.timeout_s"
+        fix = "re-encode it or leave it out"
         raise UserError(where, found, "one in time", fix) from None
 
 

@@ -1,9 +1,9 @@
 """The three decoders that can be had, behind one function: frame numbers in, upright pictures out.
 
-`pyav` is the default (`decoding`): in `tests/benchmarks/results/media.json` it is the only one that
-gives ffmpeg's own frames of every odd clip. `decord` and `torchcodec` are there for comparison and for codecs of their own builds. All of them
-are told *which* frames by our index of the file, and a decoder that counts other frames in a file
-than its packets show is refused for that file rather than believed.
+`pyav` is the default (`decoding`): it alone gives ffmpeg's own frames of every odd clip that
+`tests/test_media_video.py` makes. `decord` and `torchcodec` are for comparison. All of them are
+told *which* frames by our index of the file, and a decoder that counts other frames in a file than
+its packets show is refused for that file rather than believed.
 
 What it does not do: choose a decoder by itself, or fall back to another one.
 """
@@ -20,7 +20,7 @@ from molmo_tune.media.frame_index import FrameIndex, reason
 
 Decoder = Literal["pyav", "decord", "torchcodec"]
 Decode = Callable[[Path, FrameIndex, Sequence[int]], Iterator[Picture]]
-_OTHER = "take video.decoder pyav"
+_OTHER = "use the decoder pyav"
 _AT_ONCE = 8  # frames asked for together, so that memory does not grow with their number
 
 
@@ -48,7 +48,7 @@ def _by_torchcodec(path: Path, index: FrameIndex, numbers: Sequence[int]) -> Ite
         from torchcodec import decoders as torchcodec
     except (ImportError, OSError, RuntimeError) as error:
         found = f"torchcodec cannot be used here ({reason(error)})"
-        raise UserError("video.decoder", found, fix=f"install it, or {_OTHER}") from error
+        raise UserError("decoder", found, fix=f"install it, or {_OTHER}") from error
     try:
         reader = torchcodec.VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1)
         _same_count(path, index, len(reader), "torchcodec")

@@ -175,7 +175,8 @@ def _usual_gap(stream: Any, starts: NDArray[np.int64]) -> int:
     if len(starts) > 1:
         return int(np.median(np.diff(starts)))
     rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-    return int(round(1 / (rate * stream.time_base)))
+    ticks: int = round(1 / (rate * stream.time_base))
+    return ticks
 
 
 def in_seconds(index: FrameIndex) -> Iterator[float]:

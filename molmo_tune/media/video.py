@@ -26,7 +26,7 @@ from molmo_tune.media.frame_folder import FrameFolder, open_folder, read_folder
 from molmo_tune.media.frame_index import FrameIndex, in_seconds, index_file
 
 TIMEOUT_S = 120.0
-"""Longest wait for the next picture of a file, unless the recipe says otherwise."""
+"""Longest wait for the next picture of a file."""
 
 _KEPT_INDICES = 256  # of files whose frames were asked for; a long video's takes a megabyte
 
