@@ -2,26 +2,33 @@
 
 Times come from the file's own timestamps, never from ``index / fps``: variable rates and clips that
 do not start at zero are normal. Index 0 is the first frame *shown*; seconds count from it. Frames
-are upright (rotation metadata applied) and RGB.
+are upright (rotation metadata applied) and RGB, in stored pixels: pixels that are not square stay
+as they are, because label tools count them so and the model's view is a square anyway.
 
-decord seeks to the wanted frames instead of decoding everything. A reader is opened, used and
-closed inside one call, because decord must not be carried across a fork.
+A folder of pictures is a video, too (`frame_folder`). A file is opened, used and closed inside one
+call, so nothing of a decoder is ever carried across a fork.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from molmo_tune.errors import UserError
+from molmo_tune.media.background import in_background
+from molmo_tune.media.decoders import Decoder, decoder_of
+from molmo_tune.media.frame_folder import FrameFolder, open_folder, read_folder
+from molmo_tune.media.frame_index import FrameIndex, in_seconds, index_file
 
-_FIX = "re-encode it (ffmpeg -i IN -c:v libx264 OUT.mp4) or leave it out"
+TIMEOUT_S = 120.0
+"""Longest wait for the next picture of a file."""
+
+_KEPT_INDICES = 256  # of files whose frames were asked for; a long video's takes a megabyte
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +37,13 @@ class VideoInfo:
 
     ``starts_s``: presentation time of every frame, from the first frame's, increasing.
     ``duration_s``: end of the last frame. ``size_wh``: upright width and height in pixels.
+    ``pixel_aspect``: width of a stored pixel divided by its height.
     """
 
     starts_s: tuple[float, ...]
     duration_s: float
     size_wh: tuple[int, int]
+    pixel_aspect: float = 1.0
 
     @property
     def num_frames(self) -> int:
@@ -46,51 +55,74 @@ def probe_video(path: Path) -> VideoInfo:
     """Times, duration and size of a video.
 
     Raises:
-        UserError: the file is missing, is no video, or its first frame does not decode.
+        UserError: the file is missing, is no video, is cut short, or its first frame does not
+        decode.
     """
-    if not path.is_file():
-        raise UserError(path, "no such video file", fix="check the media folder of the recipe")
-    status = path.stat()
-    return _probe(path, status.st_mtime_ns, status.st_size)
+    return _probe(path, *_state(path))
 
 
-@lru_cache(maxsize=4096)
-def _probe(path: Path, _modified: int, _size: int) -> VideoInfo:
-    try:
-        reader = _open(path)
-        spans = np.asarray(reader.get_frame_timestamp(list(range(len(reader)))), np.float64)
-        height, width = reader[0].shape[:2]
-    except Exception as error:
-        raise UserError(path, f"not a video that decodes ({_reason(error)})", fix=_FIX) from error
-    spans = np.round(spans - spans[0, 0], 6)
-    return VideoInfo(tuple(spans[:, 0].tolist()), float(spans[-1, 1]), (int(width), int(height)))
-
-
-def read_frames(path: Path, indices: Sequence[int]) -> NDArray[np.uint8]:
+def read_frames(
+    path: Path,
+    indices: Sequence[int],
+    *,
+    decoder: Decoder = "pyav",
+    timeout_s: float = TIMEOUT_S,
+) -> NDArray[np.uint8]:
     """Pictures ``(n, H, W, 3)`` of the frames with these indices; repeats are allowed.
 
     Raises:
-        UserError: a frame does not decode.
+        UserError: see `stream_frames`.
     """
-    distinct = sorted(set(indices))
-    try:
-        frames = _open(path).get_batch(distinct).asnumpy()
-    except Exception as error:
-        where = f"{path}: frames {distinct[0]} to {distinct[-1]}"
-        raise UserError(where, f"do not decode ({_reason(error)})", fix=_FIX) from error
-    place = {index: number for number, index in enumerate(distinct)}
-    picked: NDArray[np.uint8] = frames[[place[index] for index in indices]]
-    return picked
+    pictures = dict(stream_frames(path, indices, decoder=decoder, timeout_s=timeout_s))
+    return np.stack([pictures[index] for index in indices])
 
 
-def _open(path: Path) -> Any:
-    import decord
+def stream_frames(
+    path: Path,
+    indices: Sequence[int],
+    *,
+    decoder: Decoder = "pyav",
+    timeout_s: float = TIMEOUT_S,
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """The distinct frames among `indices`, increasing, each with its picture ``(H, W, 3)``.
 
-    decord.logging.set_level(decord.logging.QUIET)
-    return decord.VideoReader(str(path), num_threads=1)
+    One after the other, so that memory does not grow with their number. They are decoded in a
+    thread of their own while the caller works on the one before.
+
+    Raises:
+        UserError: a frame does not decode, or none comes for `timeout_s` seconds.
+    """
+    numbers = sorted(set(indices))
+    state = _state(path)
+    if path.is_dir():
+        return read_folder(_folder(path, *state), numbers)
+    decode = decoder_of(decoder)
+    return in_background(decode(path, _index(path, *state), numbers), timeout_s, where=path)
 
 
-def _reason(error: Exception) -> str:
-    """The last sentence of decord's report, which begins with source lines of its own."""
-    line = next((part for part in str(error).splitlines() if part.strip()), type(error).__name__)
-    return line.rsplit("] ", 1)[-1].strip()[:160]
+def _state(path: Path) -> tuple[int, int]:
+    """What changes when a file does; also the check that it is there."""
+    if not path.is_file() and not path.is_dir():
+        raise UserError(path, "no such video file", fix="check the media folder of the recipe")
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+@lru_cache(maxsize=4096)
+def _probe(path: Path, modified: int, size: int) -> VideoInfo:
+    if path.is_dir():
+        folder = _folder(path, modified, size)
+        return VideoInfo(folder.starts_s, folder.duration_s, folder.size_wh)
+    index = index_file(path)
+    duration_s = round(float((index.end - int(index.starts[0])) * index.tick_s), 6)
+    return VideoInfo(tuple(in_seconds(index)), duration_s, index.size_wh, index.pixel_aspect)
+
+
+@lru_cache(maxsize=_KEPT_INDICES)
+def _index(path: Path, _modified: int, _size: int) -> FrameIndex:
+    return index_file(path)
+
+
+@lru_cache(maxsize=_KEPT_INDICES)
+def _folder(path: Path, _modified: int, _size: int) -> FrameFolder:
+    return open_folder(path)

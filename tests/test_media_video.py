@@ -1,0 +1,203 @@
+"""Every odd clip is opened right, judged by ffmpeg itself, or refused with one clear error."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from molmo_tune.errors import UserError
+from molmo_tune.media.background import in_background
+from molmo_tune.media.clip import sample_video
+from molmo_tune.media.decoders import Decoder
+from molmo_tune.media.video import probe_video, read_frames, stream_frames
+from tests.odd_clips import (
+    HAS_FFMPEG,
+    ODD,
+    cut_by_edit_list,
+    ffmpeg_frames,
+    ffmpeg_times,
+    make_odd,
+    rotated,
+)
+
+needs_ffmpeg = pytest.mark.skipif(not HAS_FFMPEG, reason="needs the ffmpeg command")
+TURNS = ("rotated90", "rotated180", "rotated270")
+MADE = (*ODD, *TURNS, "edit_list")
+UNTIMED = ("mpeg4_packed.avi",)  # ffprobe says no times for them
+DAMAGED = ("truncated_faststart.mp4", "truncated_no_moov.mp4")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("odd")
+
+
+def _make(name: str, folder: Path) -> Path:
+    if name in ODD:
+        return make_odd(name, folder)
+    plain = make_odd("bframes.mp4", folder)
+    return cut_by_edit_list(plain) if name == "edit_list" else rotated(plain, int(name[7:]))
+
+
+def _is_as_ffmpeg_says(path: Path) -> None:
+    """All frames, some far apart and one alone: pictures, times and size are ffmpeg's."""
+    info = probe_video(path)
+    theirs = ffmpeg_frames(path, info.size_wh)
+    assert info.num_frames == len(theirs)
+    last = info.num_frames - 1
+    for indices in (range(last + 1), [*range(0, last, 7), last, last], [last * 2 // 3]):
+        assert np.array_equal(read_frames(path, indices), theirs[list(indices)])
+    if path.name not in UNTIMED:
+        times = np.array(ffmpeg_times(path))
+        assert np.allclose(info.starts_s, times - times[0], atol=1e-6)
+    assert info.duration_s > info.starts_s[-1]
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", MADE)
+def test_made_clips(name: str, made: Path) -> None:
+    _is_as_ffmpeg_says(_make(name, made))
+
+
+@needs_ffmpeg
+def test_shared_clips(shared: Path) -> None:
+    clips = [p for p in sorted((shared / "samples" / "videos").rglob("*.*")) if p.is_file()]
+    assert len(clips) > 5
+    for clip in clips:
+        if clip.name in DAMAGED:
+            with pytest.raises(UserError, match=r"cut short|does not decode|not a video"):
+                probe_video(clip)
+        else:
+            _is_as_ffmpeg_says(clip)
+
+
+@needs_ffmpeg
+def test_what_files_say(made: Path) -> None:
+    assert probe_video(_make("nonsquare.mp4", made)).pixel_aspect == pytest.approx(16 / 11)
+    assert probe_video(_make("bframes.mp4", made)).pixel_aspect == 1.0
+    assert probe_video(_make("rotated90", made)).size_wh == (120, 160)
+    assert probe_video(_make("long_audio.mp4", made)).duration_s == pytest.approx(2)
+    one = sample_video(_make("one_frame.mp4", made), max_frames=8, max_fps=2.0)
+    assert one.times_s == (0.0, pytest.approx(0.1))
+    assert one.indices == (0, 0)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(
+    ("decoder", "name"),
+    [
+        ("decord", "bframes.mp4"),
+        ("decord", "vp9_odd_size.webm"),
+        ("torchcodec", "bframes.mp4"),
+        ("torchcodec", "hevc_10bit.mp4"),  # decord gives other frames of it than asked for
+    ],
+)
+def test_decoders_agree_on_good_clips(name: str, decoder: Decoder, made: Path) -> None:
+    if decoder == "torchcodec":
+        pytest.importorskip("torchcodec")
+    path = _make(name, made)
+    wanted = [0, 4, 11, 29, 29]
+    theirs = read_frames(path, wanted, decoder=decoder)
+    assert np.abs(read_frames(path, wanted).astype(int) - theirs).max() <= 1
+
+
+@needs_ffmpeg
+def test_a_decoder_that_counts_other_frames_is_not_believed(made: Path) -> None:
+    path = _make("edit_list", made)
+    with pytest.raises(UserError, match="decord counts 30 frames; expected 23"):
+        read_frames(path, [0], decoder="decord")
+
+
+@needs_ffmpeg
+def test_damaged_files(made: Path, tmp_path: Path) -> None:
+    good = _make("one_keyframe.mp4", made).read_bytes()
+    files = {"empty": b"", "text": b"no video" * 99, "half": good[: len(good) // 2]}
+    for name, content in files.items():
+        path = tmp_path / f"{name}.mp4"
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"not a video|cut short"):
+            probe_video(path)
+    middle = bytearray(good)
+    start = len(good) // 2
+    middle[start : start + 3000] = os.urandom(3000)
+    broken = tmp_path / "middle.mp4"
+    broken.write_bytes(middle)
+    with pytest.raises(UserError, match=r"frame \d+ \(at .* s\).*does not decode|cut short"):
+        read_frames(broken, range(probe_video(broken).num_frames))
+    with pytest.raises(UserError, match="no such video"):
+        probe_video(tmp_path / "none.mp4")
+
+
+def test_a_file_that_hangs_is_given_up(tmp_path: Path) -> None:
+    is_over = threading.Event()
+
+    def hanging() -> Iterator[int]:
+        yield 1
+        is_over.wait(20)
+
+    started, taken = time.perf_counter(), []
+    with pytest.raises(UserError, match=r"gives no picture for 0\.2 s"):
+        taken += list(in_background(hanging(), 0.2, tmp_path))
+    is_over.set()
+    assert time.perf_counter() - started < 5
+
+
+def test_what_fails_in_the_background_fails_here(tmp_path: Path) -> None:
+    def failing() -> Iterator[int]:
+        yield from (1, 2, 3, 4)
+        raise UserError("clip", "broken")
+
+    taken = in_background(failing(), 5.0, tmp_path)
+    assert [next(taken) for _ in range(4)] == [1, 2, 3, 4]
+    with pytest.raises(UserError, match="clip: broken"):
+        next(taken)
+
+
+def test_a_reader_left_early_ends_its_thread(pond: Path) -> None:
+    clip = sorted((pond / "clips").iterdir())[0]
+    before = threading.active_count()
+    frames = stream_frames(clip, range(8))
+    assert next(frames)[0] == 0
+    frames.close()  # type: ignore[attr-defined]
+    for _ in range(50):
+        if threading.active_count() <= before:
+            return
+        time.sleep(0.1)
+    raise AssertionError("the decoding thread is still there")
+
+
+def test_a_folder_of_frames_is_a_video(tmp_path: Path) -> None:
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for number in range(12):
+        grey = np.full((20, 30, 3), number * 20, np.uint8)
+        Image.fromarray(grey).save(folder / f"frame_{number}.png")
+    with pytest.raises(UserError, match=r"does not state its rate.*fps\.txt"):
+        probe_video(folder)
+    (folder / "fps.txt").write_text("4\n")
+    info = probe_video(folder)
+    assert (info.num_frames, info.duration_s, info.size_wh) == (12, 3.0, (30, 20))
+    assert info.starts_s[:3] == (0.0, 0.25, 0.5)
+    assert read_frames(folder, [10, 2])[:, 0, 0, 0].tolist() == [200, 40]
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(folder / "frame_11.png")
+    with pytest.raises(UserError, match="is 9x9; expected 30x20"):
+        read_frames(folder, [11])
+
+
+def test_the_rate_of_a_motchallenge_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "img1"
+    folder.mkdir()
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(folder / "000001.jpg")
+    (tmp_path / "seqinfo.ini").write_text("[Sequence]\nframeRate=25\n")
+    assert probe_video(folder).duration_s == 0.04
+    (tmp_path / "seqinfo.ini").write_text("[Sequence]\nframeRate=fast\n")
+    (folder / "000002.jpg").write_bytes((folder / "000001.jpg").read_bytes())
+    with pytest.raises(UserError, match="'fast' is no rate"):
+        probe_video(folder)
