@@ -46,7 +46,7 @@ def write_demo_page(
         "demo.html.j2",
         out,
         title="molmo-tune demo: animals in a pond",
-        lead="A tiny Molmo 2 that has only ever seen flat coloured shapes is fine-tuned on "
+        lead="A tiny Molmo 2 that has only ever seen coloured shapes is fine-tuned on "
         "labelled clips of a pond, then asked about clips it has not seen.",
         rows=[
             ("F1", _interval(one), _interval(two)),
