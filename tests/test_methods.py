@@ -108,10 +108,8 @@ def logits(model: Any, batch: Batch) -> torch.Tensor:
     return rows[batch.example_ids >= 0]
 
 
-@pytest.mark.parametrize(
-    ("targets", "backend"),
-    [(PARTS[0], "sdpa"), (PARTS[1], "sdpa"), *((PARTS[-1], backend) for backend in BACKENDS)],
-)
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("targets", PARTS, ids=" ".join)
 @pytest.mark.parametrize(("method", "quantize"), METHODS)
 def test_trains_what_was_asked_for_and_comes_back(
     method: Method,
@@ -167,23 +165,35 @@ def test_only_the_decoder_is_quantised(quantize: Quantize, layer: type) -> None:
         assert (state.quant_type, state.nested) == ("nf4", True)
 
 
-def test_qlora_learns_eight_samples() -> None:
-    processor = load_processor("tiny")
+def test_qlora_on_the_released_layout_learns_eight_samples(shared: Path, tmp_path: Path) -> None:
+    folder = str(shared / "fixtures" / "molmo2-tiny-qwen")
+    processor = load_processor(folder)
     asked = [
         ["Point to the koi.", f'<points coords="1 1 {k}00 200">koi</points>'] for k in range(1, 9)
     ]
     batch = collate([encode_conversation(processor, "", a) for a in asked], pad_id=0)
-    model = adapted("lora", "nf4", ("language",))
+    base = load_model(folder, dtype=torch.float32, quantize="nf4")
+    small = [module for module in base.modules() if isinstance(module, Linear4bit)]
+    assert small
+    assert all(module.compute_dtype == torch.float32 for module in small)
+    assert all(module.weight.dtype == torch.uint8 for module in small)
+    model = add_adapter(
+        base, method="lora", rank=8, alpha=16, dropout=0.0, targets=["language", "connector"]
+    )
     module = MolmoModule(model.train(), SETTINGS)
     optimizer = build_optimizer(model, SETTINGS)
     losses = []
-    for _ in range(12):
+    for _ in range(10):
         sums = module.sums(batch)
         losses.append(float((sums.cross_entropy / sums.weight).detach()))
         (sums.total / sums.weight).backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]  # the fixture's frozen head is random
+    save_adapter(model.eval(), tmp_path)
+    assert (tmp_path / "adapter_config.json").is_file()
+    again = load_adapter(load_model(folder, quantize="nf4"), tmp_path)
+    assert float((logits(again, batch) - logits(model, batch)).abs().max()) < 1e-5
 
 
 def test_lora_plus_gives_b_matrices_their_own_rate() -> None:

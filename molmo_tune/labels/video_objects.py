@@ -85,7 +85,8 @@ def open_video(
         path, info = media.open_video(names, hints, place)
     except MissingMediaError as error:
         is_folder = any(_is_folder(media.path / name) for name in (*names, *hints) if name)
-        counts.drop(f"{MISSING_VIDEO} ({PICTURES if is_folder else error.found})", place)
+        why = PICTURES if is_folder else error.found
+        counts.drop(f"{MISSING_VIDEO} ({why})", f"{names[0]}, {place}" if names else place)
         return None
     if size_wh is not None and size_wh != info.size_wh:
         (w, h), (own_w, own_h) = size_wh, info.size_wh
