@@ -1,0 +1,200 @@
+"""`molmo-tune init FOLDER`: a recipe and a data template for the labels that lie in a folder.
+
+The format is found by looking (`molmo_tune.labels.survey`), the labels are really read, and the
+media folder is the nearest one with which least is lost. Where the folder has parts for training
+and validation the recipe names them; else whole media are set apart, and both parts are written as
+our JSONL. Nothing that exists is overwritten.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from molmo_tune.errors import UserError
+from molmo_tune.labels.jsonl import write_jsonl
+from molmo_tune.labels.readers import read_labels
+from molmo_tune.labels.report import ConversionReport
+from molmo_tune.labels.sample import Dialogue, Sample, Span
+from molmo_tune.labels.survey import Place, survey
+from molmo_tune.recipe.bundled import bundled
+
+VAL_SHARE = 0.1  # of the media, when nothing says which are for validation
+_RECIPE = """\
+# Written by molmo-tune init for {title}.
+# Next: molmo-tune check {recipe}, preview, train. Settings that are not named have their defaults
+# (molmo-tune schema). The words of the questions are in {template}.
+seed: 7
+model: {{name: {model}}}         # a hub id, a folder, or tiny (a toy, to try things out)
+adapter: {{method: lora, rank: 32, alpha: 64, dropout: 0.05, targets: [language]}}
+data:
+  train:                    # paths are relative to where the command is run
+{train}
+  val:{val}
+  max_tokens: 16384
+video: {{max_frames: 128, max_fps: 2}}
+optim: {{lr: 1.0e-4, schedule: cosine, warmup_steps: 50}}
+trainer: {{max_steps: 600, accumulate_grad_batches: 8, gradient_checkpointing: true}}
+eval: {{max_samples: 64, max_new_tokens: 192, batch_size: 1}}
+output: {{dir: {run}}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    labels: str
+    path: Path
+    media: Path | None
+    samples: list[Sample]
+    report: ConversionReport
+
+
+def run(options: argparse.Namespace) -> int:
+    """Look, write, and say what was found."""
+    for line in init(options.folder, options.labels, options.to, options.model):
+        sys.stdout.write(f"{line}\n")
+    return 0
+
+
+def init(folder: Path, labels: str | None, to: Path, model: str) -> list[str]:
+    """Write the recipe, its template and, if there are no parts yet, the two parts.
+
+    Returns:
+        What was found and written, line by line.
+
+    Raises:
+        UserError: no format or several, labels that cannot be read, or files that exist already.
+    """
+    name, places = survey(folder, labels)
+    sources = {place: _read(name, place.path, folder) for place in places if place.split != "test"}
+    if not sources:
+        raise UserError(folder, "only labels of a test part", "labels to train on")
+    template = _template(next(iter(sources.values())).samples)
+    recipe, words = to / "recipe.yaml", to / f"{template}.yaml"
+    train, val, parts = _parts(sources, to)
+    _refuse_existing([recipe, words, *parts])
+    to.mkdir(parents=True, exist_ok=True)
+    for path, samples in parts.items():
+        write_jsonl(samples, path)
+    shutil.copyfile(bundled("data_templates", template), words)
+    text = _RECIPE.format(
+        title=f"{name} labels in {folder}",
+        recipe=recipe,
+        template=words,
+        model=model,
+        train=_listed(train, words),
+        val=f"\n{_listed(val, words)}" if val else " []                   # one medium only",
+        run=_quoted(to / "run"),
+    )
+    recipe.write_text(text, encoding="utf-8")
+    return [*_told(name, sources), *(f"written: {path}" for path in (*parts, words, recipe))]
+
+
+def _read(name: str, path: Path, top: Path) -> _Source:
+    """With the media folder, from the labels upwards, with which least is lost."""
+    best: _Source | None = None
+    fault: UserError | None = None
+    for media in _media_folders(path, top):
+        try:
+            samples, report = read_labels(name, path, media)
+        except UserError as error:
+            fault = error
+            continue
+        if best is None or report.num_losses < best.report.num_losses:
+            best = _Source(name, path, media, samples, report)
+        if not report.num_losses:
+            break
+    if best is None:
+        assert fault is not None
+        raise fault
+    return best
+
+
+def _media_folders(path: Path, top: Path) -> list[Path | None]:
+    start = path if path.is_dir() else path.parent
+    upwards = [one for one in (start, *start.parents) if one.is_relative_to(top)]
+    beside = [
+        Path(*(("images" if part == "labels" else part) for part in start.parts)),
+        top / "images" / start.name,
+        start.parent / "images",
+    ]
+    exist = [one for one in beside if one.is_dir() and one != start]
+    return [None, *dict.fromkeys([*exist, *upwards])]
+
+
+def _parts(
+    sources: dict[Place, _Source], to: Path
+) -> tuple[list[_Source], list[_Source], dict[Path, list[Sample]]]:
+    """Sources of training and validation, and the files to write for them if need be."""
+    val = [source for place, source in sources.items() if place.split == "val"]
+    train = [source for place, source in sources.items() if place.split != "val"]
+    if val and train:
+        return train, val, {}
+    samples = [sample for source in sources.values() for sample in source.samples]
+    kept, held_out = _set_apart(samples)
+    if not held_out:
+        return [*train, *val], [], {}
+    files = {to / "train.jsonl": kept, to / "val.jsonl": held_out}
+    report = next(iter(sources.values())).report
+    made = [_Source("jsonl", path, None, part, report) for path, part in files.items()]
+    return made[:1], made[1:], files
+
+
+def _set_apart(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """By medium: questions about one clip must not stand on both sides."""
+    media = sorted({sample.media.paths for sample in samples})
+    if len(media) < 2:
+        return samples, []
+    chosen = set(random.Random(7).sample(media, max(1, round(VAL_SHARE * len(media)))))
+    kept = [sample for sample in samples if sample.media.paths not in chosen]
+    return kept, [sample for sample in samples if sample.media.paths in chosen]
+
+
+def _template(samples: list[Sample]) -> str:
+    """The bundled wording that fits the first sample that says anything."""
+    sample = next((one for one in samples if one.annotations), samples[0])
+    video = sample.media.kind == "video"
+    first = sample.annotations[0] if sample.annotations else None
+    if isinstance(first, Span):
+        return "event_times"
+    if isinstance(first, Dialogue):
+        medium = "video" if video else "image"
+        return "dialogue" if first.question else f"{medium}_caption"
+    if video:
+        return "video_pointing"
+    return "multi_image_pointing" if len(sample.media.paths) > 1 else "image_pointing"
+
+
+def _refuse_existing(paths: list[Path]) -> None:
+    for path in paths:
+        if path.exists():
+            raise UserError(path, "exists already", fix="choose another folder with --to")
+
+
+def _listed(sources: list[_Source], template: Path) -> str:
+    return "\n".join(
+        f"    - {{labels: {one.labels}, path: {_quoted(one.path)}, "
+        + (f"media: {_quoted(one.media)}, " if one.media else "")
+        + f"template: {_quoted(template)}}}"
+        for one in sources
+    )
+
+
+def _quoted(path: Path | str) -> str:
+    """A path as YAML text, in quotes where its signs would mean something."""
+    return yaml.safe_dump(str(path), default_style='"', width=10_000, allow_unicode=True).strip()
+
+
+def _told(name: str, sources: dict[Place, _Source]) -> list[str]:
+    lines = []
+    for place, source in sources.items():
+        part = f" ({place.split})" if place.split else ""
+        lost = f", {source.report.num_losses} annotations lost" if source.report.num_losses else ""
+        lines.append(f"{name}: {place.path}{part}: {len(source.samples)} samples{lost}")
+    return lines
