@@ -44,7 +44,17 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    verbs = ("demo", "convert", "check", "preview", "train", "evaluate", "export", "recipes")
+    verbs = (
+        "demo",
+        "init",
+        "convert",
+        "check",
+        "preview",
+        "train",
+        "evaluate",
+        "export",
+        "recipes",
+    )
     assert all(verb in text for verb in verbs)
 
 

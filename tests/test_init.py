@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch  # noqa: F401  # before decord, which `init` loads: the other way round torch crashes
 import yaml
 
 from molmo_tune.cli import main
