@@ -106,6 +106,12 @@ def _add_run_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
     export.add_argument("run", type=Path, help="folder of a run")
     export.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint")
     export.add_argument("--dtype", choices=("base", "float32", "bfloat16"))
+    export.add_argument(
+        "--layout",
+        choices=("hub", "vllm-adapter"),
+        default="hub",
+        help="a merged checkpoint, or an adapter that vLLM serves beside the base",
+    )
     demo = made["demo"]
     demo.add_argument("--out", type=Path, default=Path("demo_out"), help="folder of all results")
     demo.add_argument("--seed", type=int, default=7)

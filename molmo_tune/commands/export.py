@@ -1,4 +1,4 @@
-"""`molmo-tune export RUN --out FOLDER`."""
+"""`molmo-tune export RUN --out FOLDER [--layout hub|vllm-adapter]`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ import argparse
 
 from rich.console import Console
 
-from molmo_tune.export.export import export_run
+from molmo_tune.errors import UserError
 from molmo_tune.run_folder import RunFolder
 
 
 def run(options: argparse.Namespace) -> int:
     """Export and print the proof."""
-    result = export_run(RunFolder(options.run), options.out, dtype=options.dtype)
     console = Console(soft_wrap=True)
+    if options.layout == "vllm-adapter":
+        _adapter(options, console)
+    else:
+        _checkpoint(options, console)
+    return 0
+
+
+def _checkpoint(options: argparse.Namespace, console: Console) -> None:
+    from molmo_tune.export.export import export_run
+
+    result = export_run(RunFolder(options.run), options.out, dtype=options.dtype)
     account, proof = result.account, result.proof
     console.print(
         f"{len(account.merged)} tensors merged, {len(account.unchanged)} unchanged\n"
@@ -23,4 +33,18 @@ def run(options: argparse.Namespace) -> int:
         f"written to {result.folder}",
         highlight=False,
     )
-    return 0
+
+
+def _adapter(options: argparse.Namespace, console: Console) -> None:
+    from molmo_tune.export.vllm_adapter import export_vllm_adapter
+
+    if options.dtype:
+        raise UserError(
+            "--dtype", f"{options.dtype} with --layout vllm-adapter", "none: it is kept"
+        )
+    made = export_vllm_adapter(RunFolder(options.run), options.out)
+    console.print(
+        f"{made.num_modules} fused modules, each the update of its split ones\n"
+        f"vLLM needs --enable-lora --max-lora-rank {made.max_lora_rank}\nwritten to {made.folder}",
+        highlight=False,
+    )

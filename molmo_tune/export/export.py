@@ -21,7 +21,7 @@ from molmo_tune.export.checkpoint import weight_files
 from molmo_tune.export.merge import TensorAccount, merge_checkpoint
 from molmo_tune.export.verify import Proof, verify_export
 from molmo_tune.model.adapters import load_adapter
-from molmo_tune.model.loading import checkpoint_source, load_model
+from molmo_tune.model.loading import checkpoint_folder, load_model
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder, write_json
@@ -53,7 +53,7 @@ def export_run(run: RunFolder, out: Path, *, dtype: str | None = None) -> Export
     recipe = load_recipe(run.recipe)
     wanted = _dtype(dtype or recipe.export.dtype)
     changes = read_changes(run.adapter)
-    base = _base_folder(recipe)
+    base = checkpoint_folder(recipe.model.name)
     _require_free_target(out, base, wanted)
     unfinished = out.parent / f".{out.name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -76,16 +76,6 @@ def export_run(run: RunFolder, out: Path, *, dtype: str | None = None) -> Export
 
 def _dtype(name: str) -> torch.dtype | None:
     return {"base": None, "float32": torch.float32, "bfloat16": torch.bfloat16}[name]
-
-
-def _base_folder(recipe: Recipe) -> Path:
-    """The base checkpoint's folder; a hub id is looked up in the local cache or fetched."""
-    source = checkpoint_source(recipe.model.name)
-    if Path(source).is_dir():
-        return Path(source)
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(source))
 
 
 def _require_free_target(out: Path, base: Path, dtype: torch.dtype | None) -> None:

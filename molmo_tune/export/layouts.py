@@ -7,7 +7,7 @@
 A layout is one function: which native rows, stacked, are this tensor? With it for the input and for
 the output, every conversion is the same walk (`merge`), and its inverse needs no code of its own.
 
-What it does not do: adapters (`fused_adapter`), configurations and processor files (`side_files`).
+What it does not do: adapters (`fused_adapter`), configurations and processor files (`export`).
 """
 
 from __future__ import annotations

@@ -42,6 +42,16 @@ def checkpoint_source(name: str) -> str:
     return source
 
 
+def checkpoint_folder(name: str) -> Path:
+    """The folder of a checkpoint; a hub id is looked up in the local cache or fetched."""
+    source = checkpoint_source(name)
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(source))
+
+
 def resolve_dtype(name: DtypeName) -> torch.dtype:
     """``auto`` is bfloat16 on a GPU that has it, float16 on one that has not, float32 on a CPU."""
     if name != "auto":

@@ -1,0 +1,90 @@
+"""A run → an adapter folder that vLLM serves beside the unchanged base, proven before it appears.
+
+What is proven: read back from disk, the update of every fused module is that of its split modules,
+row by row. The names are hub names, because vLLM loads only the hub layout.
+
+What it does not do: run vLLM, which needs an environment of its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from molmo_tune.errors import UserError
+from molmo_tune.export.changes import LoraChanges, read_changes
+from molmo_tune.export.fused_adapter import (
+    fused_changes,
+    require_fusible,
+    smallest_vllm_rank,
+    write_fused_adapter,
+)
+from molmo_tune.export.hub_layout import hub_sources
+from molmo_tune.export.layouts import Shapes, native_shapes, read_config
+from molmo_tune.model.loading import checkpoint_folder
+from molmo_tune.recipe.loader import load_recipe
+from molmo_tune.run_folder import RunFolder
+
+MAX_UPDATE_DIFF = 1e-6  # relative to the largest entry of the update
+
+
+@dataclass(frozen=True, slots=True)
+class VllmAdapter:
+    """Where it is, how many modules it changes, and the `--max-lora-rank` it needs."""
+
+    folder: Path
+    num_modules: int
+    max_lora_rank: int
+
+
+def export_vllm_adapter(run: RunFolder, out: Path) -> VllmAdapter:
+    """Write, prove, rename.
+
+    Raises:
+        UserError: no run, not a LoRA on the language model alone, a rank beyond vLLM's, a target
+        that exists, or a failed proof.
+    """
+    run.require()
+    recipe = load_recipe(run.recipe)
+    lora = require_fusible(read_changes(run.adapter), run.adapter)
+    shapes = native_shapes(read_config(checkpoint_folder(recipe.model.name)))
+    if out.exists():
+        raise UserError(out, "exists already", "a new folder", "choose another, or remove it")
+    unfinished = out.parent / f".{out.name}.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        write_fused_adapter(lora, shapes, recipe.model.name, unfinished)
+        num_modules = _prove(lora, shapes, unfinished)
+        rank = smallest_vllm_rank(unfinished)
+        if rank is None:
+            raise UserError(run.adapter, "its fused rank is beyond vLLM's largest, 512", "less")
+        unfinished.rename(out)
+    except OSError as error:
+        raise UserError(out, f"cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return VllmAdapter(out, num_modules, rank)
+
+
+def _prove(lora: LoraChanges, shapes: Shapes, folder: Path) -> int:
+    """The number of fused modules, all of them equal to their split ones."""
+    proven = 0
+    for hub_module, update in fused_changes(folder):
+        sources = hub_sources(f"{hub_module}.weight") or ()
+        split = torch.cat([_update(lora, source, shapes) for source in sources])
+        if float((update - split).abs().max()) > MAX_UPDATE_DIFF * float(split.abs().max()):
+            raise UserError(folder, f"the update of {hub_module} is not that of {sources[0]} …")
+        proven += 1
+    return proven
+
+
+def _update(lora: LoraChanges, native: str, shapes: Shapes) -> torch.Tensor:
+    module = native.removesuffix(".weight")
+    if module not in lora.pairs:
+        return torch.zeros(shapes[native])
+    a, b = lora.matrices(module)
+    return lora.scale * (b.float() @ a.float())

@@ -1,0 +1,142 @@
+"""Exports of both reference checkpoints: their exact layout, and the answers of the run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from molmo_tune.encoding.collation import collate
+from molmo_tune.errors import UserError
+from molmo_tune.export.changes import NoChanges, read_changes
+from molmo_tune.export.checkpoint import read_checkpoint
+from molmo_tune.export.export import export_run
+from molmo_tune.export.fused_adapter import fused_changes
+from molmo_tune.export.layouts import Layout
+from molmo_tune.export.merge import merge_checkpoint, write_layout
+from molmo_tune.export.verify import make_probes
+from molmo_tune.export.vllm_adapter import export_vllm_adapter
+from molmo_tune.model.adapters import bare_model, load_adapter
+from molmo_tune.model.forward import hidden_states
+from molmo_tune.model.loading import load_model, load_processor
+from tests.export_runs import make_run
+
+BASES = ("molmo2-tiny-qwen", "molmo2-tiny-olmo")
+ALL = ("language", "connector", "vision")
+KINDS: dict[str, dict[str, Any]] = {
+    "language": {},
+    "dora": {"method": "dora"},
+    "qlora": {"quantize": "nf4"},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", BASES)
+def test_a_hub_export_is_the_base_but_for_what_was_trained(
+    name: str, kind: str, shared: Path, tmp_path: Path
+) -> None:
+    base = shared / "fixtures" / name
+    run = make_run(tmp_path / "run", str(base), **KINDS[kind])
+    result = export_run(run, tmp_path / "out", dtype="float32")
+    assert result.proof.max_logit_diff <= 1e-4
+    assert result.proof.equal_answers == len(result.proof.answers) == 4
+    ours, theirs = (load_file(f / "model.safetensors") for f in (tmp_path / "out", base))
+    assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in theirs.items()}
+    changed = {n for n in theirs if not torch.equal(ours[n], theirs[n].float())}
+    assert changed == set(result.account.merged)
+    for file in base.iterdir():
+        if file.name == "config.json":
+            old, new = (json.loads((f / file.name).read_text()) for f in (base, tmp_path / "out"))
+            assert new == old | {"dtype": "float32"}
+        elif file.suffix != ".safetensors" and file.name != "README.md":
+            assert file.read_bytes() == (tmp_path / "out" / file.name).read_bytes()
+
+
+def _logits(model: Any, processor: Any) -> torch.Tensor:
+    """On all probes, in float64, where little but the weights is left."""
+    model, found = bare_model(model).double(), []
+    for probe in make_probes(processor).values():
+        batch = collate([probe], pad_id=0)
+        batch = replace(batch, patches=batch.patches.double())
+        with torch.no_grad():
+            found.append(model.lm_head(hidden_states(model, batch))[0])
+    return torch.cat(found)
+
+
+def _copy_of(base: Path, folder: Path) -> Path:
+    """Its files but for the weights."""
+    folder.mkdir()
+    for file in base.iterdir():
+        if file.suffix != ".safetensors":
+            (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_adapters_in_every_part_are_merged(name: str, shared: Path, tmp_path: Path) -> None:
+    base = shared / "fixtures" / name
+    run = make_run(tmp_path / "run", str(base), targets=ALL)
+    out = _copy_of(base, tmp_path / "out")
+    merge_checkpoint(base, read_changes(run.adapter), out, torch.float32)
+    processor = load_processor(str(base))
+    adapted = load_adapter(load_model(str(base)), run.adapter)
+    wanted, found = _logits(adapted, processor), _logits(load_model(str(out)), processor)
+    assert float((found - wanted).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("way", ["native", "ai2"])
+@pytest.mark.parametrize("name", BASES)
+def test_layouts_turn_into_each_other_and_back(
+    name: str, way: Layout, shared: Path, tmp_path: Path
+) -> None:
+    base = shared / "fixtures" / name
+    there, back = _copy_of(base, tmp_path / "there"), _copy_of(base, tmp_path / "back")
+    write_layout(read_checkpoint(base), NoChanges(), there, way, None)
+    if way == "native":
+        weights = load_file(there / "model.safetensors")
+        model = load_model(str(base), dtype=torch.bfloat16)
+        assert weights.keys() == model.state_dict().keys()
+        assert all(torch.equal(weights[n], t) for n, t in model.state_dict().items())
+    write_layout(read_checkpoint(there), NoChanges(), back, "hub", None)
+    ours, theirs = (load_file(f / "model.safetensors") for f in (back, base))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[n], theirs[n]) for n in theirs)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_the_fused_adapter_is_the_split_one(name: str, shared: Path, tmp_path: Path) -> None:
+    """Its updates, added to the fused tensors of the hub, answer as the split adapter does."""
+    base = shared / "fixtures" / name
+    run = make_run(tmp_path / "run", str(base))
+    made = export_vllm_adapter(run, tmp_path / "adapter")
+    assert made.max_lora_rank == 16  # three times rank 4
+    twin = _copy_of(base, tmp_path / "twin")
+    tensors = {n: t.float() for n, t in load_file(base / "model.safetensors").items()}
+    for module, update in fused_changes(made.folder):
+        tensors[f"{module}.weight"] += update
+    save_file(tensors, twin / "model.safetensors", metadata={"format": "pt"})
+    processor = load_processor(str(base))
+    adapted = load_adapter(load_model(str(base)), run.adapter)
+    wanted, found = _logits(adapted, processor), _logits(load_model(str(twin)), processor)
+    assert float((found - wanted).abs().max()) < 3e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "dora"}, "vLLM serves no DoRA"),
+        ({"targets": ALL}, "trained parts connector, vision"),
+    ],
+)
+def test_what_vllm_cannot_serve_is_refused(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", "tiny", **options)
+    with pytest.raises(UserError, match=message):
+        export_vllm_adapter(run, tmp_path / "place" / "out")
+    assert not (tmp_path / "place").exists()
