@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from molmo_tune.model.adapters import add_adapter, save_adapter, trainable_parameters
+from molmo_tune.model.adapters import add_adapter, save_adapter
 from molmo_tune.model.loading import load_model
 from molmo_tune.run_folder import RunFolder
+from tests.drawn_lora import draw
 
 
 def make_run(
@@ -43,11 +44,5 @@ def make_run(
         targets=targets,
         rslora=rslora,
     )
-    if trained:
-        for name, parameter in trainable_parameters(model):
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.02)
-            elif "magnitude" in name:
-                parameter.data *= 1 + 0.05 * torch.rand_like(parameter)
-    save_adapter(model, run.adapter)
+    save_adapter(draw(model) if trained else model, run.adapter)
     return run

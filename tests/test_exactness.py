@@ -21,13 +21,14 @@ from molmo_tune.encoding.packing import pack
 from molmo_tune.encoding.sample_encoder import encode_conversation, encode_tree
 from molmo_tune.encoding.vision_inputs import VisionInputs, image_inputs, video_inputs
 from molmo_tune.model import attention_backends
-from molmo_tune.model.adapters import add_adapter, bare_model, trainable_parameters
+from molmo_tune.model.adapters import bare_model, trainable_parameters
 from molmo_tune.model.attention import allows, dense_mask, pieces
 from molmo_tune.model.attention_backends import BACKENDS, Backend, use_backend
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
+from tests.drawn_lora import drawn_lora
 
 LOGITS, GRADIENTS = 3e-5, 1e-4
 FIXTURES = ("molmo2-tiny-qwen", "molmo2-tiny-olmo")
@@ -39,18 +40,7 @@ class Case:
     """A fixture with adapters in every part, none of them zero, and its samples by themselves."""
 
     def __init__(self, folder: str) -> None:
-        self.model = add_adapter(
-            load_model(folder),
-            method="lora",
-            rank=4,
-            alpha=8,
-            dropout=0.0,
-            targets=["language", "connector", "vision"],
-        )
-        torch.manual_seed(0)
-        for name, parameter in trainable_parameters(self.model):
-            if "lora_B" in name:  # otherwise half of the gradients are zero
-                torch.nn.init.normal_(parameter, std=0.02)
+        self.model = drawn_lora(load_model(folder))
         processor = load_processor(folder)
         samples, branches = _samples(processor), _branches(processor)
         self.pack, self.tree = pack(samples), encode_tree(processor, "", ASKED, _video(processor))

@@ -30,7 +30,7 @@ from molmo_tune.encoding.sources import limits_of, read_items
 from molmo_tune.encoding.vision_inputs import image_inputs, video_inputs
 from molmo_tune.labels.sample import Instance, Media, Point, Sample
 from molmo_tune.model import attention, attention_backends
-from molmo_tune.model.adapters import add_adapter, trainable_parameters
+from molmo_tune.model.adapters import trainable_parameters
 from molmo_tune.model.attention_backends import BACKENDS, use_backend
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
@@ -40,6 +40,7 @@ from molmo_tune.training import run as training_run
 from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
 from molmo_tune.training.pack_stream import PackStream
+from tests.drawn_lora import drawn_lora
 
 LIMITS = Size(16384, 128)
 SETTINGS = OptimSettings(lr=1e-3, max_steps=1, part_lr={})
@@ -295,18 +296,7 @@ def test_a_wrong_mask_would_be_noticed(
 def _gradients(rows: Sequence[EncodedSample]) -> dict[str, torch.Tensor]:
     """In float64: the connector's queries get gradients so small that float32 alone, in batches
     without any packing, moves them by 3e-4."""
-    torch.manual_seed(0)
-    model = add_adapter(
-        load_model("tiny"),
-        method="lora",
-        rank=4,
-        alpha=8,
-        dropout=0.0,
-        targets=["language", "connector", "vision"],
-    )
-    for name, parameter in trainable_parameters(model):
-        if "lora_B" in name:  # otherwise half of the gradients are zero
-            torch.nn.init.normal_(parameter, std=0.05)
+    model = drawn_lora(load_model("tiny"), std=0.05)
     module = MolmoModule(model.double(), SETTINGS)
     sums = [module.sums(collate([row], pad_id=0)) for row in rows]
     weight = torch.stack([one.weight for one in sums]).sum()

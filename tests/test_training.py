@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +36,7 @@ from molmo_tune.training.data import BatchStream
 from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
 from molmo_tune.training.run import train
+from tests.drawn_lora import drawn_lora
 
 ANSWERS = (
     "Two.",
@@ -61,19 +59,7 @@ def samples() -> list[EncodedSample]:
 
 
 def adapted_model() -> Any:
-    torch.manual_seed(0)
-    model = add_adapter(
-        load_model("tiny"),
-        method="lora",
-        rank=4,
-        alpha=8,
-        dropout=0.0,
-        targets=["language", "connector"],
-    )
-    for name, parameter in trainable_parameters(model):
-        if "lora_B" in name:  # otherwise half of the gradients are zero
-            torch.nn.init.normal_(parameter, std=0.05)
-    return model
+    return drawn_lora(load_model("tiny"), ["language", "connector"], std=0.05)
 
 
 class Observed(MolmoModule):
@@ -127,38 +113,6 @@ def test_averaging_the_means_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(MolmoModule, "on_before_optimizer_step", lambda *_: None)
     parts = gradients_of([collate([sample], pad_id=0) for sample in encoded], accumulate=4)
     assert worst_difference(parts, whole) > 1e-3
-
-
-DDP_SCRIPT = """
-import sys, torch, lightning as L
-sys.path.insert(0, sys.argv[2])
-from test_training import Observed, SETTINGS, adapted_model, collate, samples
-rank_batches = [[0, 1], [2, 3]]
-class Data(L.LightningDataModule):
-    def train_dataloader(self):
-        encoded = samples()
-        mine = [collate([encoded[i]], pad_id=0) for i in rank_batches[self.trainer.global_rank]]
-        return torch.utils.data.DataLoader(mine, batch_size=None)
-trainer = L.Trainer(max_steps=1, accumulate_grad_batches=2, accelerator="cpu", devices=2,
-    strategy="ddp", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-    enable_model_summary=False, use_distributed_sampler=False)
-module = Observed(adapted_model(), SETTINGS)
-trainer.fit(module, Data())
-if trainer.is_global_zero:
-    torch.save(module.gradients, sys.argv[1])
-"""
-
-
-def test_two_processes_give_the_gradient_of_one_big_batch(tmp_path: Path) -> None:
-    """Data parallel over gloo: the weights of all devices and micro-batches are summed."""
-    script, result = tmp_path / "ddp.py", tmp_path / "gradients.pt"
-    script.write_text(DDP_SCRIPT)
-    command = [sys.executable, str(script), str(result), str(Path(__file__).parent)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    whole = gradients_of([collate(samples(), pad_id=0)], accumulate=1)
-    assert worst_difference(torch.load(result), whole) < 1e-6
 
 
 class StopAfter(Callback):

@@ -99,17 +99,23 @@ def keep_start(model: Any, folder: Path) -> None:
     config.init_lora_weights = _PISSA_START
 
 
-def save_adapter(model: Any, folder: Path) -> None:
-    """Write what was trained (see the module's text for the formats)."""
+def save_adapter(model: Any, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+    """Write what was trained (see the module's text for the formats).
+
+    Args:
+        model: the trained model.
+        folder: made when it does not exist.
+        weights: the trained weights by name, where the model itself holds only a share of them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if not isinstance(model, PeftModel):
-        trained = {name: p.detach().cpu() for name, p in trainable_parameters(model)}
+        trained = weights or {name: p.detach().cpu() for name, p in trainable_parameters(model)}
         save_file(trained, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
     elif _is_pissa(model):
         start = str(folder / _START_FOLDER)
         model.save_pretrained(str(folder), path_initial_model_for_weight_conversion=start)
     else:
-        model.save_pretrained(str(folder))
+        model.save_pretrained(str(folder), state_dict=weights)
 
 
 def load_adapter(model: Any, folder: Path) -> Any:

@@ -13,7 +13,7 @@ divides once by the weight of the whole step (`molmo_tune.training.module`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -22,11 +22,11 @@ from torch.utils.checkpoint import checkpoint
 POSITIONS_PER_CHUNK = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class LossSums:
+class LossSums(NamedTuple):
     """Sums over the supervised positions of a batch (scalars, float32).
 
-    ``total`` is what is differentiated: ``cross_entropy + z_loss·z_squared``.
+    ``total`` is what is differentiated: ``cross_entropy + z_loss·z_squared``. A named tuple,
+    because FSDP hooks the tensors it finds in a forward's result and looks into tuples only.
     """
 
     total: torch.Tensor

@@ -37,6 +37,7 @@ def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
     yield from _evaluation_happens(recipe)
     yield from _videos_fit_packs(recipe)
     yield from _method_agrees(recipe)
+    yield from _shares_are_possible(recipe)
 
 
 def _warmup_ends(recipe: Recipe) -> Iterator[Contradiction]:
@@ -116,3 +117,23 @@ def _method_agrees(recipe: Recipe) -> Iterator[Contradiction]:
             (*keys, ("optim", "lora_plus_ratio")),
             "full has no A and B matrices for optim.lora_plus_ratio; leave it out",
         )
+
+
+def _shares_are_possible(recipe: Recipe) -> Iterator[Contradiction]:
+    """What FSDP cannot spread over devices, and what only one device could do."""
+    if recipe.trainer.strategy != "fsdp":
+        return
+    strategy: KeyPath = ("trainer", "strategy")
+    faults: tuple[tuple[bool, KeyPath, str], ...] = (
+        (recipe.model.quantize is not None, ("model", "quantize"), "quantised weights"),
+        (recipe.optim.name != "adamw", ("optim", "name"), "an 8-bit optimiser's state"),
+        (recipe.adapter.method == "pissa", ("adapter", "method"), "PiSSA's start"),
+        (recipe.eval.every_steps is not None, ("eval", "every_steps"), "generating answers"),
+    )
+    for is_so, key, what in faults:
+        if is_so:
+            yield Contradiction(
+                (key, strategy),
+                f"{what} cannot be split over devices as trainer.strategy: fsdp asks; "
+                f"use ddp, or leave {'.'.join(map(str, key))} as it is by default",
+            )

@@ -281,8 +281,8 @@ class TrainerSection(Section):
     """Kind of device."""
     devices: PositiveInt | Literal["auto"] = 1
     """Number of devices; `auto` takes all."""
-    strategy: Literal["auto", "ddp"] = "auto"
-    """How several devices share the work."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several devices share the work: each with all weights (`ddp`) or a share (`fsdp`)."""
     log_every_n_steps: PositiveInt = 10
     """Optimiser steps between two log lines."""
     gradient_checkpointing: bool = False

@@ -13,6 +13,7 @@ from molmo_tune.errors import UserError
 from molmo_tune.evaluation.evaluate import Evaluation
 from molmo_tune.model.adapters import save_adapter, trainable_parameters
 from molmo_tune.run_folder import RunFolder
+from molmo_tune.training.sharding import whole_trained_weights
 
 STEPS_UNTIL_ADAPTERS_LIVE = 5
 
@@ -55,9 +56,10 @@ class SaveAdapter(Callback):
         self._run = run
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save from the first process."""
+        """Save from the first process; under FSDP all of them give their rows to it."""
+        gathered = whole_trained_weights(pl_module.model)
         if trainer.is_global_zero:
-            save_adapter(pl_module.model, self._run.adapter)
+            save_adapter(pl_module.model, self._run.adapter, gathered)
 
 
 class RecordLosses(Callback):

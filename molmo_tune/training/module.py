@@ -23,6 +23,7 @@ import lightning as L
 import torch
 import torch.distributed as dist
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch.distributed.tensor import DTensor
 
 from molmo_tune.encoding.encoded import Batch
 from molmo_tune.model.adapters import bare_model, trainable_parameters
@@ -30,6 +31,7 @@ from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loss import LossSums, loss_sums
 from molmo_tune.training import random_state
 from molmo_tune.training.optimizers import OptimSettings, build_optimizer, clip_parts
+from molmo_tune.training.sharding import shard
 
 RANDOM_STATE = "molmo_tune_random_state"
 
@@ -62,6 +64,11 @@ class MolmoModule(L.LightningModule):
         self._step_loss = 0.0
         self._random_state: dict[str, Any] | None = None  # of a checkpoint, until the first step
 
+    def configure_model(self) -> None:
+        """Under FSDP, split the weights over the devices."""
+        if self.device_mesh is not None:
+            shard(self, self.device_mesh["data_parallel"])
+
     @property
     def bare_model(self) -> Any:
         """`Molmo2ForConditionalGeneration` with the adapters inside."""
@@ -71,13 +78,16 @@ class MolmoModule(L.LightningModule):
         """Loss sums of a batch (see `molmo_tune.model.loss`)."""
         model = self.bare_model
         hidden = hidden_states(model, batch)
-        return loss_sums(
+        sums = loss_sums(
             hidden,
             model.lm_head.weight,
             batch.target_ids,
             batch.loss_weights,
             z_loss=self.z_loss,
         )
+        if dist.is_available() and dist.is_initialized():
+            sums = sums._replace(total=sums.total + self._touch_all())
+        return sums
 
     def training_step(self, batch: Batch, _batch_index: int) -> torch.Tensor:
         """The *sum* of the micro-batch's losses; divided in `on_before_optimizer_step`."""
@@ -85,7 +95,7 @@ class MolmoModule(L.LightningModule):
             sums = self.sums(batch)
         self._step_weight += float(sums.weight)
         self._step_loss += float(sums.cross_entropy)
-        return sums.total + self._touch_all() if self.trainer.world_size > 1 else sums.total
+        return sums.total
 
     def _where_activations_are_kept(self) -> AbstractContextManager[object]:
         if not self.offload_activations:
@@ -93,11 +103,13 @@ class MolmoModule(L.LightningModule):
         return torch.autograd.graph.save_on_cpu(pin_memory=self.device.type == "cuda")
 
     def _touch_all(self) -> torch.Tensor:
-        """Zero, but with a gradient path to every trainable weight.
+        """Zero, but with a gradient path to every trainable weight that lies here whole.
 
         A batch of text alone uses no vision adapter; data parallelism would wait for it forever.
+        (What FSDP has sharded at this moment are decoder layers, which every batch uses.)
         """
-        return 0.0 * torch.stack([p.sum() for _, p in trainable_parameters(self.model)]).sum()
+        whole = [p for _, p in trainable_parameters(self.model) if not isinstance(p, DTensor)]
+        return 0.0 * torch.stack([p.sum() for p in whole]).sum() if whole else torch.zeros(())
 
     def on_before_optimizer_step(self, _optimizer: torch.optim.Optimizer) -> None:
         """Turn summed gradients into those of the step's weighted mean, and log its loss."""
@@ -139,8 +151,8 @@ class MolmoModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep trainable weights only, and add the state of all random generators."""
         names = {name for name, _ in trainable_parameters(self)}
-        weights = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: weights[name] for name in names}
+        weights = checkpoint["state_dict"]  # empty on all processes but the first under FSDP
+        checkpoint["state_dict"] = {name: weights[name] for name in names if name in weights}
         checkpoint[RANDOM_STATE] = random_state.capture()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ from molmo_tune.model.attention_backends import (
 from molmo_tune.model.checkpointing import checkpoint_layers
 from molmo_tune.model.loading import load_model, load_processor, resolve_dtype
 from molmo_tune.recipe.saving import dump_recipe
-from molmo_tune.recipe.sections import Recipe
+from molmo_tune.recipe.sections import Recipe, TrainerSection
 from molmo_tune.run_folder import RunFolder, write_json
 from molmo_tune.training.callbacks import (
     EvaluateAnswers,
@@ -50,6 +50,7 @@ from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
 from molmo_tune.training.pack_fill import RecordPacks
 from molmo_tune.training.progress import StepProgress
+from molmo_tune.training.sharding import sharding_strategy
 
 WARMUP_SHARE = 0.03
 MAX_STEPS_AT_RISK = 100  # a crash costs at most so many optimiser steps
@@ -218,7 +219,7 @@ def build_trainer(
         precision=_precision(recipe),
         accelerator=settings.accelerator,
         devices=settings.devices,
-        strategy=settings.strategy,
+        strategy=_strategy(settings),
         val_check_interval=every * settings.accumulate_grad_batches if every else None,
         limit_val_batches=1.0 if every else 0,
         check_val_every_n_epoch=None,
@@ -229,6 +230,14 @@ def build_trainer(
         logger=False,
         enable_model_summary=False,
         default_root_dir=str(run.root),
+    )
+
+
+def _strategy(settings: TrainerSection) -> Any:
+    if settings.strategy != "fsdp":
+        return settings.strategy
+    return sharding_strategy(
+        settings.devices if settings.devices != "auto" else max(1, torch.cuda.device_count())
     )
 
 

@@ -26,6 +26,7 @@ from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
+from tests.drawn_lora import drawn_lora
 
 pytestmark = [
     pytest.mark.gpu,
@@ -84,19 +85,7 @@ def test_flash_pieces_are_the_dense_attention() -> None:
 
 
 def adapted() -> Any:
-    model = add_adapter(
-        load_model("tiny"),
-        method="lora",
-        rank=4,
-        alpha=8,
-        dropout=0.0,
-        targets=["language", "connector", "vision"],
-    )
-    torch.manual_seed(0)
-    for name, parameter in trainable_parameters(model):
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.02)
-    return model.cuda()
+    return drawn_lora(load_model("tiny")).cuda()
 
 
 @pytest.mark.parametrize("backend", ["flex", "flash"])
