@@ -158,7 +158,7 @@ class MolmoModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse weights of another model; remember the generators' state for the first step."""
         names = {name for name, _ in trainable_parameters(self)}
-        saved = set(checkpoint["state_dict"])
+        saved = set(checkpoint.get("state_dict", names))  # absent: FSDP has loaded it already
         if names != saved:
             odd = sorted(names ^ saved)
             raise ValueError(
