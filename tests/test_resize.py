@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from molmo_tune.encoding.resize import resize_bilinear, resize_frame
+from molmo_tune.encoding.bilinear import resize_bilinear, resize_frame
 
 RATIOS = [
     ((720, 1280), (378, 378)),  # thousands of values exactly half way
@@ -69,24 +70,16 @@ def test_middles_do_matter() -> None:
     assert (means % 1 == 0.5).mean() > 0.2
 
 
-PROGRAM = """
-import hashlib
-from tests.test_resize import RATIOS, pictures, resize_frame
-digest = hashlib.sha256()
-for size, target in RATIOS[:3]:
-    digest.update(resize_frame(pictures(*size)[0], *target).tobytes())
-print(digest.hexdigest())
-"""
+def digest() -> str:
+    """Of the resized pictures with most values half way."""
+    resized = [resize_frame(pictures(*size)[0], *target) for size, target in RATIOS[:3]]
+    return hashlib.sha256(b"".join(map(bytes, resized))).hexdigest()
 
 
-def test_the_kernel_of_the_processor_does_not_show() -> None:
-    """PyTorch's kernels for AVX2 and AVX-512, and the one without either, give one result."""
-    digests = set()
-    for kernel in ("default", "avx2", "avx512"):
-        environment = {**os.environ, "ATEN_CPU_CAPABILITY": kernel}
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        digests.add(done.stdout)
-    assert len(digests) == 1
+@pytest.mark.parametrize("kernel", ["default", "avx2"])
+def test_the_kernel_of_the_processor_does_not_show(kernel: str) -> None:
+    """PyTorch's kernel for AVX2, and the one without it, give what this processor's gives."""
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": kernel}
+    run = [sys.executable, "-c", "from tests.test_resize import digest; print(digest())"]
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == digest(), done.stderr[-2000:]
