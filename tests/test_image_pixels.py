@@ -13,8 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from transformers.models.molmo2.video_processing_molmo2 import Molmo2VideoProcessor
 
+from molmo_tune.encoding.resize import ExactVideoProcessor
 from molmo_tune.encoding.vision_inputs import image_inputs
 from tests.test_resize import written_out
 from tests.vectors.image_tasks import _processor
@@ -66,3 +69,22 @@ def test_pixels_and_tokens(record: dict[str, Any]) -> None:
     assert np.abs(inputs.patches - pixels).max() < 1e-6
     to_id = processor.tokenizer.convert_tokens_to_ids
     assert list(inputs.token_ids) == expected_ids(expected["grid"], to_id)
+
+
+@pytest.mark.parametrize("mean", [[0.5, 0.5, 0.5], [0.48, 0.45, 0.4]])
+def test_ready_frames_become_the_native_processors_floats(mean: list[float]) -> None:
+    """Our shorter way for frames of the model's size, bit for bit, several clips in one call."""
+    random = np.random.default_rng(2)
+    clips = [
+        torch.from_numpy(random.integers(0, 256, (count, 3, CROP, CROP), np.uint8))
+        for count in (3, 2)
+    ]
+    ours, theirs = (
+        kind(image_mean=mean, image_std=[0.5, 0.25, 0.5], do_rescale=True, do_normalize=True)(
+            videos=clips, do_sample_frames=False, do_resize=True, return_tensors="pt"
+        )
+        for kind in (ExactVideoProcessor, Molmo2VideoProcessor)
+    )
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        assert torch.equal(ours[name], theirs[name]), name
