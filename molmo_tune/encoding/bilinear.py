@@ -26,6 +26,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+ARITHMETIC = "bilinear 1"
+"""Name of what is computed here; changes when a result does, and with it what caches keep."""
+
 NEAR_MIDDLE = 1e-3  # grey levels; the sums of two kernels differ by less than 1e-4
 
 

@@ -101,12 +101,15 @@ class ArrayStore:
             raise UserError(key, found, fix="name another folder, or leave the key out") from error
 
     def get(self, key: str) -> NDArray[Any] | None:
-        """The array, read-only and mapped; None when there is no whole entry of that name."""
+        """The array, mapped; None when there is no whole entry of that name.
+
+        It may be written to without changing the entry.
+        """
         path = self._path(key)
         try:
             with path.open("rb") as file:
                 seal = _read_seal(file)
-            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
             if seal != _seal(key, array):
                 raise ValueError("the check sum is another")
             os.utime(path)

@@ -2,13 +2,16 @@
 
 Data sets of tracking keep their videos so. The rate stands in `fps.txt` inside the folder (a number
 and nothing else) or as `frameRate` in MOT's `seqinfo.ini` inside or beside it. A rate is never
-guessed: times are what the model answers with.
+guessed: times are what the model answers with. What was read of a folder counts as long as
+`folder_state` stays: a picture that is added, removed or overwritten, or another rate, changes it.
 """
 
 from __future__ import annotations
 
 import configparser
+import hashlib
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from molmo_tune.media.image import image_size, read_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 RATE_FILE = "fps.txt"
+RATE_BESIDE = "seqinfo.ini"  # also inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,25 @@ def open_folder(path: Path) -> FrameFolder:
     return FrameFolder(tuple(pictures), _rate(path), image_size(pictures[0]))
 
 
+def folder_state(path: Path) -> tuple[int, int]:
+    """Two numbers that change when a picture, the rate or the list of files does.
+
+    Names, sizes and times of change are looked at; a folder's own time says nothing of a file that
+    was overwritten.
+    """
+    with os.scandir(path) as files:
+        entries = sorted((file.name, *_change(file)) for file in files)
+    beside = path.parent / RATE_BESIDE
+    entries += [(str(beside), *_change(beside))] if beside.is_file() else []
+    digest = hashlib.blake2b(repr(entries).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little"), len(entries)
+
+
+def _change(file: Path | os.DirEntry[str]) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_mtime_ns, status.st_size
+
+
 def read_folder(
     folder: FrameFolder, numbers: Sequence[int]
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -85,7 +108,7 @@ def _rate(path: Path) -> float:
     stated = path / RATE_FILE
     if stated.is_file():
         return _number(stated, stated.read_text(encoding="utf-8", errors="replace"))
-    for ini in (path / "seqinfo.ini", path.parent / "seqinfo.ini"):
+    for ini in (path / RATE_BESIDE, path.parent / RATE_BESIDE):
         parser = configparser.ConfigParser(interpolation=None)
         try:
             if parser.read(ini, encoding="utf-8"):

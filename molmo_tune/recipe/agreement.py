@@ -37,6 +37,7 @@ def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
     yield from _evaluation_happens(recipe)
     yield from _videos_fit_packs(recipe)
     yield from _method_agrees(recipe)
+    yield from _features_stay(recipe)
 
 
 def _warmup_ends(recipe: Recipe) -> Iterator[Contradiction]:
@@ -115,4 +116,15 @@ def _method_agrees(recipe: Recipe) -> Iterator[Contradiction]:
         yield Contradiction(
             (*keys, ("optim", "lora_plus_ratio")),
             "full has no A and B matrices for optim.lora_plus_ratio; leave it out",
+        )
+
+
+def _features_stay(recipe: Recipe) -> Iterator[Contradiction]:
+    trained = [part for part in recipe.adapter.targets if part != "language"]
+    if recipe.data.feature_cache is not None and trained:
+        yield Contradiction(
+            (("data", "feature_cache"), ("adapter", "targets")),
+            f"needs a frozen vision encoder and connector, and adapter.targets names "
+            f"{' and '.join(trained)}: features would change with every step; "
+            "leave feature_cache out (frame_cache is possible) or train language alone",
         )
