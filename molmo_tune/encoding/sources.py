@@ -42,9 +42,9 @@ def limits_of(recipe: Recipe) -> MediaLimits:
     return MediaLimits(video.max_frames, video.max_fps, crops, video.sampling, reading)
 
 
-def cache_place(cache: CacheSection | None) -> StorePlace | None:
-    """Where a recipe's cache is."""
-    return StorePlace(cache.dir, int(cache.max_gb * 1e9)) if cache is not None else None
+def cache_place(cache: CacheSection) -> StorePlace | None:
+    """Where a recipe's cache is; None when it has none."""
+    return StorePlace(cache.dir, int(cache.max_gb * 1e9)) if cache.dir is not None else None
 
 
 def pack_limits_of(recipe: Recipe) -> Size | None:

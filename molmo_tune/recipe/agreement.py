@@ -121,9 +121,9 @@ def _method_agrees(recipe: Recipe) -> Iterator[Contradiction]:
 
 def _features_stay(recipe: Recipe) -> Iterator[Contradiction]:
     trained = [part for part in recipe.adapter.targets if part != "language"]
-    if recipe.data.feature_cache is not None and trained:
+    if recipe.data.feature_cache.dir is not None and trained:
         yield Contradiction(
-            (("data", "feature_cache"), ("adapter", "targets")),
+            (("data", "feature_cache", "dir"), ("adapter", "targets")),
             f"needs a frozen vision encoder and connector, and adapter.targets names "
             f"{' and '.join(trained)}: features would change with every step; "
             "leave feature_cache out (frame_cache is possible) or train language alone",

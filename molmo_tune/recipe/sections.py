@@ -182,8 +182,8 @@ class DataSource(Section):
 class CacheSection(Section):
     """A folder on disk that spares work done before."""
 
-    dir: FilePath
-    """Folder; several runs at once may share it."""
+    dir: FilePath | None = None
+    """Folder, which several runs at once may share; by default nothing is kept."""
     max_gb: PositiveFloat = 50.0
     """Largest size, in gigabytes; what was used longest ago goes first."""
 
@@ -209,9 +209,9 @@ class DataSection(Section):
     """Batches that each of these processes holds ready."""
     cache_mb: NonNegativeInt = 0
     """Memory for decoded and encoded media, in megabytes per loader process; 0 keeps none."""
-    frame_cache: CacheSection | None = None
+    frame_cache: CacheSection = Field(default_factory=CacheSection)
     """Keep decoded frames at the model's size on disk: later passes and runs decode nothing."""
-    feature_cache: CacheSection | None = None
+    feature_cache: CacheSection = Field(default_factory=CacheSection)
     """Keep vision features on disk, where neither vision encoder nor connector are trained."""
     max_bad_media: Share = 0.02
     """Largest share of training media that do not open or decode; more is an error."""
