@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
-from typing import Any, get_args
+from types import SimpleNamespace
+from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from safetensors.torch import load_file
 from molmo_tune.commands.convert import convert
 from molmo_tune.encoding import media_inputs
 from molmo_tune.encoding.datasets import TrainingSet, encode_questions
-from molmo_tune.encoding.encoded import EncodedSample
+from molmo_tune.encoding.encoded import EncodedSample, Opening
 from molmo_tune.encoding.packing import pack
 from molmo_tune.encoding.sources import limits_of, read_items
 from molmo_tune.errors import UserError
@@ -31,6 +33,7 @@ from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe, VideoSection
 from molmo_tune.training import run as training_run
 from molmo_tune.training.run import train
+from molmo_tune.training.watch_media import WatchMedia
 from tests.test_training import StopAfter, read_metrics
 
 LANGUAGE = "adapter.targets=[language]"
@@ -301,6 +304,41 @@ def test_loader_processes_count_and_wait(bad_recipe: Path, tmp_path: Path) -> No
     assert 0 <= wait["share"] <= 1
     assert wait["first_batch_s"] > 0.1  # processes have to start
     assert 0 <= wait["waited_s"] <= wait["of_s"]
+
+
+def _in_process(rank: int, meeting: Path, share: float) -> int:
+    """What one of two processes sees: another bad medium each; 0: as it should be."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2
+    )
+    watch = WatchMedia(Console(quiet=True), 10, share)
+    trainer, module = cast(Any, None), cast(Any, SimpleNamespace(device=torch.device("cpu")))
+    good = Opening("good", "file")
+    bad = Opening("ab"[rank], "nowhere", f"{'ab'[rank]} is broken")
+    for openings in ((good,), (good, bad) if rank else (good,), (bad,)):
+        try:
+            batch = cast(Any, SimpleNamespace(openings=openings))
+            watch.on_train_batch_end(trainer, module, None, batch)
+        except UserError as error:
+            return 3 if "2 of 10" in str(error) and "a is broken" in str(error) else 1
+    watch.on_train_end(trainer, module)
+    return 0 if list(watch.bad) == ["a", "b"] and watch.origins["file"] == 4 else 2
+
+
+@pytest.mark.parametrize(("share", "code"), [(0.2, 0), (0.15, 3)])
+def test_all_processes_know_all_bad_media(share: float, code: int, tmp_path: Path) -> None:
+    """One bad medium in each is too many together: both stop, in the same step."""
+    children = []
+    for rank in range(2):
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(_in_process(rank, tmp_path / "meeting", share))
+            finally:
+                os._exit(99)
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert codes == [code, code]
 
 
 def test_decoder_and_time_out_of_the_recipe(

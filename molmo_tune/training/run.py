@@ -7,12 +7,10 @@ not touched until then. The run's report says what was trained on what and what 
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -47,7 +45,7 @@ from molmo_tune.model.feature_cache import fingerprint
 from molmo_tune.model.loading import load_model, load_processor, resolve_dtype
 from molmo_tune.recipe.saving import dump_recipe
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.run_folder import RunFolder, write_json
+from molmo_tune.run_folder import RunFolder
 from molmo_tune.training.callbacks import (
     EvaluateAnswers,
     RecordLosses,
@@ -60,21 +58,11 @@ from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
 from molmo_tune.training.pack_fill import RecordPacks
 from molmo_tune.training.progress import StepProgress
+from molmo_tune.training.run_report import TrainingResult, write_losses, write_report
 from molmo_tune.training.watch_media import WatchMedia
 
 WARMUP_SHARE = 0.03
 MAX_STEPS_AT_RISK = 100  # a crash costs at most so many optimiser steps
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingResult:
-    """How a run ended. ``losses``: (optimiser step, weighted mean loss)."""
-
-    run: RunFolder
-    steps: int
-    losses: tuple[tuple[int, float], ...]
-    trainable_share: float
-    seconds: float
 
 
 def train(recipe: Recipe, console: Console, *, resume: bool = False) -> TrainingResult:
@@ -132,13 +120,13 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
     )
     if _is_first_process():
         media.print_summary()
-        _write_losses(run, record.losses, wait.by_step, resume)
+        write_losses(run, record.losses, wait.by_step, resume)
         figures = {
             "packing": packs.figures() if packs is not None else None,
             "media": media.figures(),
             "data_wait": wait.figures(),
         }
-        _write_report(result, recipe, train_items, val_items, refused + val_refused, figures)
+        write_report(result, recipe, train_items, val_items, refused + val_refused, figures)
     return result
 
 
@@ -362,54 +350,6 @@ def _print_parameters(console: Console, module: MolmoModule, recipe: Recipe) -> 
         f"{_precision(recipe)}; attention {backend_of(module.bare_model)}",
         highlight=False,
     )
-
-
-def _write_losses(
-    run: RunFolder, losses: list[tuple[int, float]], waits: dict[int, float], append: bool
-) -> None:
-    kept: list[tuple[object, ...]] = []
-    if append and run.metrics.is_file():
-        with run.metrics.open(newline="", encoding="utf-8") as file:
-            first = losses[0][0] if losses else 0
-            rows = [row for row in csv.DictReader(file) if int(row["step"]) < first]
-        kept = [(row["step"], row["train_loss"], row.get("data_wait", "")) for row in rows]
-    with run.metrics.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["step", "train_loss", "data_wait"])
-        writer.writerows(kept)
-        for step, loss in losses:
-            writer.writerow([step, loss, f"{waits[step]:.4f}" if step in waits else ""])
-
-
-def _write_report(
-    result: TrainingResult,
-    recipe: Recipe,
-    train_items: list[Item],
-    val_items: list[Item],
-    refused: list[Refused],
-    figures: dict[str, Any],
-) -> None:
-    report = {
-        "base": recipe.model.name,
-        "steps": result.steps,
-        "seconds": round(result.seconds, 1),
-        "final_loss": result.losses[-1][1] if result.losses else None,
-        "trainable_share": result.trainable_share,
-        "train": _counts(train_items),
-        "val": _counts(val_items),
-        **figures,
-        "left_out": [asdict(one) for one in refused],
-    }
-    write_json(result.run.report, report)
-
-
-def _counts(items: list[Item]) -> dict[str, int]:
-    return {
-        "samples": len({item.sample.id for item in items}),
-        "sequences": len(items),
-        "questions": sum(len(item.conversations) for item in items),
-        "tokens": sum(item.num_tokens for item in items),
-    }
 
 
 def _quiet_libraries() -> None:
