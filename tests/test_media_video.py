@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 
 from molmo_tune.errors import UserError
+from molmo_tune.media import decoding
 from molmo_tune.media.background import in_background
 from molmo_tune.media.clip import sample_video
 from molmo_tune.media.decoders import Decoder
+from molmo_tune.media.frame_index import index_file
 from molmo_tune.media.video import VideoInfo, file_state, probe_video, read_frames, stream_frames
 from tests.odd_clips import (
     HAS_FFMPEG,
@@ -226,3 +228,15 @@ def test_the_rate_of_a_motchallenge_folder(tmp_path: Path) -> None:
     (folder / "000002.jpg").write_bytes((folder / "000001.jpg").read_bytes())
     with pytest.raises(UserError, match="'fast' is no rate"):
         probe_video(folder)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", ["bframes.mp4", "open_gop.mp4", "hevc_10bit.mp4", "start_3s.ts"])
+def test_entering_at_key_frames_succeeds(name: str, made: Path) -> None:
+    """Frames far apart come by entering there, and not by decoding the file from its start."""
+    path = _make(name, made)
+    index, numbers = index_file(path), [2, 14, 26]
+    runs = decoding._runs(index, numbers)
+    assert len(runs) > 1
+    found = [number for number, _ in decoding._decode_all(path, index, set(numbers), runs)]
+    assert found == numbers

@@ -121,10 +121,13 @@ def _packets_from(
         yield from container.demux(stream)
         return
     pts, dts = index.entries[entry].tolist()
-    container.seek(dts, stream=stream)
-    packets = container.demux(stream)
-    first = next(packets)
-    if first.pts != pts or not first.is_keyframe:
+    for time in (pts, dts):  # containers differ in which of them they look up
+        container.seek(time, stream=stream)
+        packets = container.demux(stream)
+        first = next(packets)
+        if first.pts == pts and first.is_keyframe:
+            break
+    else:
         raise _WrongEntryError(f"entering at {pts} ends at {first.pts}")
     yield first
     yield from (p for p in packets if p.pts is None or p.pts > pts)
