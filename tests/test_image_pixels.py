@@ -79,6 +79,11 @@ def test_ready_frames_become_the_native_processors_floats(mean: list[float]) -> 
         torch.from_numpy(random.integers(0, 256, (count, 3, CROP, CROP), np.uint8))
         for count in (3, 2)
     ]
+    for videos in (clips, clips[:1]):
+        _same(videos, mean)
+
+
+def _same(clips: list[torch.Tensor], mean: list[float]) -> None:
     ours, theirs = (
         kind(image_mean=mean, image_std=[0.5, 0.25, 0.5], do_rescale=True, do_normalize=True)(
             videos=clips, do_sample_frames=False, do_resize=True, return_tensors="pt"
@@ -88,3 +93,4 @@ def test_ready_frames_become_the_native_processors_floats(mean: list[float]) -> 
     assert ours.keys() == theirs.keys()
     for name in theirs:
         assert torch.equal(ours[name], theirs[name]), name
+        assert ours[name].dtype == theirs[name].dtype

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.image_processing_utils import BatchFeature
 from transformers.models.molmo2.image_processing_molmo2 import Molmo2ImageProcessor
 from transformers.models.molmo2.video_processing_molmo2 import (
     Molmo2VideoProcessor,
@@ -18,6 +19,11 @@ from transformers.models.molmo2.video_processing_molmo2 import (
 
 from molmo_tune.encoding.bilinear import resize_bilinear
 from molmo_tune.encoding.tiling import choose_tiling, fatten
+
+_PIXEL_OPTIONS = (
+    *("resample", "do_rescale", "rescale_factor"),
+    *("do_normalize", "image_mean", "image_std"),
+)
 
 
 class ExactImageProcessor(Molmo2ImageProcessor):  # type: ignore[misc]
@@ -62,6 +68,28 @@ class ExactVideoProcessor(Molmo2VideoProcessor):  # type: ignore[misc]
     def resize(self, image: torch.Tensor, size: object, **_: object) -> torch.Tensor:
         """See `resize_bilinear`; `size` has `height` and `width`."""
         return resize_bilinear(image, size.height, size.width)  # type: ignore[attr-defined]
+
+    def _preprocess(self, videos: list[torch.Tensor], **options: Any) -> BatchFeature:
+        """The native method, which joins clips; a single one it would only copy."""
+        if len(videos) != 1 or options["size"].height != options["size"].width:
+            return super()._preprocess(videos, **options)
+        pooling_h, pooling_w = options["pooling_size"]
+        grid, patches, pooling = self._build_video_patches(
+            videos[0],
+            crop_size=options["size"].height,
+            image_patch_size=options["patch_size"],
+            image_pooling_h=pooling_h,
+            image_pooling_w=pooling_w,
+            **{name: options[name] for name in _PIXEL_OPTIONS},
+        )
+        starts = torch.arange(len(patches))[:, None, None] * patches.shape[1]
+        everywhere = torch.where(pooling >= 0, pooling + starts, pooling)
+        data = {
+            "pixel_values_videos": patches,
+            "video_token_pooling": everywhere.reshape(-1, pooling.shape[-1]),
+            "video_grids": torch.tensor([[len(patches), *grid]]),
+        }
+        return BatchFeature(data, tensor_type=options["return_tensors"])
 
     def _build_video_patches(self, video: torch.Tensor, **options: Any) -> Any:
         """Pooled grid, patches and pooling of ``(N, C, H, W)``; see the native method.
