@@ -1,7 +1,7 @@
 """What reading a video costs, side by side: ``python tests/benchmarks/media.py``.
 
 A clip of 60 s at 720p (H.264, B-frames, noise, made with the ffmpeg command) goes the whole way
-from the file to patches, decoded on one thread and made small on another. Beside it in the same run:
+from file to patches, decoded on one thread and made small on another. Beside it in the same run:
 
     floor     the ffmpeg command with one thread, output thrown away: `all` frames, `referenced`
               ones only, and `needed`: what our frames need, the referenced ones and of the others
