@@ -86,6 +86,9 @@ def _add_data_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
     convert.add_argument("--box", choices=("xyxy", "xywh", "cxcywh"), default="xyxy")
     for verb in ("check", "preview", "train"):
         _add_recipe(made[verb])
+    made["check"].add_argument(
+        "--media", action="store_true", help="decode every medium, as training will"
+    )
     made["preview"].add_argument("--out", type=Path, default=Path("preview.html"))
     made["preview"].add_argument("--samples", type=int, default=50, help="at most so many samples")
     made["train"].add_argument(

@@ -3,7 +3,7 @@
 recipe.yaml        the resolved recipe, every default written out
 adapter/           the trained weights in PEFT's format
 checkpoints/       what training resumes from
-metrics.csv        loss and rate, one row per logged step
+metrics.csv        loss and share of time waited for data, one row per optimiser step
 report.json        what was trained on what, and how it ended
 evaluation/        NAME.json per evaluation
 """

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from molmo_tune.encoding.bilinear import resize_bilinear
 from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.encoded import NO_PATCH
-from molmo_tune.encoding.resize import resize_bilinear
 from molmo_tune.encoding.sample_encoder import encode_conversation, encode_prompt, encode_tree
 from molmo_tune.encoding.token_stream import (
     SpokenLine,

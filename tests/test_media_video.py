@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 from molmo_tune.errors import UserError
+from molmo_tune.media import decoding
 from molmo_tune.media.background import in_background
 from molmo_tune.media.clip import sample_video
 from molmo_tune.media.decoders import Decoder
-from molmo_tune.media.video import probe_video, read_frames, stream_frames
+from molmo_tune.media.frame_index import index_file
+from molmo_tune.media.video import VideoInfo, file_state, probe_video, read_frames, stream_frames
 from tests.odd_clips import (
     HAS_FFMPEG,
     ODD,
@@ -191,6 +193,31 @@ def test_a_folder_of_frames_is_a_video(tmp_path: Path) -> None:
         read_frames(folder, [11])
 
 
+def test_a_changed_folder_is_read_anew(tmp_path: Path) -> None:
+    """Overwriting a picture or the rate does not touch the folder itself, and is noticed."""
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    (folder / "fps.txt").write_text("4")
+    for number in range(3):
+        Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / f"{number}.png")
+    states, infos = [file_state(folder)], [probe_video(folder)]
+
+    def changed() -> VideoInfo:
+        states.append(file_state(folder))
+        infos.append(probe_video(folder))
+        return infos[-1]
+
+    (folder / "fps.txt").write_text("2.5")
+    assert changed().duration_s == 1.2
+    (folder / "3.png").write_bytes((folder / "2.png").read_bytes())
+    assert changed().num_frames == 4
+    Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(folder / "0.png")
+    assert changed().size_wh == (30, 40)
+    Image.fromarray(np.full((20, 30, 3), 9, np.uint8)).save(folder / "2.png")
+    changed()
+    assert len(set(states)) == 5
+
+
 def test_the_rate_of_a_motchallenge_folder(tmp_path: Path) -> None:
     folder = tmp_path / "img1"
     folder.mkdir()
@@ -201,3 +228,15 @@ def test_the_rate_of_a_motchallenge_folder(tmp_path: Path) -> None:
     (folder / "000002.jpg").write_bytes((folder / "000001.jpg").read_bytes())
     with pytest.raises(UserError, match="'fast' is no rate"):
         probe_video(folder)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", ["bframes.mp4", "open_gop.mp4", "hevc_10bit.mp4", "start_3s.ts"])
+def test_entering_at_key_frames_succeeds(name: str, made: Path) -> None:
+    """Frames far apart come by entering there, and not by decoding the file from its start."""
+    path = _make(name, made)
+    index, numbers = index_file(path), [2, 14, 26]
+    runs = decoding._runs(index, numbers)
+    assert len(runs) > 1
+    found = [number for number, _ in decoding._decode_all(path, index, set(numbers), runs)]
+    assert found == numbers

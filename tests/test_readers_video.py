@@ -28,6 +28,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from molmo_tune.errors import UserError
+from molmo_tune.labels.jsonl import write_jsonl
 from molmo_tune.labels.readers import detect_format, read_labels
 from molmo_tune.labels.report import ConversionReport
 from molmo_tune.labels.sample import (
@@ -35,6 +36,7 @@ from molmo_tune.labels.sample import (
     Keypoint,
     Keypoints,
     Mask,
+    Media,
     Observation,
     Point,
     Polygon,
@@ -233,11 +235,65 @@ def test_mot15_has_no_classes_and_labels_txt_names_them(folder):
     assert reasons(report.losses) == {"a class without a name": 1}
 
 
-def test_folders_of_pictures_are_refused_with_the_command_that_makes_a_video(tmp_path):
-    path = write(tmp_path / "seq" / "gt" / "gt.txt", "1,1,1,1,5,5,1,1,1\n")
-    write(tmp_path / "seq" / "img1" / "000001.jpg", b"")
-    with pytest.raises(UserError, match="folder of pictures, which is not read: make a video"):
-        read_labels("mot", path, tmp_path)
+def frames(folder, count, size=(40, 30), name="{:06d}.jpg"):
+    folder.mkdir(parents=True)
+    for number in range(1, count + 1):
+        Image.new("RGB", size, (number * 20, 0, 0)).save(folder / name.format(number))
+    return folder
+
+
+def test_a_folder_of_pictures_is_read_as_a_video(tmp_path):
+    """MOT as it is downloaded: SEQ/img1 and seqinfo.ini, two sequences."""
+    for name in ("one", "two"):
+        frames(tmp_path / name / "img1", 6)
+        text = f"[Sequence]\nname={name}\nframeRate=4\nseqLength=6\nimWidth=40\nimHeight=30\n"
+        write(tmp_path / name / "seqinfo.ini", text)
+        write(tmp_path / name / "gt" / "gt.txt", "1,1,1,1,5,5,1,1,1\n6,1,11,1,5,5,1,1,1\n")
+    samples, report = read_labels("mot", tmp_path, tmp_path)
+    assert [sample.id for sample in samples] == ["one", "two"]
+    assert [sample.media.paths for sample in samples] == [
+        (tmp_path / name / "img1",) for name in ("one", "two")
+    ]
+    assert not report.losses
+    assert samples[0].media.duration_s == 1.5
+    assert [o.time_s for o in samples[0].annotations[0].observations] == [0.0, 1.25]
+    (tmp_path / "one" / "img1" / "000006.jpg").unlink()  # noticed, though it was read just now
+    (sample,), report = read_labels("mot", tmp_path, tmp_path)
+    assert sample.id == "two"
+    assert "another number of frames" in str(report.losses[0])
+
+
+def test_other_readers_take_folders_that_state_their_rate(tmp_path):
+    row = "{} 1 Car 0 0 -10 5 5 20 20 1 1 1 0 0 9 0 1\n"
+    labels = write(tmp_path / "label_02" / "0000.txt", row.format(0) + row.format(2))
+    folder = frames(tmp_path / "image_02" / "0000", 3)
+    media = tmp_path / "image_02"
+    with pytest.raises(UserError, match=r"does not state its rate.*write the frames per second"):
+        read_labels("kitti_tracking", labels, media)
+    write(media / "fps.txt", "10\n")  # one for all sequences
+    (sample,), _ = read_labels("kitti_tracking", labels, media)
+    assert sample.id == "0000"
+    assert [o.time_s for o in sample.annotations[0].observations] == [0.0, 0.2]
+    write(media / "fps.txt", "5\n")
+    (sample,), _ = read_labels("kitti_tracking", labels, media)
+    assert [o.time_s for o in sample.annotations[0].observations] == [0.0, 0.4]
+    for number in (5, 6):
+        Image.new("RGB", (40, 30)).save(folder / f"{number:06d}.jpg")
+    with pytest.raises(UserError, match=r"missing between 000003\.jpg and 000005\.jpg"):
+        read_labels("kitti_tracking", labels, media)
+    with pytest.raises(UserError, match="no video '0000'"):
+        read_labels("kitti_tracking", labels, frames(tmp_path / "elsewhere" / "0001", 1).parent)
+
+
+def test_folders_of_pictures_in_our_own_format(tmp_path):
+    folder = frames(tmp_path / "clips" / "a", 4)
+    write(folder / "fps.txt", "2")
+    video = Media("video", (folder,), (40, 30), 2.0)
+    seen = (Observation(0.5, 1, Point((3.0, 4.0))),)
+    write_jsonl([Sample("a", video, (Track("1", "dot", seen),))], tmp_path / "labels.jsonl")
+    for media in (None, tmp_path / "clips"):
+        (sample,), _ = read_labels("jsonl", tmp_path / "labels.jsonl", media)
+        assert sample.media.paths == (folder,)
 
 
 @pytest.mark.parametrize("name", ["mot_seq", "mot_seq_with_seqinfo"])

@@ -131,6 +131,11 @@ def _adapter(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapter" / "adapter_model.safetensors")
 
 
+def read_metrics(run: Path) -> list[list[str]]:
+    """Rows of a run's metrics: step, loss, and the share of time waited, never the same."""
+    return [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
+
+
 def test_stopping_and_resuming_changes_no_bit(
     pond_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,9 +160,10 @@ def test_stopping_and_resuming_changes_no_bit(
     ours, theirs = _adapter(tmp_path / "parted"), _adapter(tmp_path / "whole")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert any(not torch.equal(ours[name], halfway[name]) for name in halfway)
-    losses = (tmp_path / "parted" / "metrics.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in losses] == ["step", "1", "2", "3", "4", "5", "6"]
-    assert losses == (tmp_path / "whole" / "metrics.csv").read_text().splitlines()
+    steps, losses, waits = zip(*read_metrics(tmp_path / "parted"), strict=True)
+    assert steps == ("step", "1", "2", "3", "4", "5", "6")
+    assert losses == list(zip(*read_metrics(tmp_path / "whole"), strict=True))[1]
+    assert all(0 <= float(wait) <= 1 for wait in waits[1:] if wait)
 
 
 def test_checkpoints_hold_trainable_weights_and_positions(

@@ -2,7 +2,8 @@
 
 The recipe itself is checked before anything heavy is imported. Then labels are read, media probed,
 questions built and measured, and every answer is read back and compared with the label it was
-written from. Errors give exit code 1; warnings do not.
+written from. With `--media` every medium is decoded as well, as training would. Errors give exit
+code 1; warnings do not.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from molmo_tune.recipe.sections import Recipe
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from molmo_tune.evaluation.checking import Finding
+
 
 def run(options: argparse.Namespace) -> int:
     """Check and print one line per finding."""
@@ -26,16 +29,27 @@ def run(options: argparse.Namespace) -> int:
 
     console = rich_console.Console(soft_wrap=True)
     console.print(f"{path}: the recipe is sound", highlight=False)
-    return check(recipe, console)
+    return check(recipe, console, decode=options.media)
 
 
-def check(recipe: Recipe, console: Console) -> int:
-    """Check data and media; returns the exit code."""
+def check(recipe: Recipe, console: Console, *, decode: bool = False) -> int:
+    """Check data and media, on wish to the last frame; returns the exit code."""
     from molmo_tune.evaluation.checking import check_recipe
 
     findings = check_recipe(recipe)
+    if decode and not any(finding.severity == "error" for finding in findings):
+        findings += _media(recipe, console)
     for finding in findings:
         console.print(str(finding), highlight=False)
     if any(finding.severity == "error" for finding in findings):
         return 1
     return 0
+
+
+def _media(recipe: Recipe, console: Console) -> list[Finding]:
+    from molmo_tune.evaluation.media_check import check_media
+
+    with console.status("opening media") as status:
+        return list(
+            check_media(recipe, lambda done, total: status.update(f"media {done} of {total}"))
+        )

@@ -33,7 +33,8 @@ from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder, write_json
 from molmo_tune.tiny.pond import write_pond
 from molmo_tune.training.progress import progress_columns
-from molmo_tune.training.run import TrainingResult, train
+from molmo_tune.training.run import train
+from molmo_tune.training.run_report import TrainingResult
 
 NUM_CLIPS = {"train": 400, "val": 64}
 VAL_SEED_OFFSET = 1_000_000  # far from any training seed, so that no clip is drawn twice

@@ -36,6 +36,9 @@ def collate(samples: Sequence[EncodedSample], *, pad_id: int) -> Batch:
         is_vision=rows("is_vision", False),
         patches=torch.from_numpy(patches),
         pooling=torch.from_numpy(pooling),
+        openings=tuple(opening for sample in samples for opening in sample.openings),
+        pieces=tuple(piece for sample in samples for piece in sample.pieces),
+        features=torch.from_numpy(join_features(samples)).view(torch.bfloat16),
     )
 
 
@@ -54,6 +57,12 @@ def join_vision(
         pooling.append(np.pad(rows, ((0, 0), (0, missing)), constant_values=NO_PATCH))
         offset += sample.patches.shape[0] * sample.patches.shape[1]
     return np.concatenate([s.patches for s in with_vision]), np.concatenate(pooling)
+
+
+def join_features(samples: Sequence[EncodedSample]) -> NDArray[np.uint16]:
+    """All features that are known already, ``(ΣT', d)`` as bits."""
+    known = [sample.features for sample in samples if len(sample.features)]
+    return np.concatenate(known) if known else np.zeros((0, 0), np.uint16)
 
 
 def _padded(array: NDArray[np.generic], length: int, fill: float) -> NDArray[np.generic]:

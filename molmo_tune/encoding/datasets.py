@@ -1,30 +1,43 @@
 """Torch datasets over items: open the media, encode, nothing else.
 
 They are maps from a number (of packs: several numbers) to arrays, without state or randomness, so
-any worker, epoch or resumed run that asks for the same gets the same.
+any worker, epoch or resumed run that asks for the same gets the same. That holds for media that do
+not open, too: in training a single token without weight stands in for such a sample, which changes
+neither the loss nor the order, and its `Opening` says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Dataset
 
-from molmo_tune.encoding.encoded import EncodedSample
+from molmo_tune.encoding.encoded import IGNORED_ID, EncodedSample, Opening
 from molmo_tune.encoding.items import Item, MediaLimits
 from molmo_tune.encoding.loss_weights import Weighting
+from molmo_tune.encoding.media_inputs import FeatureNames, open_media, vision_of
 from molmo_tune.encoding.packing import pack
 from molmo_tune.encoding.sample_encoder import encode_prompt, encode_tree
-from molmo_tune.encoding.vision_inputs import NO_VISION, VisionInputs, image_inputs, video_inputs
-from molmo_tune.media.clip import read_images, read_video
+from molmo_tune.encoding.token_stream import bos_id
+from molmo_tune.encoding.vision_inputs import NO_VISION
+from molmo_tune.errors import UserError
 
 
 class TrainingSet(Dataset[EncodedSample]):
     """Items with targets: every item is a message tree over its conversations.
 
-    Up to `cache_bytes` of encoded samples are kept in memory (per loader process), so that a small
-    data set is decoded once and not once per pass.
+    Args:
+        items: what there is.
+        processor: of the checkpoint.
+        limits: caps on media, and how they are read.
+        weighting: of answers.
+        cache_bytes: of encoded samples are kept in memory (per loader process), so that a small
+            data set is decoded once and not once per pass.
+        features: cache of vision features, for training with a frozen tower and connector.
+        quarantine: let a sample whose media do not open be replaced; otherwise it is an error.
     """
 
     def __init__(
@@ -34,6 +47,8 @@ class TrainingSet(Dataset[EncodedSample]):
         limits: MediaLimits,
         weighting: Weighting = "flat",
         cache_bytes: int = 0,
+        features: FeatureNames | None = None,
+        quarantine: bool = False,
     ) -> None:
         self.items = tuple(items)
         self._processor = processor
@@ -41,28 +56,68 @@ class TrainingSet(Dataset[EncodedSample]):
         self._weighting: Weighting = weighting
         self._cache: dict[int, EncodedSample] = {}
         self._free_bytes = cache_bytes
+        self._features, self._quarantine = features, quarantine
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> EncodedSample:
+        """The encoded item.
+
+        Raises:
+            UserError: a medium does not open or decode, and there is no quarantine.
+        """
         if index in self._cache:
-            return self._cache[index]
-        encoded = self._encode(self.items[index])
-        if encoded.patches.nbytes <= self._free_bytes:
-            self._free_bytes -= encoded.patches.nbytes
+            return _from_memory(self._cache[index])
+        item = self.items[index]
+        try:
+            encoded = self._encode(item)
+        except UserError as error:
+            if not self._quarantine:
+                raise
+            return _stand_in(item, bos_id(self._processor.tokenizer), str(error))
+        if encoded.patches.nbytes + encoded.features.nbytes <= self._free_bytes:
+            self._free_bytes -= encoded.patches.nbytes + encoded.features.nbytes
             self._cache[index] = encoded
         return encoded
 
     def _encode(self, item: Item) -> EncodedSample:
-        return encode_tree(
+        vision, seen = open_media(item, self._processor, self._limits, self._features)
+        encoded = encode_tree(
             self._processor,
             item.sample.id,
             [conversation.messages for conversation in item.conversations],
-            vision_of(item, self._processor, self._limits),
+            vision,
             weighting=self._weighting,
             weight=item.weight,
         )
+        openings = () if seen.opening is None else (seen.opening,)
+        pieces = () if seen.piece is None else (seen.piece,)
+        return replace(encoded, openings=openings, pieces=pieces, features=seen.features)
+
+
+def _from_memory(sample: EncodedSample) -> EncodedSample:
+    openings = (replace(one, origin="memory", unstored="") for one in sample.openings)
+    return replace(sample, openings=tuple(openings))
+
+
+def _stand_in(item: Item, token_id: int, fault: str) -> EncodedSample:
+    """One token that nothing is learned from, for a sample whose media do not open."""
+    zero = np.zeros(1, np.int64)
+    path = str(item.sample.media.paths[0])
+    return EncodedSample(
+        sample_id=item.sample.id,
+        input_ids=zero + token_id,
+        target_ids=zero + IGNORED_ID,
+        loss_weights=np.zeros(1, np.float32),
+        position_ids=zero,
+        branch_ids=zero,
+        example_ids=zero,
+        is_vision=np.zeros(1, np.bool_),
+        patches=NO_VISION.patches,
+        pooling=NO_VISION.pooling,
+        openings=(Opening(path, "nowhere", fault),),
+    )
 
 
 class PackedSet(Dataset[EncodedSample]):
@@ -86,18 +141,3 @@ def encode_questions(item: Item, processor: Any, limits: MediaLimits) -> list[En
         encode_prompt(processor, item.sample.id, [conversation.question], vision)
         for conversation in item.conversations
     ]
-
-
-def vision_of(item: Item, processor: Any, limits: MediaLimits) -> VisionInputs:
-    """Open an item's media and make the model's inputs of them.
-
-    Raises:
-        UserError: a medium does not open or decode.
-    """
-    paths = item.sample.media.paths
-    if item.sampled is not None:
-        frames = read_video(paths[0], item.sampled)
-        return video_inputs(processor, frames, item.sampled.times_s)
-    if paths:
-        return image_inputs(processor, read_images(paths), limits.max_crops)
-    return NO_VISION

@@ -1,4 +1,4 @@
-"""The two records that leave this room: one encoded sample, and the batch the model is fed.
+"""The records that leave this room: one encoded sample, and the batch the model is fed.
 
 Shapes used in this file:
 
@@ -10,12 +10,16 @@ Targets are stored explicitly and are **already shifted**: ``target_ids[i]`` is 
 say after having read ``input_ids[:i + 1]``. No later stage shifts or masks anything; a target with
 weight 0 is not trained. (In a message tree the last token of a branch is followed by another
 branch, so a target could not be found by shifting.)
+
+Where the media came from travels along (`Opening`): only what was really trained on is counted.
+With a cache of vision features (`molmo_tune.model.feature_cache`) every medium is a `VisionPiece`,
+and those whose features are known bring them instead of patches.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +27,40 @@ from numpy.typing import NDArray
 
 IGNORED_ID = -100
 NO_PATCH = -1
+
+Origin = Literal["file", "frame_cache", "feature_cache", "memory", "nowhere"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How one sample's media were opened.
+
+    Args:
+        path: of the medium, of several images the first.
+        origin: where its pictures or features came from; ``nowhere``: it does not open.
+        fault: why it does not open.
+        unstored: why a cache could not keep it.
+    """
+
+    path: str
+    origin: Origin
+    fault: str = ""
+    unstored: str = ""
+
+
+class VisionPiece(NamedTuple):
+    """The vision tokens of one sample, for the cache of features.
+
+    ``key``: name in the cache. ``is_kept``: the features are there, and patches are not.
+    """
+
+    num_tokens: int
+    num_crops: int
+    key: str
+    is_kept: bool
+
+
+_NO_FEATURES = np.zeros((0, 0), np.uint16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +78,9 @@ class EncodedSample:
         is_vision: ``(N,)`` bool, tokens that attend to each other in both directions.
         patches: ``(C, P, D)`` float32 in [-1, 1].
         pooling: ``(T, K)`` int64, numbers of patches in the flattened ``C·P``, `NO_PATCH` = none.
+        openings: how the media were opened; empty where nobody counts.
+        pieces: with a cache of features, one per medium with vision tokens.
+        features: ``(T', d)`` bfloat16 numbers as bits, of the pieces that are kept.
     """
 
     sample_id: str
@@ -52,11 +93,19 @@ class EncodedSample:
     is_vision: NDArray[np.bool_]
     patches: NDArray[np.float32]
     pooling: NDArray[np.int64]
+    openings: tuple[Opening, ...] = ()
+    pieces: tuple[VisionPiece, ...] = ()
+    features: NDArray[np.uint16] = field(default_factory=lambda: _NO_FEATURES)
 
     @property
     def num_tokens(self) -> int:
         """N."""
         return len(self.input_ids)
+
+    @property
+    def is_quarantined(self) -> bool:
+        """Whether it stands in for a sample whose media do not open."""
+        return any(opening.fault for opening in self.openings)
 
     @property
     def num_supervised(self) -> int:
@@ -70,7 +119,8 @@ class Batch:
 
     ``example_ids`` is -1 on padding, otherwise the number of the example within its row: tokens of
     different examples never see each other. The other ``(B, L)`` fields are those of
-    `EncodedSample`; ``patches (ΣC, P, D)`` and ``pooling (ΣT, K)`` run over all rows in order.
+    `EncodedSample`; ``patches (ΣC, P, D)`` and ``pooling (ΣT, K)`` run over all rows in order, as
+    do ``openings``, ``pieces`` and ``features (ΣT', d)`` bfloat16.
     """
 
     input_ids: torch.Tensor
@@ -82,16 +132,30 @@ class Batch:
     is_vision: torch.Tensor
     patches: torch.Tensor
     pooling: torch.Tensor
+    openings: tuple[Opening, ...] = ()
+    pieces: tuple[VisionPiece, ...] = ()
+    features: torch.Tensor = field(
+        default_factory=lambda: torch.zeros((0, 0), dtype=torch.bfloat16)
+    )
+
+    @property
+    def num_crops(self) -> int:
+        """Crops of images and frames of videos, whether they are here or only their features."""
+        return len(self.patches) + sum(p.num_crops for p in self.pieces if p.is_kept)
 
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
         """The same batch on another device (the hook Lightning moves batches with)."""
         moved = {
-            field.name: getattr(self, field.name).to(device, non_blocking=non_blocking)
-            for field in fields(self)
+            name: tensor.to(device, non_blocking=non_blocking)
+            for name, tensor in self._tensors().items()
         }
         return replace(self, **moved)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory (the hook `DataLoader` pins with)."""
-        pinned = {field.name: getattr(self, field.name).pin_memory() for field in fields(self)}
+        pinned = {name: tensor.pin_memory() for name, tensor in self._tensors().items()}
         return replace(self, **pinned)
+
+    def _tensors(self) -> dict[str, Any]:
+        named = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}

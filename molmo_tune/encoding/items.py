@@ -8,8 +8,9 @@ fit alone is refused and reported. Vision tokens are never cut.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from molmo_tune.encoding.token_stream import conversation_stream
@@ -18,6 +19,8 @@ from molmo_tune.errors import UserError
 from molmo_tune.labels.sample import Sample
 from molmo_tune.media.clip import SampledTimes, Sampling, sample_video
 from molmo_tune.media.image import image_size
+from molmo_tune.media.small_frames import Reading
+from molmo_tune.media.video import probe_video
 from molmo_tune.templates.asking import ask
 from molmo_tune.templates.conversations import Conversation, LeftOut
 from molmo_tune.templates.template import Template
@@ -28,12 +31,16 @@ ASKING_A_RATE = ("tracking", "single_point_tracking")
 
 @dataclass(frozen=True, slots=True)
 class MediaLimits:
-    """Caps on what the model is shown of one medium (the recipe's `video` and `image`)."""
+    """Caps on what the model is shown of one medium, and how videos are read.
+
+    From the recipe's `video`, `image` and `data.frame_cache`.
+    """
 
     max_frames: int
     max_fps: float
     max_crops: int
     sampling: Sampling = "uniform_last_frame"
+    reading: Reading = field(default_factory=Reading)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +63,12 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A conversation that cannot be trained, and why."""
+    """A conversation that cannot be trained, and why; ``bad_medium``: it does not even open."""
 
     sample_id: str
     label: str
     reason: str
+    bad_medium: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +96,18 @@ def plan_items(
 ) -> ItemPlan:
     """Decide the sequences of a data source without decoding any media.
 
+    A medium that is missing or does not open is refused with its sample.
+
     Raises:
-        UserError: a medium is missing or does not open, or nothing at all is left to train on.
+        UserError: nothing at all is left to train on.
     """
     items: list[Item] = []
     refused: list[Refused] = []
     for sample in samples:
+        bad = _bad_medium(sample)
+        if bad is not None:
+            refused.append(bad)
+            continue
         whole, left_out = _conversations(sample, template, limits, seed)
         refused += [Refused(sample.id, one.label, one.reason) for one in left_out]
         if not whole.conversations:
@@ -109,6 +123,17 @@ def plan_items(
             "annotations that fit the template's task",
         )
     return ItemPlan(tuple(items), tuple(refused))
+
+
+def _bad_medium(sample: Sample) -> Refused | None:
+    """Look into the heads of a sample's media files."""
+    look: Callable[[Path], object] = probe_video if sample.media.kind == "video" else image_size
+    for path in sample.media.paths:
+        try:
+            look(path)
+        except UserError as error:
+            return Refused(sample.id, "", str(error), bad_medium=str(path))
+    return None
 
 
 def _conversations(
@@ -165,6 +190,11 @@ def _split(
 
 def num_vision_tokens(item: Item, processor: Any, limits: MediaLimits) -> int:
     """Tokens that stand for the item's media, frame times included; nothing is decoded."""
+    return len(vision_token_ids(item, processor, limits))
+
+
+def vision_token_ids(item: Item, processor: Any, limits: MediaLimits) -> list[int]:
+    """The tokens that stand for the item's media; nothing is decoded."""
     layout = VisionLayout.of(processor)
     if item.sampled is not None:
         video = processor.video_processor
@@ -172,11 +202,11 @@ def num_vision_tokens(item: Item, processor: Any, limits: MediaLimits) -> int:
             -(-(video.size[side] // video.patch_size) // pool)
             for side, pool in zip(("height", "width"), video.pooling_size, strict=True)
         )
-        return len(video_ids(layout, rows, cols, item.sampled.times_s, processor.tokenizer))
+        return video_ids(layout, rows, cols, item.sampled.times_s, processor.tokenizer)
     if not item.sizes_wh:
-        return 0
+        return []
     grids = [grid for grid, _ in _grids_and_crops(item, processor, limits)]
-    return len(images_ids(layout, grids, processor.tokenizer))
+    return images_ids(layout, grids, processor.tokenizer)
 
 
 def count_crops(item: Item, processor: Any, limits: MediaLimits) -> int:

@@ -32,7 +32,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from molmo_tune.encoding.collation import join_vision
+from molmo_tune.encoding.collation import join_features, join_vision
 from molmo_tune.encoding.encoded import EncodedSample
 
 POOL_SIZE = 48
@@ -154,7 +154,9 @@ class Packer:
 
 
 def pack(samples: Sequence[EncodedSample]) -> EncodedSample:
-    """Samples in one row, in the order given."""
+    """Samples in one row, in the order given; those that did not open leave no trace but that."""
+    openings = tuple(opening for sample in samples for opening in sample.openings)
+    samples = [sample for sample in samples if not sample.is_quarantined] or samples[:1]
     patches, pooling = join_vision(samples)
     lengths = [sample.num_tokens for sample in samples]
     return EncodedSample(
@@ -168,4 +170,7 @@ def pack(samples: Sequence[EncodedSample]) -> EncodedSample:
         is_vision=np.concatenate([sample.is_vision for sample in samples]),
         patches=patches,
         pooling=pooling,
+        openings=openings,
+        pieces=tuple(piece for sample in samples for piece in sample.pieces),
+        features=join_features(samples),
     )

@@ -1,19 +1,6 @@
-"""Bilinear resizing that gives the same pixels on every machine: those the model was trained with.
+"""The native processors with the resizing that is the same on every machine (`bilinear`).
 
-Molmo 2's preprocessing resizes uint8 frames with PyTorch's bilinear kernel (no antialiasing) and
-rounds to whole grey levels. Common ratios put thousands of values exactly half way between two
-levels, and which way they fall depends on whether the compiler fused multiplications and additions,
-that is, on the CPU: the kernel built for AVX2 and the one built for AVX-512 disagree in some of
-them. Measured on the reference video, such flips move the logits by 9e-5, as much as all other
-arithmetic together by 3e-6.
-
-So the AVX-512 kernel's arithmetic, which the reference used, is written out here: source
-coordinates and weighted sums as fused multiply-adds, rows after columns. A fused operation on
-float32 is done in float64, where the product is exact, and rounded once.
-
-The processors that resize so are here too; thin images they tile as in training (`tiling`).
-
-What it does not do: antialias, or any other interpolation.
+Thin images they tile as in training (`tiling`). Everything else about pixels is theirs.
 """
 
 from __future__ import annotations
@@ -22,56 +9,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from transformers.image_processing_utils import BatchFeature
 from transformers.models.molmo2.image_processing_molmo2 import Molmo2ImageProcessor
-from transformers.models.molmo2.video_processing_molmo2 import Molmo2VideoProcessor
+from transformers.models.molmo2.video_processing_molmo2 import (
+    Molmo2VideoProcessor,
+    arange_for_pooling,
+    batch_pixels_to_patches,
+)
 
+from molmo_tune.encoding.bilinear import resize_bilinear
 from molmo_tune.encoding.tiling import choose_tiling, fatten
 
-
-def resize_bilinear(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Resize ``(N, C, H, W)`` float32 to ``(N, C, height, width)``, values not rounded."""
-    if images.shape[-2:] == (height, width):
-        return images
-    rows = _neighbours(images.shape[-2], height)
-    columns = _neighbours(images.shape[-1], width)
-    resized = images.new_empty((*images.shape[:2], height, width))
-    for number, image in enumerate(images.float()):  # one at a time: float64 copies are large
-        # Weights are laid out to broadcast over the axis that is being shortened.
-        needed, places = np.unique(np.stack(rows[:2]), return_inverse=True)
-        wide = _blend(image[:, torch.from_numpy(needed)], columns, axis=-1)
-        above, below = places.reshape(2, -1)
-        resized[number] = _blend(wide, (above, below, *rows[2:]), axis=-2)
-    return resized
-
-
-def _neighbours(
-    size: int, target: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-    """For each target place: the two source places and their weights (summing to 1)."""
-    scale = np.float64(np.float32(size) / np.float32(target))
-    places = ((np.arange(target) + 0.5) * scale - 0.5).astype(np.float32)
-    places = np.maximum(places, np.float32(0))
-    first = places.astype(np.int64)
-    second = np.minimum(first + 1, size - 1)
-    second_weight = places - first.astype(np.float32)
-    return first, second, np.float32(1) - second_weight, second_weight
-
-
-def _blend(
-    image: torch.Tensor,
-    neighbours: tuple[
-        NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]
-    ],
-    axis: int,
-) -> torch.Tensor:
-    """``fma(first, weight, second·weight)`` along one axis of ``(C, H, W)``."""
-    first, second, first_weight, second_weight = (torch.from_numpy(part) for part in neighbours)
-    if axis == -2:
-        first_weight, second_weight = first_weight[:, None], second_weight[:, None]
-    product = image.index_select(axis, second) * second_weight
-    fused = image.index_select(axis, first).double() * first_weight.double() + product.double()
-    return fused.float()
+_PIXEL_OPTIONS = (
+    *("resample", "do_rescale", "rescale_factor"),
+    *("do_normalize", "image_mean", "image_std"),
+)
 
 
 class ExactImageProcessor(Molmo2ImageProcessor):  # type: ignore[misc]
@@ -105,14 +57,71 @@ class ExactImageProcessor(Molmo2ImageProcessor):  # type: ignore[misc]
                 crop_size=options["crop_size"],
                 patch_size=patch_size,
             )
-            canvas = resize_bilinear(images.float(), *tiling.canvas_hw)
+            canvas = resize_bilinear(images, *tiling.canvas_hw)
             images = canvas.round().clamp(0, 255).to(images.dtype)
         return super()._build_overlapping_crops(images, **options)
 
 
 class ExactVideoProcessor(Molmo2VideoProcessor):  # type: ignore[misc]
-    """The native video processor with the resizing above."""
+    """The native video processor with the resizing above, and without its copies of the clip."""
 
     def resize(self, image: torch.Tensor, size: object, **_: object) -> torch.Tensor:
         """See `resize_bilinear`; `size` has `height` and `width`."""
         return resize_bilinear(image, size.height, size.width)  # type: ignore[attr-defined]
+
+    def _preprocess(self, videos: list[torch.Tensor], **options: Any) -> BatchFeature:
+        """The native method, which joins clips; a single one it would only copy."""
+        if len(videos) != 1 or options["size"].height != options["size"].width:
+            return super()._preprocess(videos, **options)
+        pooling_h, pooling_w = options["pooling_size"]
+        grid, patches, pooling = self._build_video_patches(
+            videos[0],
+            crop_size=options["size"].height,
+            image_patch_size=options["patch_size"],
+            image_pooling_h=pooling_h,
+            image_pooling_w=pooling_w,
+            **{name: options[name] for name in _PIXEL_OPTIONS},
+        )
+        starts = torch.arange(len(patches))[:, None, None] * patches.shape[1]
+        everywhere = torch.where(pooling >= 0, pooling + starts, pooling)
+        data = {
+            "pixel_values_videos": patches,
+            "video_token_pooling": everywhere.reshape(-1, pooling.shape[-1]),
+            "video_grids": torch.tensor([[len(patches), *grid]]),
+        }
+        return BatchFeature(data, tensor_type=options["return_tensors"])
+
+    def _build_video_patches(self, video: torch.Tensor, **options: Any) -> Any:
+        """Pooled grid, patches and pooling of ``(N, C, H, W)``; see the native method.
+
+        Frames that have the model's size are cut into patches while they are bytes, and become
+        numbers one by one in the cache of the processor: the same floats ten times as fast.
+        """
+        side, patch = options["crop_size"], options["image_patch_size"]
+        is_ready = video.dtype == torch.uint8 and video.shape[-2:] == (side, side)
+        if not (is_ready and options["do_rescale"] and options["do_normalize"]):
+            return super()._build_video_patches(video, **options)
+        grid = torch.arange((side // patch) ** 2, dtype=torch.int32).reshape(side // patch, -1)
+        pools = options["image_pooling_h"], options["image_pooling_w"]
+        pooling, rows, columns = arange_for_pooling(grid, *pools)
+        mean, std, _ = self._fuse_mean_std_and_rescale_factor(
+            do_normalize=True,
+            image_mean=_hashable(options["image_mean"]),
+            image_std=_hashable(options["image_std"]),
+            do_rescale=True,
+            rescale_factor=options["rescale_factor"],
+            device=video.device,
+        )
+        pixels = patch * patch
+        mean, std = mean.repeat(pixels), std.repeat(pixels)  # colours of a patch are innermost
+        shape = (len(video), (side // patch) ** 2, pixels * video.shape[1])
+        patches = torch.from_numpy(np.empty(shape, np.float32))  # numpy asks for large pages
+        for frame, place in zip(video, patches, strict=True):
+            cut = batch_pixels_to_patches(frame.permute(1, 2, 0)[None], patch)
+            place.copy_(cut[0]).sub_(mean).div_(std)
+        return [rows, columns], patches, pooling
+
+
+def _hashable(values: Any) -> Any:
+    """The native function remembers its results by these."""
+    return tuple(values) if isinstance(values, list) else values

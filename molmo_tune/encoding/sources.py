@@ -18,7 +18,9 @@ from molmo_tune.labels.readers import read_labels
 from molmo_tune.labels.report import ConversionReport
 from molmo_tune.labels.sample import Sample
 from molmo_tune.labels.table import layout_of
-from molmo_tune.recipe.sections import DataSource, Recipe
+from molmo_tune.media.array_store import StorePlace
+from molmo_tune.media.small_frames import Reading
+from molmo_tune.recipe.sections import CacheSection, DataSource, Recipe
 from molmo_tune.templates.template import load_template
 
 
@@ -33,9 +35,16 @@ class SourceData:
 
 
 def limits_of(recipe: Recipe) -> MediaLimits:
-    """The recipe's caps on media."""
+    """The recipe's caps on media, and how it reads them."""
     video = recipe.video
-    return MediaLimits(video.max_frames, video.max_fps, recipe.image.max_crops, video.sampling)
+    reading = Reading(video.decoder, video.timeout_s, cache_place(recipe.data.frame_cache))
+    crops = recipe.image.max_crops
+    return MediaLimits(video.max_frames, video.max_fps, crops, video.sampling, reading)
+
+
+def cache_place(cache: CacheSection) -> StorePlace | None:
+    """Where a recipe's cache is; None when it has none."""
+    return StorePlace(cache.dir, int(cache.max_gb * 1e9)) if cache.dir is not None else None
 
 
 def pack_limits_of(recipe: Recipe) -> Size | None:

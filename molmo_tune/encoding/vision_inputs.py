@@ -87,12 +87,14 @@ def _checked(
     num_patch_tokens = ids.count(layout.patch)
     if num_patch_tokens != len(pooling):
         raise ValueError(f"{num_patch_tokens} <im_patch> tokens, but {len(pooling)} pooling rows")
-    largest = float(patches.abs().max())
+    largest = max(map(abs, map(float, patches.aminmax())))
     if largest > PIXEL_LIMIT:
         raise ValueError(
             f"pixel values reach {largest:.1f}, expected [-1, 1]: the checkpoint's "
             "preprocessor files do not switch rescaling and normalisation on"
         )
     return VisionInputs(
-        tuple(ids), patches.numpy().astype(np.float32), pooling.numpy().astype(np.int64)
+        tuple(ids),
+        patches.numpy().astype(np.float32, copy=False),
+        pooling.numpy().astype(np.int64),
     )

@@ -47,7 +47,7 @@ from molmo_tune.labels.media_source import MediaSource, MissingMediaError
 from molmo_tune.labels.opening import read_text
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
-from molmo_tune.labels.sample import Annotation, Dialogue, Instance, Sample, Span
+from molmo_tune.labels.sample import Annotation, Dialogue, Instance, MediaKind, Sample, Span
 from molmo_tune.labels.sample_record import format_record, parse_record
 from molmo_tune.labels.shapes import kind_of
 from molmo_tune.labels.strict_json import parse_strictly
@@ -143,7 +143,8 @@ def read_jsonl_source(path: Path, media: MediaSource, tally: Tally) -> list[Samp
         counts.read()
         where = f"{path}: sample {sample.id}"
         try:
-            paths = tuple(_found(p, media, where) for p in sample.media.paths)
+            kind = sample.media.kind
+            paths = tuple(_found(p, kind, media, where) for p in sample.media.paths)
         except MissingMediaError as error:
             counts.drop(f"{MISSING_MEDIA} ({error.found})", where)
             _count(sample, tally, lost_at=where)
@@ -154,10 +155,12 @@ def read_jsonl_source(path: Path, media: MediaSource, tally: Tally) -> list[Samp
     return kept
 
 
-def _found(path: Path, media: MediaSource, where: str) -> Path:
+def _found(path: Path, kind: MediaKind, media: MediaSource, where: str) -> Path:
+    if media.given and kind == "video":
+        return media.find_video(path.as_posix(), where)
     if media.given:
         return media.find(path.as_posix(), where)
-    if not path.is_file():
+    if not path.is_file() and not (kind == "video" and path.is_dir()):
         raise MissingMediaError(where, f"no such file {str(path)!r}")
     return path
 

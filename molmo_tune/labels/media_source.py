@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from molmo_tune.errors import UserError
+from molmo_tune.media.frame_folder import holds_pictures
 from molmo_tune.media.video import VideoInfo, probe_video
 
 VIDEO_SUFFIXES = (
@@ -68,7 +69,8 @@ class MediaSource:
         """The video that a label file is about, and its frames' times.
 
         Args:
-            names: file names that the label file gives, most reliable first.
+            names: file names that the label file gives, most reliable first. Where no video is
+                called so, a folder of pictures may be (or its folder ``img1``, as in MOT).
             hints: words that may be the video's name (a task's title, the label file's stem). Only
                 if there are no names, the one video of the folder is taken as well.
             where: ``file:line`` for the messages.
@@ -77,7 +79,7 @@ class MediaSource:
             MissingMediaError: there is no such video, or it does not decode.
             UserError: a name climbs out of the folder, or several videos fit.
         """
-        path = self.path if self.path.is_file() else self._look_up(names, hints, where)
+        path = self.path if self.path.is_file() else self._video_at(names, hints, where)
         try:
             return path, probe_video(path)
         except UserError as error:
@@ -108,11 +110,48 @@ class MediaSource:
             raise MissingMediaError(where, f"no file {name!r} in {self.path}", fix=_FIX)
         return self.path / found
 
+    def find_video(self, name: str, where: str) -> Path:
+        """The same, or a folder of pictures of that name.
+
+        Raises:
+            MissingMediaError: there is neither.
+            UserError: the name climbs out of the folder, or several files fit.
+        """
+        try:
+            return self.find(name, where)
+        except MissingMediaError:
+            folder = self._frame_folder((name,), where)
+            if folder is None:
+                raise
+            return folder
+
     def images(self) -> list[Path]:
         """All image files of the folder, by their endings; a single file is no folder."""
         if self.path.is_file():
             return []
         return [self.path / name for name in self._files if name.suffix.lower() in IMAGE_SUFFIXES]
+
+    def _video_at(self, names: Sequence[str], hints: Sequence[str], where: str) -> Path:
+        try:
+            return self._look_up(names, hints, where)
+        except MissingMediaError:
+            folder = self._frame_folder((*names, *hints), where)
+            if folder is None:
+                raise
+            return folder
+
+    def _frame_folder(self, names: Iterable[str], where: str) -> Path | None:
+        """A folder of pictures of one of these names, inside and not that of the labels."""
+        root = self.path.resolve()
+        for name in names:
+            wanted = _inside(name, where)
+            shorter = ("/".join(wanted.parts[start:]) for start in range(len(wanted.parts)))
+            for path in (self.path / part / more for part in shorter for more in ("", "img1")):
+                if path == self.path or str(path) == where or not holds_pictures(path):
+                    continue
+                if path.resolve().is_relative_to(root):
+                    return path
+        return None
 
     def _look_up(self, names: Sequence[str], hints: Sequence[str], where: str) -> Path:
         for name in (*names, *hints):
@@ -169,10 +208,15 @@ def _nearest(fits: list[PurePosixPath], wanted: PurePosixPath) -> list[PurePosix
     return fits
 
 
-def _match(files: _Index, name: str, where: str) -> PurePosixPath | None:
+def _inside(name: str, where: str) -> PurePosixPath:
     wanted = PurePosixPath(name.replace("\\", "/").strip().lstrip("/"))
     if ".." in wanted.parts:
         raise UserError(where, f"the name {name!r} climbs out of the media folder", "a file in it")
+    return wanted
+
+
+def _match(files: _Index, name: str, where: str) -> PurePosixPath | None:
+    wanted = _inside(name, where)
     if not wanted.name:
         return None
     for start in range(len(wanted.parts)):  # the folder may be known by more or fewer parents

@@ -7,8 +7,9 @@ counted: the frame numbers would point at other pictures. Every row is counted o
 their own frame only; formats that label every n-th frame name those frames, and `filled` says what
 happens between them. A label of which a row was lost, or was only a group, is not exhaustive.
 
-What it does not do: draw lines between key frames (`molmo_tune.labels.tracks`), or read a video
-from a folder of pictures: such data sets say so in their loss, with the command that makes a video.
+A folder of pictures is a video (`molmo_tune.media.frame_folder`), if it states its rate.
+
+What it does not do: draw lines between key frames (`molmo_tune.labels.tracks`).
 """
 
 from __future__ import annotations
@@ -39,10 +40,6 @@ from molmo_tune.media.video import VideoInfo
 NOTHING_KEPT = "nothing annotated that can be kept"
 OTHER_SIZE = "the video has another size than the labels say"
 OTHER_LENGTH = "the video has another number of frames than the labels say"
-PICTURES = (
-    "its frames are a folder of pictures, which is not read: make a video of them, without adding "
-    "or leaving out one (ffmpeg -framerate RATE -i %06d.jpg -fps_mode passthrough NAME.mp4)"
-)
 CONTINUES = "continues the event of the row before"
 ENDS_FIRST = "the event ends before it begins"
 OUTSIDE_TIME = "the event lies outside the video"
@@ -84,8 +81,7 @@ def open_video(
     try:
         path, info = media.open_video(names, hints, place)
     except MissingMediaError as error:
-        is_folder = any(_is_folder(media.path / name) for name in (*names, *hints) if name)
-        why = PICTURES if is_folder else error.found
+        why = f"{error.found}; {error.fix}" if "rate" in error.found else error.found
         counts.drop(f"{MISSING_VIDEO} ({why})", f"{names[0]}, {place}" if names else place)
         return None
     if size_wh is not None and size_wh != info.size_wh:
@@ -96,13 +92,6 @@ def open_video(
         counts.drop(f"{OTHER_LENGTH} ({num_frames}, not {info.num_frames})", place)
         return None
     return OpenVideo(path, info)
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
 
 
 @dataclass(slots=True)
@@ -292,4 +281,11 @@ def closed_sample(
     counts.keep()
     path, info = video.path, video.info
     media = Media("video", (path,), info.size_wh, info.duration_s)
-    return Sample(path.stem, media, annotations, exhaustive)
+    return Sample(_name_of(path), media, annotations, exhaustive)
+
+
+def _name_of(path: Path) -> str:
+    """Of a file without its ending; of a folder of pictures that of the sequence."""
+    if not path.is_dir():
+        return path.stem
+    return path.parent.name if path.name == "img1" else path.name

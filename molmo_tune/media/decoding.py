@@ -15,7 +15,8 @@ What it does not do: choose frames, or keep time (`background`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from molmo_tune.errors import UserError
+from molmo_tune.media.background import in_background
 from molmo_tune.media.frame_index import FIX, FrameIndex, reason, turned
 
 Picture = tuple[int, NDArray[np.uint8]]
 _UNREFERENCED_ARE_FREE = ("h264",)  # codecs that say which frames no other frame refers to
+_NO_LIMIT_S = 1e6  # whoever asks for pictures keeps the time
 _NO_PATCHING = {"err_detect": "explode"}  # damage is an error, not a smear
 
 
@@ -47,9 +50,10 @@ def decode_frames(path: Path, index: FrameIndex, numbers: Sequence[int]) -> Iter
     for runs in (_runs(index, numbers), None):
         why = "the decoder passed over them"
         try:
-            for number, picture in _decode_all(path, index, missing, runs):
+            decoded = _decode_all(path, index, missing.copy(), runs)
+            for number, upright in in_background(decoded, _NO_LIMIT_S, where=path):
                 missing.discard(number)
-                yield number, picture
+                yield number, upright()
         except (av.FFmpegError, OSError, _WrongEntryError) as error:
             why = reason(error)
         if not missing:
@@ -90,8 +94,11 @@ def _entry(index: FrameIndex, number: int) -> int | None:
 
 def _decode_all(
     path: Path, index: FrameIndex, wanted: set[int], runs: list[list[int]] | None
-) -> Iterator[Picture]:
-    """Decode by runs; without them from the start, skipping nothing."""
+) -> Iterator[tuple[int, Callable[[], NDArray[np.uint8]]]]:
+    """Decode by runs; without them from the start, skipping nothing.
+
+    Pictures are turned into RGB by whoever takes them, while the next are decoded.
+    """
     import av
 
     with av.open(str(path)) as container:
@@ -106,7 +113,7 @@ def _decode_all(
             packets = _packets_from(container, stream, index, entry)
             for frame in _decode_run(packets, context, index, run, skips):
                 number = int(np.searchsorted(index.starts, frame.pts))
-                yield number, _upright(path, index, to_rgb, frame)
+                yield number, partial(_upright, path, index, to_rgb, frame)
 
 
 def _packets_from(
@@ -121,10 +128,13 @@ def _packets_from(
         yield from container.demux(stream)
         return
     pts, dts = index.entries[entry].tolist()
-    container.seek(dts, stream=stream)
-    packets = container.demux(stream)
-    first = next(packets)
-    if first.pts != pts or not first.is_keyframe:
+    for time in (pts, dts):  # containers differ in which of them they look up
+        container.seek(time, stream=stream)
+        packets = container.demux(stream)
+        first = next(packets)
+        if first.pts == pts and first.is_keyframe:
+            break
+    else:
         raise _WrongEntryError(f"entering at {pts} ends at {first.pts}")
     yield first
     yield from (p for p in packets if p.pts is None or p.pts > pts)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from molmo_tune.errors import UserError
 from molmo_tune.media.background import in_background
 from molmo_tune.media.decoders import Decoder, decoder_of
-from molmo_tune.media.frame_folder import FrameFolder, open_folder, read_folder
+from molmo_tune.media.frame_folder import FrameFolder, folder_state, open_folder, read_folder
 from molmo_tune.media.frame_index import FrameIndex, in_seconds, index_file
 
 TIMEOUT_S = 120.0
@@ -58,7 +58,7 @@ def probe_video(path: Path) -> VideoInfo:
         UserError: the file is missing, is no video, is cut short, or its first frame does not
         decode.
     """
-    return _probe(path, *_state(path))
+    return _probe(path, *file_state(path))
 
 
 def read_frames(
@@ -93,19 +93,28 @@ def stream_frames(
         UserError: a frame does not decode, or none comes for `timeout_s` seconds.
     """
     numbers = sorted(set(indices))
-    state = _state(path)
+    state = file_state(path)
     if path.is_dir():
         return read_folder(_folder(path, *state), numbers)
     decode = decoder_of(decoder)
     return in_background(decode(path, _index(path, *state), numbers), timeout_s, where=path)
 
 
-def _state(path: Path) -> tuple[int, int]:
-    """What changes when a file does; also the check that it is there."""
-    if not path.is_file() and not path.is_dir():
-        raise UserError(path, "no such video file", fix="check the media folder of the recipe")
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
+def file_state(path: Path) -> tuple[int, int]:
+    """Two numbers that change when a video does: time of change and size, or `folder_state`.
+
+    Raises:
+        UserError: there is no such file or folder.
+    """
+    try:
+        if path.is_dir():
+            return folder_state(path)
+        if path.is_file():
+            status = path.stat()
+            return status.st_mtime_ns, status.st_size
+    except OSError as error:
+        raise UserError(path, f"cannot be read ({error.strerror})") from error
+    raise UserError(path, "no such video file", fix="check the media folder of the recipe")
 
 
 @lru_cache(maxsize=4096)

@@ -13,12 +13,19 @@ from typing import Any
 import torch
 
 from molmo_tune.encoding.encoded import Batch
+from molmo_tune.media.array_store import ArrayStore
 from molmo_tune.model.attention_backends import attention_inputs
+from molmo_tune.model.feature_cache import features_of
 from molmo_tune.model.vision import encode_vision
 
 
-def hidden_states(model: Any, batch: Batch) -> torch.Tensor:
-    """Last hidden states ``(B, L, d)`` of `Molmo2ForConditionalGeneration` for a batch."""
+def hidden_states(model: Any, batch: Batch, known: ArrayStore | None = None) -> torch.Tensor:
+    """Last hidden states ``(B, L, d)`` of `Molmo2ForConditionalGeneration` for a batch.
+
+    With a store of known features, what it has is not computed (`feature_cache`).
+    """
+    if known is not None:
+        return decode(model, batch, features_of(model.model, batch, known))
     has_vision = len(batch.patches) > 0
     features = encode_vision(model.model, batch.patches, batch.pooling) if has_vision else None
     return decode(model, batch, features)

@@ -16,7 +16,7 @@ from molmo_tune.media.clip import read_video
 from molmo_tune.pages.page import write_page
 from molmo_tune.pages.pictures import Mark, Outline, picture
 from molmo_tune.templates.visible import visible_tracks
-from molmo_tune.training.run import TrainingResult
+from molmo_tune.training.run_report import TrainingResult
 
 MAX_CARDS = 24
 GREEN, RED, LABEL = "#39d353", "#ff5548", "#ffffff"

@@ -38,6 +38,7 @@ def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
     yield from _videos_fit_packs(recipe)
     yield from _method_agrees(recipe)
     yield from _shares_are_possible(recipe)
+    yield from _features_stay(recipe)
 
 
 def _warmup_ends(recipe: Recipe) -> Iterator[Contradiction]:
@@ -137,3 +138,14 @@ def _shares_are_possible(recipe: Recipe) -> Iterator[Contradiction]:
                 f"{what} cannot be split over devices as trainer.strategy: fsdp asks; "
                 f"use ddp, or leave {'.'.join(map(str, key))} as it is by default",
             )
+
+
+def _features_stay(recipe: Recipe) -> Iterator[Contradiction]:
+    trained = [part for part in recipe.adapter.targets if part != "language"]
+    if recipe.data.feature_cache.dir is not None and trained:
+        yield Contradiction(
+            (("data", "feature_cache", "dir"), ("adapter", "targets")),
+            f"needs a frozen vision encoder and connector, and adapter.targets names "
+            f"{' and '.join(trained)}: features would change with every step; "
+            "leave feature_cache out (frame_cache is possible) or train language alone",
+        )

@@ -9,9 +9,9 @@ that no fault shows up only after the first ones are repaired.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from molmo_tune.recipe.agreement import contradictions
@@ -103,15 +103,21 @@ def _touch(key: KeyPath, other: KeyPath) -> bool:
 
 def _sound_part(tree: dict[str, Any], distrusted: set[KeyPath]) -> Recipe:
     """The settings that can be trusted, and defaults for the others."""
-    sections: dict[str, Any] = {}
-    for name, field in Recipe.model_fields.items():
-        kind, given = field.annotation, tree.get(name)
+    return _constructed(Recipe, tree, (), distrusted)
+
+
+_AnySection = TypeVar("_AnySection", bound=BaseModel)
+
+
+def _constructed(
+    section: type[_AnySection], given: object, path: KeyPath, distrusted: set[KeyPath]
+) -> _AnySection:
+    settings: dict[str, Any] = given if isinstance(given, dict) else {}
+    sound: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        kind, inner = field.annotation, (*path, name)
         if isinstance(kind, type) and issubclass(kind, Section):
-            settings: dict[str, Any] = given if isinstance(given, dict) else {}
-            sound = {
-                key: value
-                for key, value in settings.items()
-                if not any(_touch((name, key), bad) for bad in distrusted)
-            }
-            sections[name] = kind.model_construct(**sound)
-    return Recipe.model_construct(**sections)
+            sound[name] = _constructed(kind, settings.get(name), inner, distrusted)
+        elif name in settings and not any(_touch(inner, bad) for bad in distrusted):
+            sound[name] = settings[name]
+    return section.model_construct(**sound)

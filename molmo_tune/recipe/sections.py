@@ -179,6 +179,15 @@ class DataSource(Section):
     """What the box of a plain table is: two corners, corner and size, or centre and size."""
 
 
+class CacheSection(Section):
+    """A folder on disk that spares work done before."""
+
+    dir: FilePath | None = None
+    """Folder, which several runs at once may share; by default nothing is kept."""
+    max_gb: PositiveFloat = 50.0
+    """Largest size, in gigabytes; what was used longest ago goes first."""
+
+
 class DataSection(Section):
     """What is learned from."""
 
@@ -196,12 +205,20 @@ class DataSection(Section):
     """Draw training samples in random order."""
     num_workers: NonNegativeInt = 2
     """Processes that read and encode samples; 0 does it in the training process."""
+    prefetch: PositiveInt = 2
+    """Batches that each of these processes holds ready."""
     cache_mb: NonNegativeInt = 0
     """Memory for decoded and encoded media, in megabytes per loader process; 0 keeps none."""
+    frame_cache: CacheSection = Field(default_factory=CacheSection)
+    """Keep decoded frames at the model's size on disk: later passes and runs decode nothing."""
+    feature_cache: CacheSection = Field(default_factory=CacheSection)
+    """Keep vision features on disk, where neither vision encoder nor connector are trained."""
+    max_bad_media: Share = 0.02
+    """Largest share of training media that do not open or decode; more is an error."""
 
 
 class VideoSection(Section):
-    """How many frames of a video the model sees."""
+    """How many frames of a video the model sees, and how they are read."""
 
     max_frames: PositiveInt = 128
     """Most frames sampled from one video."""
@@ -211,6 +228,10 @@ class VideoSection(Section):
     """`uniform_last_frame`: evenly up to and with the last frame, as for everything but tracking;
     `fps`: at the highest whole rate that divides the video's own and spans the video (at most 10
     per second), as Molmo 2 was trained to track."""
+    decoder: Literal["pyav", "decord", "torchcodec"] = "pyav"
+    """Library that decodes; `pyav` alone is right on all clips that were tried."""
+    timeout_s: PositiveFloat = 120.0
+    """Longest wait for the next frame of a file, in seconds; it then counts as bad."""
 
 
 class ImageSection(Section):

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 import lightning as L
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from molmo_tune.encoding.collation import collate
@@ -23,6 +24,7 @@ from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.encoding.order import ItemOrder
 from molmo_tune.encoding.pack_plan import sizes_of
 from molmo_tune.encoding.packing import PackerState, Size
+from molmo_tune.training.data_wait import TimedLoader
 from molmo_tune.training.pack_stream import PackStream
 
 
@@ -82,6 +84,7 @@ class MolmoDataModule(L.LightningDataModule):
         batch_size: items per batch.
         num_workers: loader processes; they are spawned, because video readers do not survive a
         fork.
+        prefetch: batches that each of them holds ready.
         seed: fixes the order.
         shuffle: whether the order changes per epoch.
         pack_limits: tokens and crops of a row that holds several items; None: one item per row.
@@ -96,6 +99,7 @@ class MolmoDataModule(L.LightningDataModule):
         num_batches: int,
         batch_size: int = 1,
         num_workers: int = 0,
+        prefetch: int = 2,
         seed: int = 0,
         shuffle: bool = True,
         pack_limits: Size | None = None,
@@ -103,7 +107,8 @@ class MolmoDataModule(L.LightningDataModule):
         super().__init__()
         self.train, self.val = train, val
         self.pad_id, self.num_batches, self.batch_size = pad_id, num_batches, batch_size
-        self.num_workers, self.seed, self.shuffle = num_workers, seed, shuffle
+        self.num_workers, self.prefetch = num_workers, prefetch
+        self.seed, self.shuffle = seed, shuffle
         self.pack_limits = pack_limits
         self._batches_done = 0
         self._packer_state: PackerState | None = None
@@ -175,11 +180,13 @@ class MolmoDataModule(L.LightningDataModule):
         batches: BatchStream | PackStream | list[list[int]],
     ) -> DataLoader[Any]:
         workers = self.num_workers
-        return DataLoader(
+        return TimedLoader(
             dataset,
             batch_sampler=batches,
             collate_fn=partial(collate, pad_id=self.pad_id),
             num_workers=workers,
             multiprocessing_context="spawn" if workers else None,
+            prefetch_factor=self.prefetch if workers else None,
             persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
         )

@@ -26,6 +26,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.distributed.tensor import DTensor
 
 from molmo_tune.encoding.encoded import Batch
+from molmo_tune.media.array_store import ArrayStore
 from molmo_tune.model.adapters import bare_model, trainable_parameters
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loss import LossSums, loss_sums
@@ -44,6 +45,7 @@ class MolmoModule(L.LightningModule):
         optim: optimiser settings.
         z_loss: factor of the squared log-partition term.
         offload_activations: keep what the backward pass needs in the CPU's memory.
+        known_features: store of vision features that are not computed again.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class MolmoModule(L.LightningModule):
         *,
         z_loss: float = 1e-4,
         offload_activations: bool = False,
+        known_features: ArrayStore | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.optim_settings = optim
         self.z_loss = z_loss
         self.offload_activations = offload_activations
+        self.known_features = known_features
         self.strict_loading = False  # checkpoints leave the frozen base out
         self._step_weight = 0.0
         self._step_loss = 0.0
@@ -77,7 +81,7 @@ class MolmoModule(L.LightningModule):
     def sums(self, batch: Batch) -> LossSums:
         """Loss sums of a batch (see `molmo_tune.model.loss`)."""
         model = self.bare_model
-        hidden = hidden_states(model, batch)
+        hidden = hidden_states(model, batch, self.known_features)
         sums = loss_sums(
             hidden,
             model.lm_head.weight,

@@ -36,7 +36,7 @@ class RecordPacks(Callback):
         self.num_packs += num_packs
         self.num_samples += int((examples.max(dim=1).values + 1).sum())
         self.num_tokens += num_tokens
-        self.num_crops += len(batch.patches)
+        self.num_crops += batch.num_crops
         fill = num_tokens / (num_packs * self._limits.num_tokens)
         pl_module.log("train/token_fill", fill, batch_size=num_packs)
 

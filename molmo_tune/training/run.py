@@ -7,12 +7,10 @@ not touched until then. The run's report says what was trained on what and what 
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -24,10 +22,18 @@ from rich.console import Console
 
 from molmo_tune.encoding.datasets import TrainingSet
 from molmo_tune.encoding.items import Item, Refused
-from molmo_tune.encoding.sources import limits_of, measure_packing, pack_limits_of, read_items
+from molmo_tune.encoding.media_inputs import FeatureNames
+from molmo_tune.encoding.sources import (
+    cache_place,
+    limits_of,
+    measure_packing,
+    pack_limits_of,
+    read_items,
+)
 from molmo_tune.errors import UserError
 from molmo_tune.evaluation.evaluate import evaluate
-from molmo_tune.model.adapters import add_adapter, keep_start, parameter_table
+from molmo_tune.media.array_store import store_at
+from molmo_tune.model.adapters import add_adapter, bare_model, keep_start, parameter_table
 from molmo_tune.model.attention_backends import (
     Backend,
     backend_of,
@@ -35,10 +41,11 @@ from molmo_tune.model.attention_backends import (
     use_backend,
 )
 from molmo_tune.model.checkpointing import checkpoint_layers
+from molmo_tune.model.feature_cache import fingerprint
 from molmo_tune.model.loading import load_model, load_processor, resolve_dtype
 from molmo_tune.recipe.saving import dump_recipe
 from molmo_tune.recipe.sections import Recipe, TrainerSection
-from molmo_tune.run_folder import RunFolder, write_json
+from molmo_tune.run_folder import RunFolder
 from molmo_tune.training.callbacks import (
     EvaluateAnswers,
     RecordLosses,
@@ -46,25 +53,17 @@ from molmo_tune.training.callbacks import (
     SaveAdapter,
 )
 from molmo_tune.training.data import MolmoDataModule
+from molmo_tune.training.data_wait import RecordDataWait
 from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
 from molmo_tune.training.pack_fill import RecordPacks
 from molmo_tune.training.progress import StepProgress
+from molmo_tune.training.run_report import TrainingResult, write_losses, write_report
 from molmo_tune.training.sharding import sharding_strategy
+from molmo_tune.training.watch_media import WatchMedia
 
 WARMUP_SHARE = 0.03
 MAX_STEPS_AT_RISK = 100  # a crash costs at most so many optimiser steps
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingResult:
-    """How a run ended. ``losses``: (optimiser step, weighted mean loss)."""
-
-    run: RunFolder
-    steps: int
-    losses: tuple[tuple[int, float], ...]
-    trainable_share: float
-    seconds: float
 
 
 def train(recipe: Recipe, console: Console, *, resume: bool = False) -> TrainingResult:
@@ -88,22 +87,27 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
     val_items, val_refused = read_items(recipe.data.val, recipe, processor)
     _print_left_out(console, refused + val_refused)
     _print_packing(console, recipe, train_items)
+    media = _watch_media(console, recipe, train_items, refused)
+    _require_caches(recipe)
     if _is_first_process():
         run.create()
         run.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
     model = build_model(recipe)
+    names = feature_names(recipe, model, processor)
     module = MolmoModule(
         model,
         optim_settings(recipe),
         z_loss=recipe.loss.z_loss,
         offload_activations=recipe.trainer.offload_activations,
+        known_features=store_at(names.place) if names is not None else None,
     )
     if _is_first_process():
         keep_start(model, run.adapter)
     _print_parameters(console, module, recipe)
-    data = data_module(recipe, processor, train_items, val_items)
-    record = RecordLosses()
-    callbacks = [record, StepProgress(console), *_callbacks(recipe, run, processor, val_items)]
+    data = data_module(recipe, processor, train_items, val_items, names)
+    record, wait = RecordLosses(), RecordDataWait()
+    callbacks = [record, wait, media, StepProgress(console)]
+    callbacks += _callbacks(recipe, run, processor, val_items)
     limits = pack_limits_of(recipe)
     packs = RecordPacks(limits) if limits is not None else None
     callbacks += [packs] if packs is not None else []
@@ -116,8 +120,14 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
         run, trainer.global_step, tuple(record.losses), shares[2] / shares[1], seconds
     )
     if _is_first_process():
-        _write_losses(run, record.losses, resume)
-        _write_report(result, recipe, train_items, val_items, refused + val_refused, packs)
+        media.print_summary()
+        write_losses(run, record.losses, wait.by_step, resume)
+        figures = {
+            "packing": packs.figures() if packs is not None else None,
+            "media": media.figures(),
+            "data_wait": wait.figures(),
+        }
+        write_report(result, recipe, train_items, val_items, refused + val_refused, figures)
     return result
 
 
@@ -170,8 +180,21 @@ def optim_settings(recipe: Recipe) -> OptimSettings:
     )
 
 
+def feature_names(recipe: Recipe, model: Any, processor: Any) -> FeatureNames | None:
+    """The recipe's cache of vision features; None when it has none."""
+    place = cache_place(recipe.data.feature_cache)
+    if place is None:
+        return None
+    body = bare_model(model).model
+    return FeatureNames(place, fingerprint(body, processor, _precision(recipe)))
+
+
 def data_module(
-    recipe: Recipe, processor: Any, train_items: list[Item], val_items: list[Item]
+    recipe: Recipe,
+    processor: Any,
+    train_items: list[Item],
+    val_items: list[Item],
+    features: FeatureNames | None = None,
 ) -> MolmoDataModule:
     """Batches of the recipe's items."""
     make = partial(
@@ -180,6 +203,8 @@ def data_module(
         limits=limits_of(recipe),
         weighting=recipe.loss.weighting,
         cache_bytes=recipe.data.cache_mb * 1_000_000,
+        features=features,
+        quarantine=True,
     )
     return MolmoDataModule(
         make(train_items),
@@ -188,6 +213,7 @@ def data_module(
         num_batches=recipe.trainer.max_steps * recipe.trainer.accumulate_grad_batches,
         batch_size=recipe.trainer.batch_size,
         num_workers=recipe.data.num_workers,
+        prefetch=recipe.data.prefetch,
         seed=recipe.seed,
         shuffle=recipe.data.shuffle,
         pack_limits=pack_limits_of(recipe),
@@ -274,6 +300,21 @@ def _callbacks(
     return [EvaluateAnswers(every, ask)]
 
 
+def _watch_media(
+    console: Console, recipe: Recipe, items: list[Item], refused: list[Refused]
+) -> WatchMedia:
+    bad = {one.bad_medium: one.reason for one in refused if one.bad_medium}
+    paths = {str(item.sample.media.paths[0]) for item in items if item.sample.media.paths}
+    return WatchMedia(console, len(paths | bad.keys()), recipe.data.max_bad_media, bad)
+
+
+def _require_caches(recipe: Recipe) -> None:
+    for name in ("frame_cache", "feature_cache"):
+        place = cache_place(getattr(recipe.data, name))
+        if place is not None:
+            store_at(place).require(f"data.{name}.dir")
+
+
 def _checkpoint_to_resume(run: RunFolder, resume: bool) -> Any:
     if resume and not run.last_checkpoint.is_file():
         raise UserError(run.root, "nothing to resume from", f"{run.last_checkpoint}")
@@ -318,50 +359,6 @@ def _print_parameters(console: Console, module: MolmoModule, recipe: Recipe) -> 
         f"{_precision(recipe)}; attention {backend_of(module.bare_model)}",
         highlight=False,
     )
-
-
-def _write_losses(run: RunFolder, losses: list[tuple[int, float]], append: bool) -> None:
-    kept: list[tuple[int, float]] = []
-    if append and run.metrics.is_file():
-        with run.metrics.open(newline="", encoding="utf-8") as file:
-            rows = [(int(row["step"]), float(row["train_loss"])) for row in csv.DictReader(file)]
-        first = losses[0][0] if losses else 0
-        kept = [row for row in rows if row[0] < first]
-    with run.metrics.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["step", "train_loss"])
-        writer.writerows(kept + losses)
-
-
-def _write_report(
-    result: TrainingResult,
-    recipe: Recipe,
-    train_items: list[Item],
-    val_items: list[Item],
-    refused: list[Refused],
-    packs: RecordPacks | None,
-) -> None:
-    report = {
-        "base": recipe.model.name,
-        "steps": result.steps,
-        "seconds": round(result.seconds, 1),
-        "final_loss": result.losses[-1][1] if result.losses else None,
-        "trainable_share": result.trainable_share,
-        "train": _counts(train_items),
-        "val": _counts(val_items),
-        "packing": packs.figures() if packs is not None else None,
-        "left_out": [asdict(one) for one in refused],
-    }
-    write_json(result.run.report, report)
-
-
-def _counts(items: list[Item]) -> dict[str, int]:
-    return {
-        "samples": len({item.sample.id for item in items}),
-        "sequences": len(items),
-        "questions": sum(len(item.conversations) for item in items),
-        "tokens": sum(item.num_tokens for item in items),
-    }
 
 
 def _quiet_libraries() -> None:

@@ -1,0 +1,61 @@
+"""Every medium of a recipe opened as training will open it: all faults before the first step.
+
+Looking into the heads of files is part of every check and takes no time; decoding takes as long as
+a pass over the data without a model, so it is asked for. With a frame cache that work is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from molmo_tune.encoding.items import Item
+from molmo_tune.encoding.media_inputs import vision_of
+from molmo_tune.encoding.sources import limits_of, read_items
+from molmo_tune.errors import UserError
+from molmo_tune.evaluation.checking import Finding
+from molmo_tune.media.image import image_oddities
+from molmo_tune.model.loading import load_processor
+from molmo_tune.recipe.sections import Recipe
+
+LISTED = 5  # images of one oddity
+
+
+def check_media(
+    recipe: Recipe, on_progress: Callable[[int, int], None] = lambda _done, _all: None
+) -> Iterator[Finding]:
+    """Findings about media that do not decode, and about images that are not as usual.
+
+    Args:
+        recipe: whose training and validation media are opened.
+        on_progress: told how many of how many media are done.
+    """
+    processor, limits = load_processor(recipe.model.name), limits_of(recipe)
+    for split, sources in (("train", recipe.data.train), ("val", recipe.data.val)):
+        items, refused = read_items(sources, recipe, processor) if sources else ([], [])
+        distinct = list({item.sample.media.paths: item for item in items}.values())
+        bad = {one.bad_medium: one.reason for one in refused if one.bad_medium}
+        num_media = len(distinct) + len(bad)
+        for number, item in enumerate(distinct, start=1):
+            try:
+                vision_of(item, processor, limits)
+            except UserError as error:
+                bad[str(item.sample.media.paths[0])] = str(error)
+            on_progress(number, len(distinct))
+        too_many = split == "train" and len(bad) > recipe.data.max_bad_media * num_media
+        for reason in bad.values():
+            yield Finding("error" if too_many else "warning", f"data.{split}", reason)
+        yield Finding("note", f"data.{split}", f"{num_media - len(bad)} of {num_media} media open")
+        good = [item for item in distinct if str(item.sample.media.paths[0]) not in bad]
+        yield from _about_images(f"data.{split}", good)
+
+
+def _about_images(where: str, items: Iterable[Item]) -> Iterator[Finding]:
+    by_oddity: dict[str, list[str]] = {}
+    for item in items:
+        if item.sample.media.kind == "image":
+            for path in item.sample.media.paths:
+                for oddity in image_oddities(path):
+                    by_oddity.setdefault(oddity, []).append(str(path))
+    for oddity, paths in by_oddity.items():
+        listed = ", ".join(paths[:LISTED])
+        yield Finding("warning", where, f"{len(paths)} images: each {oddity}: {listed}")

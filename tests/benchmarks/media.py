@@ -1,0 +1,237 @@
+"""What reading a video costs, side by side: ``python tests/benchmarks/media.py``.
+
+A clip of 60 s at 720p (H.264, B-frames, noise, made with the ffmpeg command) goes the whole way
+from file to patches, decoded on one thread and made small on another. Beside it in the same run:
+
+    floor     the ffmpeg command with one thread, output thrown away: `all` frames, `referenced`
+              ones only, and `needed`: what our frames need, the referenced ones and of the others
+              those that are wanted (between the two by their number)
+    stock     transformers' video loading (each backend that works here) and the stock
+              `Molmo2VideoProcessor`, for the same frames
+    cache     the same frames again from the frame cache
+    memory    resident memory while 2,000 different clips are read
+    decoders  which of the odd clips of the tests each decoder gives as ffmpeg does, and its time
+              for the frames of the long clip
+
+Figures go to ``results/media.json`` with the date and the machine. Times are the best of three.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import numpy as np
+import torch
+from transformers.models.molmo2.video_processing_molmo2 import Molmo2VideoProcessor
+from transformers.video_utils import VIDEO_DECODERS, load_video
+
+from molmo_tune.encoding.media_inputs import resizing_of
+from molmo_tune.encoding.resize import ExactVideoProcessor
+from molmo_tune.encoding.vision_inputs import video_inputs
+from molmo_tune.errors import UserError
+from molmo_tune.media.array_store import StorePlace
+from molmo_tune.media.clip import SampledTimes, sample_video
+from molmo_tune.media.decoders import Decoder
+from molmo_tune.media.small_frames import Reading, read_small_frames
+from molmo_tune.media.video import probe_video, read_frames
+from molmo_tune.model.loading import load_processor
+from tests.odd_clips import ODD, ffmpeg_frames, make_odd
+
+RESULTS = Path(__file__).parent / "results" / "media.json"
+SWITCHED_ON = {"do_resize": True, "do_rescale": True, "do_normalize": True}
+NORMAL = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, **SWITCHED_ON}
+NUM_CLIPS = 2000
+DECODERS: tuple[Decoder, ...] = ("pyav", "decord", "torchcodec")
+
+
+def best_of(function: Callable[[], object], times: int = 3) -> float:
+    seconds = []
+    for _ in range(times):
+        started = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def make_clip(path: Path) -> None:
+    source = "testsrc2=size=1280x720:rate=30:duration=60"
+    x264 = ["-c:v", "libx264", "-preset", "medium", "-crf", "26", "-pix_fmt", "yuv420p"]
+    run = ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", source]
+    subprocess.run([*run, "-vf", "noise=alls=8:allf=t", *x264, str(path)], check=True)
+
+
+def floor(clip: Path, wanted: list[int]) -> dict[str, float]:
+    """Seconds of the ffmpeg command; see the top."""
+    run = ["ffmpeg", "-v", "error", "-threads", "1"]
+    ends = ["-i", str(clip), "-f", "null", "-"]
+    every = best_of(lambda: subprocess.run([*run, *ends], check=True))
+    only = [*run, "-skip_frame", "noref", *ends]
+    referenced = best_of(lambda: subprocess.run(only, check=True))
+    free = unreferenced(clip)
+    share = len(free & set(wanted)) / max(len(free), 1)
+    needed = referenced + share * (every - referenced)
+    return {"all_s": every, "referenced_s": referenced, "needed_s": needed}
+
+
+def unreferenced(clip: Path) -> set[int]:
+    """Numbers of the frames that ffmpeg passes over with ``-skip_frame noref``."""
+    ask = ["ffprobe", "-v", "error", "-show_entries", "frame=pts", "-of", "csv=p=0"]
+
+    def shown(*options: str) -> list[str]:
+        run = [*ask, *options, str(clip)]
+        return subprocess.run(run, capture_output=True, text=True, check=True).stdout.split()
+
+    every, referenced = shown(), set(shown("-skip_frame", "noref"))
+    return {number for number, pts in enumerate(every) if pts not in referenced}
+
+
+class OurWay:
+    """From a file to patches."""
+
+    def __init__(self) -> None:
+        self.processor = load_processor("tiny")
+        self.processor.video_processor = ExactVideoProcessor(**NORMAL)
+
+    def sampled(self, clip: Path) -> SampledTimes:
+        return sample_video(clip, max_frames=128, max_fps=2.0)
+
+    def read(self, clip: Path, reading: Reading) -> Any:
+        sampled = self.sampled(clip)
+        small = read_small_frames(clip, sampled.indices, resizing_of(self.processor), reading)
+        return video_inputs(self.processor, small.frames, sampled.times_s)
+
+
+def stock(clip: Path, indices: list[int]) -> dict[str, float | str]:
+    """Seconds by backend, or why it does not work here."""
+    processor = Molmo2VideoProcessor(**NORMAL)
+    found: dict[str, float | str] = {}
+    for backend in VIDEO_DECODERS:
+
+        def read(backend: str = backend) -> None:
+            frames, _ = load_video(
+                str(clip), backend=backend, sample_indices_fn=lambda **_: np.array(indices)
+            )
+            pictures = torch.as_tensor(np.asarray(frames))
+            clips = [pictures if pictures.shape[1] == 3 else pictures.permute(0, 3, 1, 2)]
+            processor(videos=clips, do_sample_frames=False, return_tensors="pt")
+
+        try:
+            found[backend] = best_of(read, 2)
+        except Exception as error:  # whatever a backend has against this machine
+            found[backend] = f"{type(error).__name__}: {str(error).splitlines()[0][:90]}"
+    return found
+
+
+def resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def memory(folder: Path, way: OurWay) -> dict[str, float]:
+    """Resident megabytes after so many different clips, with a cache that has to evict."""
+    content = make_odd("bframes.mp4", folder).read_bytes()
+    reading = Reading(cache=StorePlace(folder / "small", 200_000_000))
+    found = {}
+    for number in range(1, NUM_CLIPS + 1):
+        clip = folder / "many.mp4"
+        clip.write_bytes(content)
+        named = clip.rename(folder / f"clip{number}.mp4")
+        way.read(named, reading)
+        named.unlink()
+        if number in (100, 500, 1000, 1500, NUM_CLIPS):
+            found[str(number)] = round(resident_mb(), 1)
+    return found
+
+
+def decoders(folder: Path, clip: Path, indices: list[int]) -> dict[str, Any]:
+    odd = [make_odd(name, folder) for name in ODD]
+    theirs = {path: ffmpeg_frames(path, probe_video(path).size_wh) for path in odd}
+    found: dict[str, Any] = {}
+    for name in DECODERS:
+        wrong, refused = [], []
+        for path, pictures in theirs.items():
+            try:
+                ours = read_frames(path, range(len(pictures)), decoder=name)
+            except UserError as error:
+                if "cannot be used here" in str(error):
+                    break
+                refused.append(path.name)
+                continue
+            if int(np.abs(ours.astype(np.int16) - pictures).max()) > 2:
+                wrong.append(path.name)
+        else:
+            seconds = best_of(lambda name=name: list_of(clip, indices, name), 2)
+            counts = {"right": len(odd) - len(wrong) - len(refused), "of": len(odd)}
+            found[name] = {**counts, "wrong": wrong, "refused": refused, "long_clip_s": seconds}
+            continue
+        found[name] = "not installed here"
+    return found
+
+
+def list_of(clip: Path, indices: list[int], name: Decoder) -> None:
+    """All frames one after the other, none kept."""
+    from molmo_tune.media.video import stream_frames
+
+    for _ in stream_frames(clip, indices, decoder=name):
+        pass
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        clip, way = folder / "long.mp4", OurWay()
+        make_clip(clip)
+        indices = list(way.sampled(clip).indices)
+        plain = best_of(lambda: way.read(clip, Reading()))
+        cached = Reading(cache=StorePlace(folder / "cache", 1 << 30))
+        first = best_of(lambda: way.read(clip, cached), 1)
+        second = best_of(lambda: way.read(clip, cached), 5)
+        floors, stocks = floor(clip, indices), stock(clip, indices)
+        working = [seconds for seconds in stocks.values() if isinstance(seconds, float)]
+        results = {
+            "date": datetime.date.today().isoformat(),
+            "machine": f"{os.cpu_count()} cores, {processor_name()}, load {os.getloadavg()[0]:.1f}",
+            "frames": len(indices),
+            "ours_s": plain,
+            "floor": floors,
+            "ours_by_floor_needed": plain / floors["needed_s"],
+            "ours_by_floor_all": plain / floors["all_s"],
+            "stock_s": stocks,
+            "fastest_stock_by_ours": min(working) / plain if working else None,
+            "cache": {"first_s": first, "second_s": second, "speed_up": plain / second},
+            "decoders": decoders(folder, clip, indices),
+            "resident_mb_after_clips": memory(folder, way),
+        }
+    text = json.dumps(rounded(results), indent=2)
+    print(text)
+    RESULTS.write_text(text + "\n", encoding="utf-8")
+
+
+def processor_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    return round(value, 3) if isinstance(value, float) else value
+
+
+if __name__ == "__main__":
+    main()
