@@ -1,7 +1,6 @@
 """A run → a folder that serves: merged weights, the base's other files, a proof and a card.
 
-The folder appears under its name only when everything in it is written and proven: all work happens
-in a hidden folder beside it that is renamed at the end and removed on any failure.
+The folder appears under its name only when everything in it is written and proven (`new_folder`).
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from molmo_tune.export.card import model_card
 from molmo_tune.export.changes import read_changes
 from molmo_tune.export.checkpoint import weight_files
 from molmo_tune.export.merge import TensorAccount, merge_checkpoint
+from molmo_tune.export.new_folder import new_folder, require_new
 from molmo_tune.export.verify import Proof, verify_export
 from molmo_tune.model.adapters import load_adapter
 from molmo_tune.model.loading import checkpoint_folder, load_model
@@ -52,13 +52,11 @@ def export_run(run: RunFolder, out: Path, *, dtype: str | None = None) -> Export
     run.require()
     recipe = load_recipe(run.recipe)
     wanted = _dtype(dtype or recipe.export.dtype)
+    require_new(out)
     changes = read_changes(run.adapter)
     base = checkpoint_folder(recipe.model.name)
-    _require_free_target(out, base, wanted)
-    unfinished = out.parent / f".{out.name}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
+    with new_folder(out) as unfinished:
+        _require_room(out, base, wanted)
         _copy_files(base, unfinished, wanted)
         account = merge_checkpoint(base, changes, unfinished, wanted)
         adapted = load_adapter(load_model(recipe.model.name), run.adapter)
@@ -67,10 +65,6 @@ def export_run(run: RunFolder, out: Path, *, dtype: str | None = None) -> Export
         write_json(unfinished / "export_report.json", report)
         card = model_card(recipe, run, report)
         (unfinished / "README.md").write_text(card, encoding="utf-8")
-        unfinished.rename(out)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return ExportResult(out, account, proof)
 
 
@@ -78,24 +72,24 @@ def _dtype(name: str) -> torch.dtype | None:
     return {"base": None, "float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
-def _require_free_target(out: Path, base: Path, dtype: torch.dtype | None) -> None:
-    if out.exists():
-        raise UserError(out, "exists already", "a new folder", "choose another, or remove it")
-    size = sum(file.stat().st_size for file in weight_files(base))
-    needed = size * 2 if dtype == torch.float32 else size
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(out.parent).free
-    except OSError as error:
-        raise UserError(out, f"cannot be written ({error.strerror})") from error
-    if free < needed * 1.05:
-        raise UserError(out, f"{free / 1e9:.1f} GB are free", f"{needed * 1.05 / 1e9:.1f} GB")
+def _require_room(out: Path, base: Path, dtype: torch.dtype | None) -> None:
+    weights = sum(file.stat().st_size for file in weight_files(base))
+    others = sum(file.stat().st_size for file in _other_files(base))
+    needed = (weights * 2 if dtype == torch.float32 else weights) * 1.02 + others
+    free = shutil.disk_usage(out.parent).free
+    if free < needed:
+        raise UserError(out, f"{free / 1e9:.1f} GB are free", f"{needed / 1e9:.1f} GB")
+
+
+def _other_files(base: Path) -> list[Path]:
+    """What lies beside the weights and belongs to the model."""
+    files = (file for file in sorted(base.iterdir()) if file.is_file())
+    return [file for file in files if not file.name.endswith(_NOT_COPIED)]
 
 
 def _copy_files(base: Path, out: Path, dtype: torch.dtype | None) -> None:
-    for file in sorted(base.iterdir()):
-        if file.is_file() and not file.name.endswith(_NOT_COPIED):
-            shutil.copyfile(file, out / file.name)
+    for file in _other_files(base):
+        shutil.copyfile(file, out / file.name)
     if dtype is None:
         return
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
