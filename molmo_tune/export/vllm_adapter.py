@@ -15,6 +15,8 @@ import torch
 
 from molmo_tune.errors import UserError
 from molmo_tune.export.changes import LoraChanges, read_changes
+from molmo_tune.export.checkpoint import read_checkpoint
+from molmo_tune.export.export import require_trained_base
 from molmo_tune.export.fused_adapter import (
     fused_changes,
     require_fusible,
@@ -22,9 +24,10 @@ from molmo_tune.export.fused_adapter import (
     write_fused_adapter,
 )
 from molmo_tune.export.hub_layout import hub_sources
-from molmo_tune.export.layouts import Shapes, native_shapes, read_config
-from molmo_tune.export.new_folder import new_folder
-from molmo_tune.model.loading import checkpoint_folder
+from molmo_tune.export.layouts import Shapes
+from molmo_tune.export.merge import require_fit
+from molmo_tune.export.new_folder import new_folder, require_new
+from molmo_tune.model.loading import checkpoint_folder, load_processor
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.run_folder import RunFolder
 
@@ -48,9 +51,13 @@ def export_vllm_adapter(run: RunFolder, out: Path) -> VllmAdapter:
         that exists, or a failed proof.
     """
     run.require()
+    require_new(out)
     recipe = load_recipe(run.recipe)
     lora = require_fusible(read_changes(run.adapter), run.adapter)
-    shapes = native_shapes(read_config(checkpoint_folder(recipe.model.name)))
+    base = read_checkpoint(checkpoint_folder(recipe.model.name))
+    require_fit(base, lora)
+    require_trained_base(run, base, load_processor(recipe.model.name))
+    shapes = base.shapes
     with new_folder(out) as unfinished:
         write_fused_adapter(lora, shapes, recipe.model.name, unfinished)
         num_modules = _prove(lora, shapes, unfinished)

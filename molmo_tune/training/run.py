@@ -35,6 +35,7 @@ from molmo_tune.model.attention_backends import (
     use_backend,
 )
 from molmo_tune.model.checkpointing import checkpoint_layers
+from molmo_tune.model.identity import base_identity
 from molmo_tune.model.loading import load_model, load_processor, resolve_dtype
 from molmo_tune.recipe.saving import dump_recipe
 from molmo_tune.recipe.sections import Recipe
@@ -99,6 +100,7 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
     )
     if _is_first_process():
         keep_start(model, run.adapter)
+        write_json(run.base, base_identity(model, processor))
     _print_parameters(console, module, recipe)
     data = data_module(recipe, processor, train_items, val_items)
     record = RecordLosses()
