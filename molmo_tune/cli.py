@@ -25,7 +25,7 @@ _VERBS = {
     "preview": "write an HTML page of what the model will see and be taught",
     "train": "fine-tune as a recipe says",
     "evaluate": "ask a run (or its base) the validation questions and score the answers",
-    "export": "merge a run into a checkpoint in the released layout, and prove it",
+    "export": "merge a run into a checkpoint that serves, and prove it; or convert a checkpoint",
     "recipes": "list the bundled recipes and data templates, or copy one to edit",
     "schema": "print the JSON schema of a recipe, for editors",
 }
@@ -106,15 +106,17 @@ def _add_run_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
     evaluate.add_argument("--model", help="another checkpoint, such as an export")
     evaluate.add_argument("--name", help="name of the result; after or before when left away")
     export = made["export"]
-    export.add_argument("run", type=Path, help="folder of a run")
+    export.add_argument("run", type=Path, help="folder of a run, or of a checkpoint to convert")
     export.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint")
     export.add_argument("--dtype", choices=("base", "float32", "bfloat16"))
     export.add_argument(
         "--layout",
-        choices=("hub", "vllm-adapter"),
+        choices=("hub", "native", "ai2", "adapter", "vllm-adapter"),
         default="hub",
-        help="a merged checkpoint, or an adapter that vLLM serves beside the base",
+        help="a merged checkpoint as released, as transformers names it or as Ai2's trainer loads "
+        "it; the PEFT adapter; or that adapter as vLLM serves it beside the base",
     )
+    export.add_argument("--like", help="checkpoint whose config.json and processor are taken")
     demo = made["demo"]
     demo.add_argument("--out", type=Path, default=Path("demo_out"), help="folder of all results")
     demo.add_argument("--seed", type=int, default=7)

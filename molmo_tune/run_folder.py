@@ -1,6 +1,7 @@
 """What lies where in the folder of a run: the one place that knows.
 
 recipe.yaml        the resolved recipe, every default written out
+base.json          digests of the base that was trained on
 adapter/           the trained weights in PEFT's format
 checkpoints/       what training resumes from
 metrics.csv        loss and share of time waited for data, one row per optimiser step
@@ -29,6 +30,11 @@ class RunFolder:
     def recipe(self) -> Path:
         """The resolved recipe."""
         return self.root / "recipe.yaml"
+
+    @property
+    def base(self) -> Path:
+        """Digests of the base; see `model.identity`."""
+        return self.root / "base.json"
 
     @property
     def adapter(self) -> Path:

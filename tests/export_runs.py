@@ -1,15 +1,20 @@
-"""Runs for the tests of exports: a recipe and an adapter of drawn weights, nothing trained."""
+"""For the tests of exports: runs of drawn weights, nothing trained, and what a model says."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from molmo_tune.model.adapters import add_adapter, save_adapter
-from molmo_tune.model.loading import load_model
-from molmo_tune.run_folder import RunFolder
+from molmo_tune.encoding.collation import collate
+from molmo_tune.export.verify import make_probes
+from molmo_tune.model.adapters import add_adapter, bare_model, save_adapter
+from molmo_tune.model.forward import hidden_states
+from molmo_tune.model.identity import base_identity
+from molmo_tune.model.loading import load_model, load_processor
+from molmo_tune.run_folder import RunFolder, write_json
 from tests.drawn_lora import draw
 
 
@@ -30,6 +35,7 @@ def make_run(
     run.recipe.write_text(
         f"model: {{name: {base}{options}}}\n"
         f"adapter: {{method: {method}, rank: 4, alpha: 8, targets: [{', '.join(targets)}]}}\n"
+        "video: {max_frames: 9, max_fps: 1.5}\nimage: {max_crops: 3}\n"
         "data: {train: [{labels: jsonl, path: none.jsonl, media: none}]}\n"
         f"output: {{dir: {folder}}}\n",
         encoding="utf-8",
@@ -45,4 +51,16 @@ def make_run(
         rslora=rslora,
     )
     save_adapter(draw(model) if trained else model, run.adapter)
+    write_json(run.base, base_identity(model, load_processor(base)))
     return run
+
+
+def probe_logits(model: Any, processor: Any, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """On all probes; by default in float64, where little but the weights is left."""
+    model, found = bare_model(model).to(dtype), []
+    for probe in make_probes(processor).values():
+        batch = collate([probe], pad_id=0)
+        batch = replace(batch, patches=batch.patches.to(dtype))
+        with torch.no_grad():
+            found.append(model.lm_head(hidden_states(model, batch))[0])
+    return torch.cat(found)

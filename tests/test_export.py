@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from molmo_tune.errors import UserError
 from molmo_tune.export import export as export_module
 from molmo_tune.export.changes import read_changes
+from molmo_tune.export.checkpoint import Checkpoint, read_checkpoint
 from molmo_tune.export.export import export_run
 from molmo_tune.export.hub_layout import hub_names, hub_sources, to_hub
-from molmo_tune.export.merge import merge_checkpoint
+from molmo_tune.export.merge import write_layout
 from molmo_tune.model.adapters import add_adapter, trainable_parameters
 from molmo_tune.model.loading import TINY_FOLDER, load_model
 from molmo_tune.recipe.loader import load_recipe
@@ -72,7 +73,9 @@ def test_an_untrained_adapter_reproduces_the_base(name: str, shared: Path, tmp_p
     _adapter(tmp_path / "adapter", str(base), trained=False)
     out = tmp_path / "out"
     out.mkdir()
-    account = merge_checkpoint(base, read_changes(tmp_path / "adapter"), out, None)
+    account = write_layout(
+        read_checkpoint(base), read_changes(tmp_path / "adapter"), out, "hub", None
+    )
     assert account.merged
     ours, theirs = (load_file(f / "model.safetensors") for f in (out, base))
     assert ours.keys() == theirs.keys()
@@ -89,7 +92,9 @@ def test_the_merge_is_pefts(name: str, rslora: bool, shared: Path, tmp_path: Pat
     _adapter(tmp_path / "adapter", str(base), trained=True, rslora=rslora)
     out = tmp_path / "out"
     out.mkdir()
-    merge_checkpoint(base, read_changes(tmp_path / "adapter"), out, torch.float32)
+    write_layout(
+        read_checkpoint(base), read_changes(tmp_path / "adapter"), out, "hub", torch.float32
+    )
     adapted = PeftModel.from_pretrained(load_model(str(base)), str(tmp_path / "adapter"))
     merged = adapted.merge_and_unload()
     theirs = to_hub(merged.state_dict(), merged.config)
@@ -132,18 +137,25 @@ def test_sixteen_bits_are_rounded_once(run: RunFolder, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        ("lm_head.weight", "lm_head.weight changed without having been trained"),
+        ("model.transformer.blocks.1.mlp.ff_proj.weight", "logits differ"),
+    ],
+)
 def test_a_failed_proof_leaves_nothing(
-    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spoilt: str, message: str, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(base: Path, lora: Any, out: Path, dtype: Any) -> Any:
-        account = merge_checkpoint(base, lora, out, dtype)
+    def wrong(base: Checkpoint, changes: Any, out: Path, *rest: Any) -> Any:
+        account = write_layout(base, changes, out, *rest)
         tensors = load_file(out / "model.safetensors")
-        tensors["lm_head.weight"][0] += 1.0
+        tensors[spoilt][0] += 1.0
         save_file(tensors, str(out / "model.safetensors"), metadata={"format": "pt"})
         return account
 
-    monkeypatch.setattr(export_module, "merge_checkpoint", wrong)
-    with pytest.raises(UserError, match="logits differ"):
+    monkeypatch.setattr(export_module, "write_layout", wrong)
+    with pytest.raises(UserError, match=message):
         export_run(run, tmp_path / "place" / "export")
     assert list((tmp_path / "place").iterdir()) == []
 
@@ -170,4 +182,10 @@ def test_an_adapter_of_another_base_is_refused(shared: Path, tmp_path: Path) -> 
     _adapter(tmp_path / "adapter", str(shared / "fixtures" / "molmo2-tiny-qwen"), trained=True)
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match="trained"):
-        merge_checkpoint(TINY_FOLDER, read_changes(tmp_path / "adapter"), tmp_path / "out", None)
+        write_layout(
+            read_checkpoint(TINY_FOLDER),
+            read_changes(tmp_path / "adapter"),
+            tmp_path / "out",
+            "hub",
+            None,
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,28 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from molmo_tune.encoding.collation import collate
 from molmo_tune.errors import UserError
 from molmo_tune.export.changes import NoChanges, read_changes
 from molmo_tune.export.checkpoint import read_checkpoint
 from molmo_tune.export.export import export_run
 from molmo_tune.export.fused_adapter import fused_changes
 from molmo_tune.export.layouts import Layout
-from molmo_tune.export.merge import merge_checkpoint, write_layout
-from molmo_tune.export.verify import make_probes
+from molmo_tune.export.merge import write_layout
 from molmo_tune.export.vllm_adapter import export_vllm_adapter
-from molmo_tune.model.adapters import bare_model, load_adapter
-from molmo_tune.model.forward import hidden_states
+from molmo_tune.model.adapters import load_adapter
 from molmo_tune.model.loading import load_model, load_processor
-from tests.export_runs import make_run
+from tests.export_runs import make_run, probe_logits
 
 BASES = ("molmo2-tiny-qwen", "molmo2-tiny-olmo")
 ALL = ("language", "connector", "vision")
+FROZEN: dict[str, dict[str, Any]] = {  # what the run was trained with, by make_run
+    "preprocessor_config.json": {"max_crops": 3},
+    "video_preprocessor_config.json": {
+        "num_frames": 9,
+        "max_fps": 1.5,
+        "frame_sample_mode": "uniform_last_frame",
+    },
+}
 KINDS: dict[str, dict[str, Any]] = {
     "language": {},
     "dora": {"method": "dora"},
@@ -53,19 +57,11 @@ def test_a_hub_export_is_the_base_but_for_what_was_trained(
         if file.name == "config.json":
             old, new = (json.loads((f / file.name).read_text()) for f in (base, tmp_path / "out"))
             assert new == old | {"dtype": "float32"}
+        elif file.name in FROZEN:
+            old, new = (json.loads((f / file.name).read_text()) for f in (base, tmp_path / "out"))
+            assert new == old | FROZEN[file.name]
         elif file.suffix != ".safetensors" and file.name != "README.md":
             assert file.read_bytes() == (tmp_path / "out" / file.name).read_bytes()
-
-
-def _logits(model: Any, processor: Any) -> torch.Tensor:
-    """On all probes, in float64, where little but the weights is left."""
-    model, found = bare_model(model).double(), []
-    for probe in make_probes(processor).values():
-        batch = collate([probe], pad_id=0)
-        batch = replace(batch, patches=batch.patches.double())
-        with torch.no_grad():
-            found.append(model.lm_head(hidden_states(model, batch))[0])
-    return torch.cat(found)
 
 
 def _copy_of(base: Path, folder: Path) -> Path:
@@ -82,10 +78,10 @@ def test_adapters_in_every_part_are_merged(name: str, shared: Path, tmp_path: Pa
     base = shared / "fixtures" / name
     run = make_run(tmp_path / "run", str(base), targets=ALL)
     out = _copy_of(base, tmp_path / "out")
-    merge_checkpoint(base, read_changes(run.adapter), out, torch.float32)
+    write_layout(read_checkpoint(base), read_changes(run.adapter), out, "hub", torch.float32)
     processor = load_processor(str(base))
     adapted = load_adapter(load_model(str(base)), run.adapter)
-    wanted, found = _logits(adapted, processor), _logits(load_model(str(out)), processor)
+    wanted, found = probe_logits(adapted, processor), probe_logits(load_model(str(out)), processor)
     assert float((found - wanted).abs().max()) < 1e-4
 
 
@@ -122,7 +118,7 @@ def test_the_fused_adapter_is_the_split_one(name: str, shared: Path, tmp_path: P
     save_file(tensors, twin / "model.safetensors", metadata={"format": "pt"})
     processor = load_processor(str(base))
     adapted = load_adapter(load_model(str(base)), run.adapter)
-    wanted, found = _logits(adapted, processor), _logits(load_model(str(twin)), processor)
+    wanted, found = probe_logits(adapted, processor), probe_logits(load_model(str(twin)), processor)
     assert float((found - wanted).abs().max()) < 3e-5
 
 

@@ -1,4 +1,8 @@
-"""`molmo-tune export RUN --out FOLDER [--layout hub|vllm-adapter]`."""
+"""`molmo-tune export RUN --out FOLDER [--layout …]`, or a checkpoint's folder instead of a run.
+
+A run is merged and proven; a folder with weights and no recipe is turned from its layout into
+another, bit for bit (`--like` says where its configuration is, if it has none).
+"""
 
 from __future__ import annotations
 
@@ -12,39 +16,79 @@ from molmo_tune.run_folder import RunFolder
 
 def run(options: argparse.Namespace) -> int:
     """Export and print the proof."""
-    console = Console(soft_wrap=True)
-    if options.layout == "vllm-adapter":
-        _adapter(options, console)
-    else:
+    console = Console(soft_wrap=True, highlight=False)
+    adapters = {"adapter": _adapter, "vllm-adapter": _vllm_adapter}
+    is_run = RunFolder(options.run).recipe.is_file()
+    if options.layout in adapters:
+        _refuse(options, "dtype", "like")
+        adapters[options.layout](options, console)
+    elif is_run or not _holds_weights(options):
+        _refuse(options, "like")
         _checkpoint(options, console)
+    else:
+        _convert(options, console)
     return 0
+
+
+def _refuse(options: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        if getattr(options, name):
+            given = f"{getattr(options, name)} with a run and --layout {options.layout}"
+            raise UserError(f"--{name}", given, "none", "leave it away")
+
+
+def _holds_weights(options: argparse.Namespace) -> bool:
+    from molmo_tune.export.checkpoint import weight_files
+
+    return options.run.is_dir() and any(options.run.iterdir()) and bool(weight_files(options.run))
 
 
 def _checkpoint(options: argparse.Namespace, console: Console) -> None:
     from molmo_tune.export.export import export_run
 
-    result = export_run(RunFolder(options.run), options.out, dtype=options.dtype)
+    result = export_run(
+        RunFolder(options.run), options.out, layout=options.layout, dtype=options.dtype
+    )
     account, proof = result.account, result.proof
+    lost = f", {len(account.lost)} trained ones as before" if account.lost else ""
     console.print(
-        f"{len(account.merged)} tensors merged, {len(account.unchanged)} unchanged\n"
+        f"{len(account.merged)} tensors merged, {len(account.unchanged)} unchanged{lost}\n"
         f"logits differ from the run's by at most {proof.max_logit_diff:.1e}"
         + (f" (rounding to 16 bits: {proof.rounding_diff:.1e})" if proof.rounding_diff else "")
-        + f"\n{proof.equal_answers} of {len(proof.answers)} probe answers equal\n"
-        f"written to {result.folder}",
-        highlight=False,
+        + f"\n{proof.equal_answers} of {len(proof.answers)} probe answers equal"
+    )
+    missing = result.report.get("vllm", {}).get("unmet", [])
+    if missing:
+        console.print(f"vLLM would miss, as in the base: {', '.join(missing)}")
+    console.print(f"written to {result.folder}")
+
+
+def _convert(options: argparse.Namespace, console: Console) -> None:
+    from molmo_tune.export.convert import convert_checkpoint
+
+    made = convert_checkpoint(
+        options.run, options.out, layout=options.layout, like=options.like, dtype=options.dtype
+    )
+    console.print(
+        f"{len(made.account.unchanged)} tensors, every bit as in the {made.source_layout} files\n"
+        f"written to {made.folder}"
     )
 
 
 def _adapter(options: argparse.Namespace, console: Console) -> None:
+    from molmo_tune.export.peft_adapter import export_peft_adapter
+
+    made = export_peft_adapter(RunFolder(options.run), options.out)
+    console.print(
+        f"{made.num_modules} modules, bit for bit those of the run\nwritten to {made.folder}"
+    )
+
+
+def _vllm_adapter(options: argparse.Namespace, console: Console) -> None:
     from molmo_tune.export.vllm_adapter import export_vllm_adapter
 
-    if options.dtype:
-        raise UserError(
-            "--dtype", f"{options.dtype} with --layout vllm-adapter", "none: it is kept"
-        )
     made = export_vllm_adapter(RunFolder(options.run), options.out)
     console.print(
         f"{made.num_modules} fused modules, each the update of its split ones\n"
-        f"vLLM needs --enable-lora --max-lora-rank {made.max_lora_rank}\nwritten to {made.folder}",
-        highlight=False,
+        f"vLLM needs --enable-lora --max-lora-rank {made.max_lora_rank}\nwritten to {made.folder}"
     )

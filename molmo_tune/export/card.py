@@ -1,61 +1,160 @@
-"""The model card of an export: what it is, what it was trained on, how well it does."""
+"""The model card of an export: what it is, how it was made, how well it does, how to use it.
+
+Numbers come from the run's own files; what they do not hold is not in the card. Counts only: no
+path, no file name and no label of the user's is written, because a card is published.
+"""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder
 
+_USE = {
+    "adapter": """\
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText
 
-def model_card(recipe: Recipe, run: RunFolder, export_report: dict[str, Any]) -> str:
-    """Markdown with the front matter the hub reads; counts only, no paths of the user's machine."""
-    report = json.loads(run.report.read_text(encoding="utf-8")) if run.report.is_file() else {}
-    train = report.get("train", {})
-    adapter = recipe.adapter
+base = AutoModelForImageTextToText.from_pretrained("{base}", dtype="auto")
+model = PeftModel.from_pretrained(base, "PATH")""",
+    "ai2": """\
+# model.pt is the state of Ai2's trainer; put the config.yaml of the base's own state beside it.""",
+}
+_USE_WHOLE = """\
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model = AutoModelForImageTextToText.from_pretrained("PATH", dtype="auto")  # transformers >= 5.20
+processor = AutoProcessor.from_pretrained("PATH")"""
+_METHODS = {
+    "lora": "LoRA",
+    "dora": "DoRA",
+    "pissa": "PiSSA",
+    "full": "all weights of the parts below",
+}
+
+
+def model_card(recipe: Recipe, run: RunFolder, export: dict[str, Any], base: Path) -> str:
+    """Markdown with the front matter the hub reads.
+
+    Args:
+        recipe: of the run.
+        run: its folder.
+        export: the export's report.
+        base: the base's folder, whose own card may name a licence.
+    """
+    name, layout = public_name(recipe.model.name), export["layout"]
+    licence = _licence(base)
     lines = [
         "---",
-        f"base_model: {_public(recipe.model.name)}",
-        "license: apache-2.0",
-        "library_name: transformers",
+        *([f"base_model: {name}"] if "/" in name else []),
+        *([f"license: {licence}"] if licence else []),
+        f"library_name: {'peft' if layout == 'adapter' else 'transformers'}",
         "pipeline_tag: image-text-to-text",
-        "tags: [molmo2, molmo-tune, lora]",
+        f"tags: [molmo2, molmo-tune, {recipe.adapter.method}]",
         "---",
         "",
-        f"# {_public(recipe.model.name)}, fine-tuned with molmo-tune",
+        f"# {name}, fine-tuned with molmo-tune",
         "",
-        f"LoRA (rank {adapter.rank}, alpha {adapter.alpha:g}) on {', '.join(adapter.targets)}, "
-        "merged into the base.",
+        "## Use",
         "",
-        f"- trained on {train.get('samples', '?')} samples with {train.get('questions', '?')} "
-        f"questions, {report.get('steps', '?')} optimiser steps at rate {recipe.optim.lr:g}",
-        f"- videos: up to {recipe.video.max_frames} frames at {recipe.video.max_fps:g} per second; "
-        f"images: up to {recipe.image.max_crops} crops",
-        f"- logits of this export differ from the run's by at most "
-        f"{export_report['max_logit_diff']:.1e}",
+        "```python",
+        _USE.get(layout, _USE_WHOLE).format(base=name),
+        "```",
+        "",
+        "## Training",
+        "",
+        *_training(recipe, run),
         *_scores(run),
         "",
-        "The licence of the training data and of the base model apply beside this one.",
+        "## What was proven",
+        "",
+        *_proof(export),
+        "",
+        "## Licences",
+        "",
+        f"- base, {name}: " + (licence or "its card in the base's folder names none; look it up"),
+        "- training data: not part of this folder; its licences are for the publisher to state",
+        "- code: molmo-tune is Apache-2.0 and adds no terms to the weights",
         "",
     ]
     return "\n".join(lines)
 
 
-def _public(name: str) -> str:
+def public_name(name: str) -> str:
     """A hub id as it is; of a folder only its own name."""
-    return name.rstrip("/").rsplit("/", 1)[-1] if name.startswith((".", "/", "~")) else name
+    is_path = name.startswith((".", "/", "~")) or Path(name).is_dir()
+    return name.rstrip("/").rsplit("/", 1)[-1] if is_path else name
+
+
+def _training(recipe: Recipe, run: RunFolder) -> list[str]:
+    report = json.loads(run.report.read_text(encoding="utf-8")) if run.report.is_file() else {}
+    adapter, video = recipe.adapter, recipe.video
+    ranks = f", rank {adapter.rank}, alpha {adapter.alpha:g}" if adapter.method != "full" else ""
+    small = f", base held in {recipe.model.quantize}" if recipe.model.quantize else ""
+    lines = [
+        f"- {_METHODS[adapter.method]} on {', '.join(adapter.targets)}{ranks}{small}",
+        f"- AdamW ({recipe.optim.name}), rate {recipe.optim.lr:g}, {recipe.optim.schedule}; "
+        f"seed {recipe.seed}",
+        f"- videos: up to {video.max_frames} frames at {video.max_fps:g} per second "
+        f"({video.sampling}); images: up to {recipe.image.max_crops} crops. The processor files "
+        "here carry these numbers",
+    ]
+    if "train" in report:
+        counts = report["train"]
+        lines.append(
+            f"- {counts['samples']} samples with {counts['questions']} questions "
+            f"({counts['tokens']} tokens), {report['steps']} optimiser steps"
+        )
+    return lines
 
 
 def _scores(run: RunFolder) -> list[str]:
-    lines = []
+    rows = []
     for name in ("before", "after"):
         file = run.evaluation(name)
         if file.is_file():
             summary = json.loads(file.read_text(encoding="utf-8"))["summary"]
-            lines.append(
-                f"- {name}: F1 {summary['f1']:.3f} "
-                f"[{summary['f1_low']:.3f}, {summary['f1_high']:.3f}] "
-                f"on {summary['questions']} held-out questions"
-            )
+            rows.append(f"| {name} | {_interval(summary)} | {summary['questions']} |")
+    if not rows:
+        return []
+    head = ["| | F1 with 95 % interval | held-out questions |", "|---|---|---|"]
+    return ["", "## Scores", "", *head, *rows]
+
+
+def _interval(summary: dict[str, Any]) -> str:
+    if summary["f1"] is None:
+        return "not scored"
+    return f"{summary['f1']:.3f} [{summary['f1_low']:.3f}, {summary['f1_high']:.3f}]"
+
+
+def _proof(export: dict[str, Any]) -> list[str]:
+    lines = []
+    if "tensors" in export:
+        counts = export["tensors"]
+        lines.append(f"- {counts['merged']} tensors merged, {counts['unchanged']} as in the base")
+    if "modules" in export:
+        lines.append(f"- {len(export['modules'])} modules, bit for bit those of the run")
+    if "max_logit_diff" in export:
+        lines += [
+            f"- logits on text, image, two images and a clip differ from the run's by at most "
+            f"{export['max_logit_diff']:.1e}",
+            f"- {export['equal_answers']} of {len(export['answers'])} greedy answers equal the "
+            "run's",
+        ]
     return lines
+
+
+def _licence(base: Path) -> str | None:
+    """What the front matter of the base's own card names."""
+    card = base / "README.md"
+    if not card.is_file():
+        return None
+    parts = card.read_text(encoding="utf-8", errors="replace").split("---")
+    for line in parts[1].splitlines() if len(parts) > 2 and not parts[0].strip() else []:
+        key, _, value = line.partition(":")
+        if key.strip() == "license":
+            return value.strip() or None
+    return None

@@ -41,6 +41,9 @@ class Changes(Protocol):
     def row_change(self, name: str) -> RowChange:
         """How its rows are changed."""
 
+    def is_zero(self, name: str) -> bool:
+        """Whether the change is known to be none: an adapter that was never trained."""
+
 
 @dataclass(frozen=True, slots=True)
 class NoChanges:
@@ -53,6 +56,10 @@ class NoChanges:
         raise KeyError(name)
 
     def row_change(self, name: str) -> RowChange:
+        """See `Changes`."""
+        raise KeyError(name)
+
+    def is_zero(self, name: str) -> bool:
         """See `Changes`."""
         raise KeyError(name)
 
@@ -111,6 +118,12 @@ class LoraChanges:
 
         return change
 
+    def is_zero(self, name: str) -> bool:
+        """See `Changes`; DoRA's lengths are not compared with the base's."""
+        module = name.removesuffix(".weight")
+        a, b = self.matrices(module)
+        return module not in self.magnitudes and not (a.any() and b.any())
+
 
 @dataclass(frozen=True, slots=True)
 class WholeChanges:
@@ -138,6 +151,10 @@ class WholeChanges:
             return rows
 
         return change
+
+    def is_zero(self, name: str) -> bool:
+        """See `Changes`; whole tensors are not compared with the base's."""
+        return False
 
 
 def read_changes(folder: Path) -> Changes:

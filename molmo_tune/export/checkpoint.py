@@ -1,7 +1,8 @@
 """A checkpoint folder as tensors to be read row by row: its shards, its index, its layout.
 
 The native rows of every stored tensor are worked out once (`Checkpoint.where`), and what the folder
-lacks or has too much of is known before a byte is written.
+lacks or has too much of is known before a byte is written. Transformers' own `save_pretrained` cuts
+the embedding into two equal halves under the hub's names; such files are read as they are meant.
 
 What it does not do: load anything into a model, or write (`merge`).
 """
@@ -13,9 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from molmo_tune.errors import UserError
+from molmo_tune.export.hub_layout import NATIVE_EMBEDDING
 from molmo_tune.export.layouts import (
+    AI2_EMBEDDING,
     AI2_HEAD,
+    AI2_NEW_EMBEDDING,
+    HUB_HEAD,
+    HUB_PREFIX,
     Layout,
     NativeRows,
     Shapes,
@@ -27,9 +35,10 @@ from molmo_tune.export.layouts import (
     tensor_shape,
 )
 from molmo_tune.export.tensor_files import StoredTensor, TensorFile, read_tensor_file
+from molmo_tune.export.torch_files import MODEL_PT, read_torch_file
 
 INDEX_NAME, SINGLE_NAME = "model.safetensors.index.json", "model.safetensors"
-_EMBEDDING_ROWS = "transformer.wte.embedding"
+SHARDED_STATE = "model_and_optim"  # Ai2's trainer, before it is made one file
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +62,16 @@ class Checkpoint:
     where: dict[str, tuple[StoredRows, ...]]
     unexpected: tuple[str, ...]
 
-    @property
-    def num_bytes(self) -> int:
-        """Size of all weights on disk."""
-        return sum(file.path.stat().st_size for file in self.files)
+    def native_rows(self, name: str, first: int = 0, last: int | None = None) -> torch.Tensor:
+        """Rows ``first`` to ``last`` (exclusive) of a native tensor, in memory of their own."""
+        last = self.where[name][-1].rows.last if last is None else last
+        pieces = []
+        for place in self.where[name]:
+            start, end = max(first, place.rows.first), min(last, place.rows.last)
+            if start < end:
+                shift = place.offset - place.rows.first
+                pieces.append(place.tensor.rows(start + shift, end + shift))
+        return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
 
 def read_checkpoint(folder: Path, config_folder: Path | None = None) -> Checkpoint:
@@ -72,7 +87,10 @@ def read_checkpoint(folder: Path, config_folder: Path | None = None) -> Checkpoi
     """
     config = read_config(config_folder or folder)
     shapes = native_shapes(config)
-    files = tuple(read_tensor_file(path) for path in weight_files(folder))
+    files = tuple(
+        read_torch_file(path) if path.name == MODEL_PT else read_tensor_file(path)
+        for path in weight_files(folder)
+    )
     stored = {tensor.name: tensor for file in files for tensor in file.tensors}
     layout = layout_of(stored, folder)
     wanted = layout_names(layout, config, shapes)
@@ -82,29 +100,39 @@ def read_checkpoint(folder: Path, config_folder: Path | None = None) -> Checkpoi
     if missing:
         raise UserError(folder, f"lacks {len(missing)} tensors, the first {missing[0]}")
     unexpected = tuple(sorted(stored.keys() - set(wanted)))
-    where = _places(layout, stored, config.text_config.vocab_size, shapes, folder)
+    cut = _embedding_cut(stored, config.text_config.vocab_size, shapes)
+    where = _places(layout, stored, cut, shapes, folder)
     return Checkpoint(folder, config, shapes, layout, files, where, unexpected)
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, in order.
+    """The files of a checkpoint that hold weights, in order.
 
     Raises:
         UserError: there are none, or a shard of the index is missing.
     """
     index = folder / INDEX_NAME
-    if not index.is_file():
-        single = folder / SINGLE_NAME
-        if not single.is_file():
-            raise UserError(folder, "no model.safetensors", "a checkpoint with safetensors weights")
-        return [single]
-    names = sorted(set(read_index(folder)["weight_map"].values()))
-    for name in names:
-        if not (folder / name).is_file():
-            raise UserError(
-                index, f"names the shard {name}, which is missing", fix="download it again"
-            )
-    return [folder / name for name in names]
+    if index.is_file():
+        names = sorted(set(read_index(folder)["weight_map"].values()))
+        for name in names:
+            if not (folder / name).is_file():
+                raise UserError(
+                    index, f"names the shard {name}, which is missing", fix="download it again"
+                )
+        return [folder / name for name in names]
+    for name in (SINGLE_NAME, MODEL_PT):
+        if (folder / name).is_file():
+            return [folder / name]
+    if (folder / SHARDED_STATE).is_dir():
+        raise UserError(
+            folder,
+            f"a sharded state of Ai2's trainer ({SHARDED_STATE})",
+            f"its unsharded {MODEL_PT}",
+            "save it unsharded with Ai2's code",
+        )
+    raise UserError(
+        folder, f"no {SINGLE_NAME} or {MODEL_PT}", "a checkpoint with safetensors weights"
+    )
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -122,12 +150,22 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
+def _embedding_cut(stored: dict[str, StoredTensor], vocab_size: int, shapes: Shapes) -> int:
+    """Row of the native embedding at which its second table begins: the vocabulary, or half."""
+    for prefix in ("", HUB_PREFIX):
+        tables = [stored.get(f"{prefix}{name}") for name in (AI2_EMBEDDING, AI2_NEW_EMBEDDING)]
+        rows = [table.shape[0] for table in tables if table is not None and table.shape]
+        if len(rows) == 2 and rows[0] == rows[1] and sum(rows) == shapes[NATIVE_EMBEDDING][0]:
+            return rows[0]
+    return vocab_size
+
+
 def _places(
-    layout: Layout, stored: dict[str, StoredTensor], vocab_size: int, shapes: Shapes, folder: Path
+    layout: Layout, stored: dict[str, StoredTensor], cut: int, shapes: Shapes, folder: Path
 ) -> dict[str, tuple[StoredRows, ...]]:
     where: dict[str, list[StoredRows]] = {}
     for name, tensor in stored.items():
-        parts = tensor_parts(layout, name, shapes, vocab_size)
+        parts = tensor_parts(layout, name, shapes, cut)
         if parts is None:
             continue
         if tensor.shape != tensor_shape(parts, shapes):
@@ -141,6 +179,7 @@ def _places(
             where.setdefault(part.name, []).append(StoredRows(part, tensor, offset))
             offset += part.last - part.first
     if layout == "ai2" and AI2_HEAD not in stored:
-        head = NativeRows("lm_head.weight", 0, vocab_size)
-        where[head.name] = [StoredRows(head, stored[_EMBEDDING_ROWS], 0)]
+        num_rows = shapes[HUB_HEAD][0]
+        head = NativeRows(HUB_HEAD, 0, num_rows)
+        where[HUB_HEAD] = [StoredRows(head, stored[AI2_EMBEDDING], 0)]
     return {name: tuple(sorted(rows, key=lambda r: r.rows.first)) for name, rows in where.items()}

@@ -1,7 +1,11 @@
 """A run → a folder that serves: merged weights, the base's other files, a proof and a card.
 
-The folder appears under its name only when everything in it is written and proven: all work happens
-in a hidden folder beside it that is renamed at the end and removed on any failure.
+One way for the three layouts of a whole checkpoint (`layouts`): read headers, write rows, copy what
+lies beside, read everything back and compare. The folder appears under its name only when all of it
+is written and proven (`new_folder`).
+
+What it does not do: adapters (`peft_adapter`, `vllm_adapter`), or checkpoints without a run
+(`convert`).
 """
 
 from __future__ import annotations
@@ -14,19 +18,38 @@ from typing import Any
 
 import torch
 
+from molmo_tune.encoding.sources import limits_of
 from molmo_tune.errors import UserError
-from molmo_tune.export.card import model_card
-from molmo_tune.export.changes import read_changes
-from molmo_tune.export.checkpoint import weight_files
-from molmo_tune.export.merge import TensorAccount, merge_checkpoint
-from molmo_tune.export.verify import Proof, verify_export
+from molmo_tune.export.account import TensorAccount, account_for
+from molmo_tune.export.card import model_card, public_name
+from molmo_tune.export.changes import Changes, read_changes
+from molmo_tune.export.checkpoint import Checkpoint, read_checkpoint
+from molmo_tune.export.hub_layout import NATIVE_EMBEDDING, NATIVE_NORM
+from molmo_tune.export.layouts import HUB_HEAD, Layout
+from molmo_tune.export.merge import write_layout
+from molmo_tune.export.new_folder import new_folder, require_new
+from molmo_tune.export.side_files import copy_model_files, side_files
+from molmo_tune.export.verify import Proof, require_same_settings, verify_export
+from molmo_tune.export.vllm_contract import VLLM_VERSION, require_no_worse
 from molmo_tune.model.adapters import load_adapter
-from molmo_tune.model.loading import checkpoint_folder, load_model
+from molmo_tune.model.identity import (
+    ROWS,
+    processor_identity,
+    require_same_base,
+    weights_identity,
+)
+from molmo_tune.model.loading import (
+    checkpoint_folder,
+    load_model,
+    load_processor,
+    model_from_tensors,
+)
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder, write_json
 
-_NOT_COPIED = (".safetensors", ".bin", ".pt", ".gitattributes", "README.md")
+REPORT = "export_report.json"
+DTYPES = {"base": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,79 +59,117 @@ class ExportResult:
     folder: Path
     account: TensorAccount
     proof: Proof
+    report: dict[str, Any]
 
 
-def export_run(run: RunFolder, out: Path, *, dtype: str | None = None) -> ExportResult:
+def export_run(
+    run: RunFolder, out: Path, *, layout: Layout = "hub", dtype: str | None = None
+) -> ExportResult:
     """Merge, write, prove, rename.
 
     Args:
         run: a finished run.
         out: must not exist yet.
+        layout: of the new checkpoint.
         dtype: ``base``, ``float32`` or ``bfloat16``; the recipe's `export.dtype` when None.
 
     Raises:
-        UserError: no run, no adapter, no room, a target that exists, or a failed proof.
+        UserError: no run, no adapter, another base, no room, a target that exists, or a failed
+            proof.
     """
     run.require()
     recipe = load_recipe(run.recipe)
-    wanted = _dtype(dtype or recipe.export.dtype)
+    wanted = DTYPES[dtype or recipe.export.dtype]
+    require_new(out)
     changes = read_changes(run.adapter)
-    base = checkpoint_folder(recipe.model.name)
-    _require_free_target(out, base, wanted)
-    unfinished = out.parent / f".{out.name}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
-        _copy_files(base, unfinished, wanted)
-        account = merge_checkpoint(base, changes, unfinished, wanted)
-        adapted = load_adapter(load_model(recipe.model.name), run.adapter)
-        proof = verify_export(adapted, recipe.model.name, unfinished, wanted)
-        report = _report(recipe, account, proof)
-        write_json(unfinished / "export_report.json", report)
-        card = model_card(recipe, run, report)
+    base = read_checkpoint(checkpoint_folder(recipe.model.name))
+    require_trained_base(run, base, load_processor(recipe.model.name))
+    with new_folder(out) as unfinished:
+        require_room(out, base, wanted)
+        write_layout(base, changes, unfinished, layout, wanted)
+        side_layout: Layout = "native" if layout == "native" else "hub"
+        copy_model_files(base.folder, unfinished, side_layout, wanted, limits_of(recipe))
+        account, proof = _prove(run, recipe, base, changes, unfinished, wanted)
+        report = {
+            "layout": layout,
+            "base": public_name(recipe.model.name),
+            "tensors": account.to_json(),
+            **asdict(proof),
+            "equal_answers": proof.equal_answers,
+            "processor": asdict(limits_of(recipe)),
+            "base_recorded": run.base.is_file(),
+        }
+        if layout == "hub":
+            missing = require_no_worse(unfinished, base.folder)
+            report["vllm"] = {"version": VLLM_VERSION, "unmet": missing}
+        write_json(unfinished / REPORT, report)
+        card = model_card(recipe, run, report, base.folder)
         (unfinished / "README.md").write_text(card, encoding="utf-8")
-        unfinished.rename(out)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    return ExportResult(out, account, proof)
+    return ExportResult(out, account, proof, report)
 
 
-def _dtype(name: str) -> torch.dtype | None:
-    return {"base": None, "float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+def require_room(out: Path, base: Checkpoint, dtype: torch.dtype | None) -> None:
+    """Check that the disk takes a checkpoint of this size.
+
+    Raises:
+        UserError: it does not.
+    """
+    tensors = [tensor for file in base.files for tensor in file.tensors]
+    weights = sum(t.num_rows * t.row_bytes * _growth(t.dtype, dtype) for t in tensors)
+    needed = weights * 1.02 + sum(file.stat().st_size for file in side_files(base.folder))
+    free = shutil.disk_usage(out.parent).free
+    if free < needed:
+        raise UserError(out, f"{free / 1e9:.1f} GB are free", f"{needed / 1e9:.1f} GB")
 
 
-def _require_free_target(out: Path, base: Path, dtype: torch.dtype | None) -> None:
-    if out.exists():
-        raise UserError(out, "exists already", "a new folder", "choose another, or remove it")
-    size = sum(file.stat().st_size for file in weight_files(base))
-    needed = size * 2 if dtype == torch.float32 else size
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(out.parent).free
-    except OSError as error:
-        raise UserError(out, f"cannot be written ({error.strerror})") from error
-    if free < needed * 1.05:
-        raise UserError(out, f"{free / 1e9:.1f} GB are free", f"{needed * 1.05 / 1e9:.1f} GB")
+def _growth(stored: torch.dtype, dtype: torch.dtype | None) -> float:
+    return 1.0 if dtype is None else dtype.itemsize / stored.itemsize
 
 
-def _copy_files(base: Path, out: Path, dtype: torch.dtype | None) -> None:
-    for file in sorted(base.iterdir()):
-        if file.is_file() and not file.name.endswith(_NOT_COPIED):
-            shutil.copyfile(file, out / file.name)
-    if dtype is None:
-        return
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    key = "torch_dtype" if "torch_dtype" in config else "dtype"
-    config[key] = str(dtype).removeprefix("torch.")
-    write_json(out / "config.json", config)
+def _prove(
+    run: RunFolder,
+    recipe: Recipe,
+    base: Checkpoint,
+    changes: Changes,
+    folder: Path,
+    dtype: torch.dtype | None,
+) -> tuple[TensorAccount, Proof]:
+    """Read the export back and compare it with the base, tensor by tensor, and with the run."""
+    export = read_checkpoint(folder)
+    account = account_for(base, export, changes, dtype)
+    limits = limits_of(recipe)
+    processors = load_processor(recipe.model.name), load_processor(str(folder))
+    require_same_settings(processors[1], limits, folder)
+    proof = verify_export(
+        load_adapter(load_model(recipe.model.name), run.adapter),
+        load_written(export),
+        processors,
+        max_crops=limits.max_crops,
+        stored=dtype or base.where[HUB_HEAD][0].tensor.dtype,
+        where=folder,
+    )
+    return account, proof
 
 
-def _report(recipe: Recipe, account: TensorAccount, proof: Proof) -> dict[str, Any]:
-    return {
-        "base": recipe.model.name,
-        "tensors": {"merged": len(account.merged), "unchanged": len(account.unchanged)},
-        "merged_tensors": list(account.merged),
-        **asdict(proof),
-        "equal_answers": proof.equal_answers,
-    }
+def load_written(export: Checkpoint) -> Any:
+    """The model of a checkpoint, in float32: as transformers loads it, where it can."""
+    if export.layout != "ai2":
+        return load_model(str(export.folder))
+    tensors = {name: export.native_rows(name).float() for name in export.where}
+    return model_from_tensors(export.config, tensors)
+
+
+def require_trained_base(run: RunFolder, base: Checkpoint, processor: Any) -> None:
+    """Check that this is the base that the run recorded, if it recorded one.
+
+    Raises:
+        UserError: it is another.
+    """
+    if run.base.is_file():
+        names = (NATIVE_NORM, NATIVE_EMBEDDING, HUB_HEAD)
+        weights = weights_identity(
+            *(base.native_rows(name, 0, min(ROWS, base.shapes[name][0])) for name in names)
+        )
+        recorded = json.loads(run.base.read_text(encoding="utf-8"))
+        found = processor_identity(processor) | {"weights": weights}
+        require_same_base(recorded, found, run.base)

@@ -23,13 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from molmo_tune.errors import UserError
 from molmo_tune.export.changes import PEFT_PREFIX, Changes, LoraChanges
 from molmo_tune.export.hub_layout import hub_sources
 from molmo_tune.export.layouts import Shapes
-from molmo_tune.export.tensor_files import read_tensor_file
+from molmo_tune.export.tensor_files import TensorSpec, read_tensor_file, write_tensor_file
 from molmo_tune.model.adapters import part_of
 from molmo_tune.run_folder import write_json
 
@@ -82,7 +81,8 @@ def write_fused_adapter(lora: LoraChanges, shapes: Shapes, base_name: str, out: 
         ranks[hub_module.rsplit(".", 1)[-1]] = len(a)
         tensors[f"{PEFT_PREFIX}{hub_module}.lora_A.weight"] = a
         tensors[f"{PEFT_PREFIX}{hub_module}.lora_B.weight"] = b
-    save_file(tensors, str(out / WEIGHTS_NAME), metadata={"format": "pt"})
+    stored = [(TensorSpec(n, t.dtype, tuple(t.shape)), [t]) for n, t in tensors.items()]
+    write_tensor_file(out / WEIGHTS_NAME, stored, {"format": "pt"})
     write_json(out / CONFIG_NAME, _config(ranks, lora.scale, base_name))
 
 

@@ -96,6 +96,7 @@ _COMPILED = tuple((re.compile(pattern), natives) for pattern, natives in _RULES)
 
 EMBEDDING = "model.transformer.wte.embedding"
 NEW_EMBEDDING = "model.transformer.wte.new_embedding"
+NATIVE_NORM = "model.language_model.norm.weight"
 NATIVE_EMBEDDING = "model.language_model.embed_tokens.weight"
 
 

@@ -28,12 +28,14 @@ Layout = Literal["hub", "native", "ai2"]
 LAYOUTS: tuple[Layout, ...] = ("hub", "native", "ai2")
 Shapes = dict[str, tuple[int, ...]]
 
-_HUB_PREFIX = "model."
+HUB_PREFIX = "model."
 _BLOCK = r"transformer\.blocks\.\d+\."
 _HUB_GROUPS = re.compile(rf"({_BLOCK})(?:self_attn|mlp)\.")
 _AI2_ATTENTION = re.compile(rf"({_BLOCK})(?=(?:att_proj|attn_out|q_norm|k_norm)\.)")
 _AI2_MLP = re.compile(rf"({_BLOCK})(?=(?:ff_proj|ff_out)\.)")
 HUB_HEAD, AI2_HEAD = "lm_head.weight", "transformer.ff_out.weight"
+AI2_EMBEDDING = EMBEDDING.removeprefix(HUB_PREFIX)
+AI2_NEW_EMBEDDING = NEW_EMBEDDING.removeprefix(HUB_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +105,14 @@ def ai2_name(hub: str) -> str:
     """The name in the trainer's state of a hub tensor."""
     if hub == HUB_HEAD:
         return AI2_HEAD
-    return _HUB_GROUPS.sub(r"\1", hub.removeprefix(_HUB_PREFIX))
+    return _HUB_GROUPS.sub(r"\1", hub.removeprefix(HUB_PREFIX))
 
 
 def hub_name(ai2: str) -> str:
     """The hub name of a tensor of the trainer's state."""
     if ai2 == AI2_HEAD:
         return HUB_HEAD
-    return _HUB_PREFIX + _AI2_MLP.sub(r"\1mlp.", _AI2_ATTENTION.sub(r"\1self_attn.", ai2))
+    return HUB_PREFIX + _AI2_MLP.sub(r"\1mlp.", _AI2_ATTENTION.sub(r"\1self_attn.", ai2))
 
 
 def layout_of(names: Iterable[str], where: Path) -> Layout:

@@ -6,7 +6,11 @@ are copied. Some megabytes are in memory at a time, the base is never quantised,
 own layout the result has exactly the files, tensors and shapes of the base. Where nothing was
 changed the files are bit-equal.
 
-What it does not do: copy configuration and processor (`side_files`), or prove anything (`verify`).
+The trainer's state is one file, and has no head where the head is the embedding: such a model was
+trained with tied embeddings, and its trainer would refuse a head.
+
+What it does not do: copy configuration and processor (`side_files`), or prove anything (`account`,
+`verify`).
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,12 +27,15 @@ from molmo_tune.errors import UserError
 from molmo_tune.export.changes import Changes, RowChange
 from molmo_tune.export.checkpoint import (
     INDEX_NAME,
+    SINGLE_NAME,
     Checkpoint,
     StoredRows,
-    read_checkpoint,
     read_index,
 )
+from molmo_tune.export.hub_layout import NATIVE_EMBEDDING
 from molmo_tune.export.layouts import (
+    AI2_HEAD,
+    HUB_HEAD,
     Layout,
     NativeRows,
     layout_names,
@@ -35,42 +43,29 @@ from molmo_tune.export.layouts import (
     tensor_shape,
 )
 from molmo_tune.export.tensor_files import TensorSpec, write_tensor_file
+from molmo_tune.export.torch_files import MODEL_PT, write_torch_file
 
 Parts = tuple[NativeRows, ...]
+_METADATA = {"format": "pt"}
 
 
 @dataclass(frozen=True, slots=True)
-class TensorAccount:
-    """What became of the tensors, by their new names.
-
-    ``merged``: a part of it was trained. ``differing``: those of them with other bits than before;
-    a small change can be lost in 16 bits. ``unexpected``: in the base beyond its configuration.
-    """
+class Written:
+    """What was written, by the new names. ``merged``: a part of it was trained."""
 
     unchanged: tuple[str, ...]
     merged: tuple[str, ...]
-    differing: tuple[str, ...] = ()
-    unexpected: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class _Tally:
     unchanged: list[str] = field(default_factory=list)
     merged: list[str] = field(default_factory=list)
-    differing: set[str] = field(default_factory=set)
-
-
-def merge_checkpoint(
-    base: Path, changes: Changes, out: Path, dtype: torch.dtype | None
-) -> TensorAccount:
-    """Write the merged weights in the base's own layout; see `write_layout`."""
-    checkpoint = read_checkpoint(base)
-    return write_layout(checkpoint, changes, out, checkpoint.layout, dtype)
 
 
 def write_layout(
     base: Checkpoint, changes: Changes, out: Path, layout: Layout, dtype: torch.dtype | None
-) -> TensorAccount:
+) -> Written:
     """Write weights into `out` (which holds none yet).
 
     Args:
@@ -83,19 +78,21 @@ def write_layout(
     Raises:
         UserError: what was trained fits other modules or shapes.
     """
-    _require_fit(base, changes)
+    require_fit(base, changes)
     tally = _Tally()
     writer = _Writer(base, changes, dtype, tally)
     metadata = {file.path.name: file.metadata for file in base.files}
     specs: dict[str, list[TensorSpec]] = {}
     for name, news in _new_files(base, layout).items():
         tensors = [writer.tensor(*new) for new in news]
-        write_tensor_file(out / name, tensors, metadata[name])
+        if name == MODEL_PT:
+            write_torch_file(out / name, tensors)
+        else:
+            write_tensor_file(out / name, tensors, metadata.get(name, _METADATA))
         specs[name] = [spec for spec, _ in tensors]
-    if len(base.files) > 1:
+    if len(specs) > 1:
         _write_index(base, specs, out)
-    differing = tuple(name for name in tally.merged if name in tally.differing)
-    return TensorAccount(tuple(tally.unchanged), tuple(tally.merged), differing, base.unexpected)
+    return Written(tuple(tally.unchanged), tuple(tally.merged))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,28 +125,26 @@ class _Writer:
             trained = part.name in self.changes.names
             change = self.changes.row_change(part.name) if trained else None
             for place in self.base.where[part.name]:
-                for piece, differs in _changed_rows(place, part, change, dtype):
-                    if differs:
-                        self.tally.differing.add(name)
-                    yield piece
+                yield from _changed_rows(place, part, change, dtype)
 
 
 def _changed_rows(
     place: StoredRows, part: NativeRows, change: RowChange | None, dtype: torch.dtype
-) -> Iterator[tuple[torch.Tensor, bool]]:
-    """The rows of ``part`` that lie here, and whether they are other bits than the base's."""
+) -> Iterator[torch.Tensor]:
+    """The rows of ``part`` that lie here, as they are now."""
     first, last = max(place.rows.first, part.first), min(place.rows.last, part.last)
     to_stored = place.offset - place.rows.first
     for start, end in place.tensor.chunks(first + to_stored, max(first, last) + to_stored):
         old = place.tensor.rows(start, end)
-        if change is None:
-            yield old.to(dtype), False
-            continue
-        new = change(old, start - to_stored).to(dtype)
-        yield new, not torch.equal(new, old.to(dtype))
+        yield (old if change is None else change(old, start - to_stored)).to(dtype)
 
 
-def _require_fit(base: Checkpoint, changes: Changes) -> None:
+def require_fit(base: Checkpoint, changes: Changes) -> None:
+    """Check that what was trained belongs to this base.
+
+    Raises:
+        UserError: it fits other modules or shapes.
+    """
     expected = "the base that was trained on"
     missing = sorted(changes.names - base.shapes.keys())
     if missing:
@@ -178,14 +173,40 @@ def _new_files(base: Checkpoint, layout: Layout) -> dict[str, list[tuple[str, Pa
             ]
             for file in base.files
         }
-    placed: dict[str, list[tuple[int, str, Parts]]] = {f.path.name: [] for f in base.files}
-    for name in layout_names(layout, base.config, base.shapes):
+    placed: dict[str, list[tuple[int, str, Parts]]] = {}
+    for name in _new_names(base, layout):
         parts = tensor_parts(layout, name, base.shapes, vocab_size)
         if not parts:
             raise ValueError(f"no rule for {name}")
-        file_name, byte = _first_byte(base, parts[0])
-        placed[file_name].append((byte, name, parts))
-    return {file: [new[1:] for new in sorted(news)] for file, news in placed.items() if news}
+        old_file, byte = _first_byte(base, parts[0])
+        placed.setdefault(_new_file(old_file, layout), []).append((byte, name, parts))
+    return {file: [new[1:] for new in sorted(placed[file])] for file in sorted(placed)}
+
+
+def _new_names(base: Checkpoint, layout: Layout) -> list[str]:
+    names = layout_names(layout, base.config, base.shapes)
+    if layout == "ai2" and _is_tied(base):
+        names.remove(AI2_HEAD)
+    return names
+
+
+def _is_tied(base: Checkpoint) -> bool:
+    """Whether the head is a copy of the embedding; read only as far as they are equal."""
+    num_rows = base.shapes[HUB_HEAD][0]
+    for place in base.where[HUB_HEAD]:
+        for first, last in place.tensor.chunks(0, num_rows):
+            head, table = (
+                base.native_rows(name, first, last) for name in (HUB_HEAD, NATIVE_EMBEDDING)
+            )
+            if not torch.equal(head, table):
+                return False
+    return True
+
+
+def _new_file(old_file: str, layout: Layout) -> str:
+    if layout == "ai2":
+        return MODEL_PT
+    return SINGLE_NAME if old_file == MODEL_PT else old_file
 
 
 def _first_byte(base: Checkpoint, part: NativeRows) -> tuple[str, int]:
@@ -196,7 +217,7 @@ def _first_byte(base: Checkpoint, part: NativeRows) -> tuple[str, int]:
 
 
 def _write_index(base: Checkpoint, placed: dict[str, list[TensorSpec]], out: Path) -> None:
-    index = read_index(base.folder)
+    index: dict[str, Any] = read_index(base.folder)
     index["weight_map"] = {spec.name: file for file, specs in placed.items() for spec in specs}
     total = sum(spec.num_bytes for specs in placed.values() for spec in specs)
     index.setdefault("metadata", {})["total_size"] = total

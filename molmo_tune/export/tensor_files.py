@@ -170,9 +170,18 @@ def write_tensor_file(
     with path.open("wb", buffering=0) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for spec, pieces in tensors:
-            written = sum(_write_all(file, spec, piece) for piece in pieces)
-            if written != spec.num_bytes:
-                raise ValueError(f"{spec.name}: {written} bytes for a shape of {spec.num_bytes}")
+            write_pieces(file, spec, pieces)
+
+
+def write_pieces(file: BinaryIO, spec: TensorSpec, pieces: Iterable[torch.Tensor]) -> None:
+    """Write a tensor's rows where the raw file stands.
+
+    Raises:
+        ValueError: they are not of its type or do not add up to its size.
+    """
+    written = sum(_write_all(file, spec, piece) for piece in pieces)
+    if written != spec.num_bytes:
+        raise ValueError(f"{spec.name}: {written} bytes for a shape of {spec.num_bytes}")
 
 
 def _write_all(file: BinaryIO, spec: TensorSpec, piece: torch.Tensor) -> int:

@@ -1,9 +1,10 @@
 """Proof that an export answers as the run did; a failed proof leaves no export behind.
 
-Three probes (text, an image, a clip; drawn from a fixed seed, so everyone can repeat them) go
-through the run and through the freshly loaded export:
+Four probes (text, an image, two images, a clip; drawn from a fixed seed, so everyone can repeat
+them) go through the run and through the freshly loaded export:
 
-* the processor files give the same token ids and the same pixels;
+* the processor files give the same token ids and the same pixels under the run's caps on frames and
+  crops, and carry these caps themselves;
 * the logits agree to 1e-4 in float32. An export in a 16-bit type is compared with the run's weights
   merged by PEFT (other code than ours) and rounded to that type, and what the rounding itself costs
   is reported beside it;
@@ -22,13 +23,14 @@ import torch
 
 from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.encoded import EncodedSample
+from molmo_tune.encoding.items import MediaLimits
 from molmo_tune.encoding.sample_encoder import encode_prompt
 from molmo_tune.encoding.vision_inputs import NO_VISION, VisionInputs, image_inputs, video_inputs
 from molmo_tune.errors import UserError
 from molmo_tune.evaluation.generation import generate_answers
+from molmo_tune.export.side_files import image_settings, video_settings
 from molmo_tune.model.adapters import bare_model, merged_model
 from molmo_tune.model.forward import hidden_states
-from molmo_tune.model.loading import load_model, load_processor
 
 MAX_LOGIT_DIFF = 1e-4
 PROBE_SEED = 20261122
@@ -53,29 +55,37 @@ class Proof:
         return sum(ours == theirs for _, ours, theirs in self.answers)
 
 
-def verify_export(adapted: Any, base_name: str, export: Path, dtype: torch.dtype | None) -> Proof:
+def verify_export(
+    adapted: Any,
+    exported: Any,
+    processors: tuple[Any, Any],
+    *,
+    max_crops: int,
+    stored: torch.dtype,
+    where: Path,
+) -> Proof:
     """Compare an export with the model it was made from.
 
     Args:
         adapted: from `load_adapter`, in float32, evaluation mode.
-        base_name: where its processor comes from.
-        export: folder to be proven.
-        dtype: what the export was stored in; None for the base's own types.
+        exported: the export's model, in float32, evaluation mode.
+        processors: the base's, and the export's.
+        max_crops: the run's cap; the export's processor must have its own.
+        stored: type that the export's weights lie in.
+        where: the export, for messages.
 
     Raises:
         UserError: token ids, pixels or logits differ.
     """
-    processor, exported_processor = load_processor(base_name), load_processor(str(export))
-    exported = load_model(str(export))
-    stored = dtype or _stored_dtype(export)
+    processor, exported_processor = processors
     run_model = bare_model(adapted)
     reference = run_model if stored == torch.float32 else _merged_and_rounded(adapted, stored)
     diff = rounding = 0.0
     answers = []
     exported_probes = make_probes(exported_processor)
-    for name, ours in make_probes(processor).items():
+    for name, ours in make_probes(processor, max_crops).items():
         theirs = exported_probes[name]
-        _require_same_inputs(name, ours, theirs, export)
+        _require_same_inputs(name, ours, theirs, where)
         logits = _logits(exported, theirs)
         diff = max(diff, float((logits - _logits(reference, ours)).abs().max()))
         rounding = max(rounding, float((logits - _logits(run_model, ours)).abs().max()))
@@ -85,20 +95,42 @@ def verify_export(adapted: Any, base_name: str, export: Path, dtype: torch.dtype
         ]
         answers.append((name, said[0], said[1]))
     if not diff <= MAX_LOGIT_DIFF:
-        raise UserError(export, f"logits differ by {diff:.2e}", f"at most {MAX_LOGIT_DIFF:.0e}")
+        raise UserError(where, f"logits differ by {diff:.2e}", f"at most {MAX_LOGIT_DIFF:.0e}")
     return Proof(diff, rounding if stored != torch.float32 else 0.0, tuple(answers))
 
 
-def make_probes(processor: Any) -> dict[str, EncodedSample]:
-    """Prompts on drawn pictures: text, image, two images, video."""
+def require_same_settings(processor: Any, limits: MediaLimits, where: Path) -> None:
+    """Check that a processor, as loaded, carries the run's caps.
+
+    Raises:
+        UserError: it does not.
+    """
+    wanted = (
+        (processor.image_processor, image_settings(limits)),
+        (processor.video_processor, video_settings(limits)),
+    )
+    for part, settings in wanted:
+        for name, value in settings.items():
+            if getattr(part, name, None) != value:
+                found = getattr(part, name, None)
+                raise UserError(where, f"its processor has {name} {found}", f"the run's {value}")
+
+
+def make_probes(processor: Any, max_crops: int | None = None) -> dict[str, EncodedSample]:
+    """Prompts on drawn pictures: text, image, two images, video.
+
+    Args:
+        processor: of a checkpoint.
+        max_crops: cap on an image's crops; the processor's own when None.
+    """
     rng = np.random.default_rng(PROBE_SEED)
     tall = rng.integers(0, 256, (90, 60, 3), np.uint8)
     wide = rng.integers(0, 256, (70, 130, 3), np.uint8)
     frames = rng.integers(0, 256, (4, 60, 80, 3), np.uint8)
     vision: dict[str, VisionInputs] = {
         "text": NO_VISION,
-        "image": image_inputs(processor, [wide]),
-        "two images": image_inputs(processor, [tall, wide]),
+        "image": image_inputs(processor, [wide], max_crops),
+        "two images": image_inputs(processor, [tall, wide], max_crops),
         "video": video_inputs(processor, frames, [0.0, 0.5, 1.0, 1.4]),
     }
     question = "Point to the object."
@@ -129,13 +161,3 @@ def _merged_and_rounded(adapted: Any, dtype: torch.dtype) -> Any:
     for parameter in merged.parameters():  # not the buffers: rotary frequencies stay exact
         parameter.data = parameter.data.to(dtype).float()
     return merged.eval()
-
-
-def _stored_dtype(export: Path) -> torch.dtype:
-    from safetensors import safe_open
-
-    from molmo_tune.export.checkpoint import weight_files
-
-    with safe_open(weight_files(export)[0], "pt") as file:
-        dtype: torch.dtype = file.get_tensor(next(iter(file.keys()))).dtype
-    return dtype

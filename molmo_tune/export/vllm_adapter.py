@@ -8,7 +8,6 @@ What it does not do: run vLLM, which needs an environment of its own.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,8 @@ import torch
 
 from molmo_tune.errors import UserError
 from molmo_tune.export.changes import LoraChanges, read_changes
+from molmo_tune.export.checkpoint import read_checkpoint
+from molmo_tune.export.export import require_trained_base
 from molmo_tune.export.fused_adapter import (
     fused_changes,
     require_fusible,
@@ -23,8 +24,10 @@ from molmo_tune.export.fused_adapter import (
     write_fused_adapter,
 )
 from molmo_tune.export.hub_layout import hub_sources
-from molmo_tune.export.layouts import Shapes, native_shapes, read_config
-from molmo_tune.model.loading import checkpoint_folder
+from molmo_tune.export.layouts import Shapes
+from molmo_tune.export.merge import require_fit
+from molmo_tune.export.new_folder import new_folder, require_new
+from molmo_tune.model.loading import checkpoint_folder, load_processor
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.run_folder import RunFolder
 
@@ -48,25 +51,19 @@ def export_vllm_adapter(run: RunFolder, out: Path) -> VllmAdapter:
         that exists, or a failed proof.
     """
     run.require()
+    require_new(out)
     recipe = load_recipe(run.recipe)
     lora = require_fusible(read_changes(run.adapter), run.adapter)
-    shapes = native_shapes(read_config(checkpoint_folder(recipe.model.name)))
-    if out.exists():
-        raise UserError(out, "exists already", "a new folder", "choose another, or remove it")
-    unfinished = out.parent / f".{out.name}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        unfinished.mkdir(parents=True)
+    base = read_checkpoint(checkpoint_folder(recipe.model.name))
+    require_fit(base, lora)
+    require_trained_base(run, base, load_processor(recipe.model.name))
+    shapes = base.shapes
+    with new_folder(out) as unfinished:
         write_fused_adapter(lora, shapes, recipe.model.name, unfinished)
         num_modules = _prove(lora, shapes, unfinished)
         rank = smallest_vllm_rank(unfinished)
         if rank is None:
             raise UserError(run.adapter, "its fused rank is beyond vLLM's largest, 512", "less")
-        unfinished.rename(out)
-    except OSError as error:
-        raise UserError(out, f"cannot be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return VllmAdapter(out, num_modules, rank)
 
 

@@ -99,6 +99,25 @@ def load_model(
     return model.eval()
 
 
+def model_from_tensors(config: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """A model of tensors in memory, in evaluation mode, frozen: for files no library loads.
+
+    Args:
+        config: native.
+        tensors: by native name, all of one type; they become the weights.
+
+    Raises:
+        ValueError: not exactly the model's tensors.
+    """
+    model = Molmo2ForConditionalGeneration._from_config(config, attn_implementation="sdpa")
+    try:
+        model.load_state_dict(tensors, strict=True, assign=True)
+    except RuntimeError as error:
+        raise ValueError(_first_line(error)) from error
+    model.requires_grad_(False)
+    return model.eval()
+
+
 def load_processor(name: str) -> Any:
     """The checkpoint's `Molmo2Processor`, with resizing that is the same on every machine."""
     source = checkpoint_source(name)

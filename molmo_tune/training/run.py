@@ -42,10 +42,11 @@ from molmo_tune.model.attention_backends import (
 )
 from molmo_tune.model.checkpointing import checkpoint_layers
 from molmo_tune.model.feature_cache import fingerprint
+from molmo_tune.model.identity import base_identity
 from molmo_tune.model.loading import load_model, load_processor, resolve_dtype
 from molmo_tune.recipe.saving import dump_recipe
 from molmo_tune.recipe.sections import Recipe, TrainerSection
-from molmo_tune.run_folder import RunFolder
+from molmo_tune.run_folder import RunFolder, write_json
 from molmo_tune.training.callbacks import (
     EvaluateAnswers,
     RecordLosses,
@@ -103,6 +104,7 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
     )
     if _is_first_process():
         keep_start(model, run.adapter)
+        write_json(run.base, base_identity(model, processor))
     _print_parameters(console, module, recipe)
     data = data_module(recipe, processor, train_items, val_items, names)
     record, wait = RecordLosses(), RecordDataWait()

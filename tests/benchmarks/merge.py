@@ -25,9 +25,10 @@ import torch
 from safetensors.torch import save_file
 
 from molmo_tune.export.changes import PEFT_PREFIX, read_changes
+from molmo_tune.export.checkpoint import read_checkpoint
 from molmo_tune.export.hub_layout import hub_names
 from molmo_tune.export.layouts import native_shapes, tensor_parts, tensor_shape
-from molmo_tune.export.merge import merge_checkpoint
+from molmo_tune.export.merge import write_layout
 from molmo_tune.export.tensor_files import CHUNK_BYTES, TensorSpec, write_tensor_file
 from molmo_tune.model.adapters import PART_MODULES
 from molmo_tune.model.released import released_config
@@ -113,7 +114,7 @@ def empty_cache() -> None:
 def merge_here(base: Path, adapter: Path, out: Path) -> None:
     """The merge, in a process of its own; prints its peak memory."""
     out.mkdir()
-    account = merge_checkpoint(base, read_changes(adapter), out, None)
+    account = write_layout(read_checkpoint(base), read_changes(adapter), out, "hub", None)
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"peak_kib": peak_kib, "merged": len(account.merged)}))
 

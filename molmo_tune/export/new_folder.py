@@ -1,0 +1,131 @@
+"""A folder that is there whole or not at all.
+
+Work happens in a hidden folder beside the target. It is renamed when everything in it is on the
+disk (synchronised first, or a power cut could leave the name with empty files), and removed on any
+failure. A process that is killed cannot remove its own; so the folder is locked while it is worked
+in, the kernel gives the lock up with the process, and the next export to the same target removes
+what nobody holds. The folder of another export that still runs is locked and stays.
+
+What it does not do: replace a target that exists, or work where folders cannot be locked (`flock`
+is for Linux and macOS; some network drives lack it, which is told).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from molmo_tune.errors import UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """The hidden folder to write into; it becomes `target` when the block ends without an error.
+
+    Raises:
+        UserError: the target exists, its place cannot be written to, or the disk is full. Nothing
+            is left then.
+    """
+    require_new(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(target)
+        hidden, lock = _make_locked(target)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    try:
+        yield hidden
+        _synchronise(hidden)
+        require_new(target)  # another export may have been faster
+        hidden.rename(target)
+        _synchronise_one(target.parent)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+        os.close(lock)
+
+
+def require_new(target: Path) -> None:
+    """Check that nothing is there yet.
+
+    Raises:
+        UserError: something is.
+    """
+    if target.exists():
+        raise UserError(target, "exists already", "a new folder", "choose another, or remove it")
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name}.unfinished-"
+
+
+def _make_locked(target: Path) -> tuple[Path, int]:
+    """A new hidden folder and the file descriptor that holds its lock."""
+    while True:
+        hidden = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+        lock = _lock(hidden)
+        if lock is not None:
+            hidden.chmod(0o755)  # mkdtemp's is for its owner alone
+            return hidden, lock
+        # Another export took it for a leftover in the moment before it was locked.
+
+
+def _lock(folder: Path) -> int | None:
+    """The descriptor of a folder that is now ours; None when somebody else holds it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.stat(folder)  # noqa: PTH116  (removed between opening and locking?)
+    except (BlockingIOError, FileNotFoundError):
+        os.close(descriptor)
+        return None
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove_leftovers(target: Path) -> None:
+    for leftover in target.parent.iterdir():
+        lock = _lock(leftover) if leftover.name.startswith(_prefix(target)) else None
+        if lock is not None:
+            shutil.rmtree(leftover, ignore_errors=True)
+            os.close(lock)
+
+
+def _synchronise(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _synchronise_one(path)
+    _synchronise_one(folder)
+
+
+def _synchronise_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cannot_write(target: Path, error: OSError) -> UserError:
+    if error.errno in _FULL:
+        return UserError(
+            target,
+            f"cannot be written: the disk is full ({error.strerror})",
+            "room for the whole export",
+            "free some or choose another disk; nothing was left behind",
+        )
+    place = f": {error.filename}" if error.filename else ""
+    return UserError(target, f"cannot be written ({error.strerror or error}{place})")

@@ -1,0 +1,86 @@
+"""Exports that are killed: what is under the target's name afterwards, and who cleans up.
+
+    python -m tests.killed_exports [MOMENTS] [SEED]
+
+A run is exported once in peace; this says how long it takes and what a whole export holds. Then
+children are forked that export it again, each killed (SIGKILL) at a moment drawn from that time. A
+target must be absent or hold the very files of the first export. At the end one export in peace
+must find the place clean. Prints a line of JSON; exits 1 on the first target that is half there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from molmo_tune.export.export import export_run
+from molmo_tune.run_folder import RunFolder
+from tests.export_runs import make_run
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file and a digest of its bytes."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def export_and_die(run: RunFolder, target: Path, after_s: float) -> None:
+    """Export in a child that lives at most so long."""
+    child = os.fork()
+    if child == 0:
+        with open(os.devnull, "w") as silence:  # noqa: PTH123
+            os.dup2(silence.fileno(), 2)
+            export_run(run, target)
+        os._exit(0)
+    time.sleep(after_s)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def main(num_moments: int, seed: int) -> int:
+    """See the module's text."""
+    draw = random.Random(seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        run = make_run(Path(scratch) / "run", "tiny")
+        export_run(run, Path(scratch) / "warm")
+        started = time.perf_counter()
+        export_run(run, Path(scratch) / "whole")
+        seconds = time.perf_counter() - started
+        whole = contents(Path(scratch) / "whole")
+        place = Path(scratch) / "place"
+        target = place / "export"
+        found = {"absent": 0, "whole": 0, "leftovers": 0, "seconds": round(seconds, 2)}
+        for _ in range(num_moments):
+            export_and_die(run, target, draw.uniform(0, 1.1 * seconds))
+            left = [path for path in place.iterdir() if path != target] if place.is_dir() else []
+            found["leftovers"] += bool(left)
+            if len(left) > 1:
+                print(f"more than one leftover: {left}")
+                return 1
+            if target.exists() and contents(target) != whole:
+                print(f"half there: {contents(target).keys()}")
+                return 1
+            found["whole" if target.exists() else "absent"] += 1
+            shutil.rmtree(target, ignore_errors=True)
+        export_run(run, target)
+        if contents(target) != whole or list(place.iterdir()) != [target]:
+            print(f"not clean: {list(place.iterdir())}")
+            return 1
+    print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    numbers = [int(word) for word in sys.argv[1:]]
+    sys.exit(main(*numbers, *(50, 1)[len(numbers) :]))

@@ -1,0 +1,229 @@
+"""Every layout on the command line, read back by whoever is to read it; the ways between them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from molmo_tune.cli import main
+from molmo_tune.export.checkpoint import read_checkpoint
+from molmo_tune.export.layouts import ai2_name
+from molmo_tune.export.merge import write_layout
+from molmo_tune.export.tensor_files import TensorSpec
+from molmo_tune.export.torch_files import read_torch_file, write_torch_file
+from molmo_tune.export.verify import make_probes
+from molmo_tune.export.vllm_contract import unmet
+from molmo_tune.model.adapters import load_adapter
+from molmo_tune.model.loading import TINY_FOLDER, load_model, load_processor
+from molmo_tune.run_folder import RunFolder
+from tests.export_runs import make_run, probe_logits
+
+BASES = ("molmo2-tiny-qwen", "molmo2-tiny-olmo")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return make_run(tmp_path_factory.mktemp("layouts") / "run", "tiny")
+
+
+@pytest.fixture(scope="module")
+def wanted(run: RunFolder) -> torch.Tensor:
+    """What the run itself says to the probes."""
+    model = load_adapter(load_model("tiny"), run.adapter)
+    return probe_logits(model, load_processor("tiny"))
+
+
+@pytest.fixture(scope="module")
+def native_saved(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
+    """What transformers' own `save_pretrained` makes of a released checkpoint."""
+    from transformers import AutoProcessor
+
+    folder = tmp_path_factory.mktemp("native") / "saved"
+    base = shared / "fixtures" / "molmo2-tiny-olmo"
+    load_model(str(base), dtype=torch.bfloat16).save_pretrained(folder)
+    AutoProcessor.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
+def _export(source: Path, out: Path, layout: str, *more: str) -> dict[str, Any]:
+    arguments = ["export", str(source), "--out", str(out), "--layout", layout, *more]
+    assert main(arguments) == 0
+    report = out / "export_report.json"
+    return json.loads(report.read_text()) if report.is_file() else {}
+
+
+@pytest.mark.parametrize("layout", ["hub", "native"])
+def test_transformers_loads_it(
+    layout: str, run: RunFolder, wanted: torch.Tensor, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    report = _export(run.root, out, layout, "--dtype", "float32")
+    found = probe_logits(load_model(str(out)), load_processor(str(out)))
+    assert float((found - wanted).abs().max()) < 1e-4
+    assert report["tensors"]["merged"] > 0
+    assert report["processor"]["max_frames"] == 9
+    config = json.loads((out / "config.json").read_text())
+    assert ("vit_config" in config) == (layout == "hub")
+    assert ("vision_config" in config) == (layout == "native")
+
+
+def test_ai2s_trainer_loads_it(run: RunFolder, wanted: torch.Tensor, tmp_path: Path) -> None:
+    """Its loader is `torch.load(…, weights_only=True)`; the names are those of its modules."""
+    _export(run.root, tmp_path / "out", "ai2", "--dtype", "float32")
+    state = torch.load(tmp_path / "out" / "model.pt", map_location="cpu", weights_only=True)
+    base = load_file(TINY_FOLDER / "model.safetensors")
+    assert {n: t.shape for n, t in state.items()} == {ai2_name(n): t.shape for n, t in base.items()}
+    back = tmp_path / "back"
+    report = _export(tmp_path / "out", back, "hub")
+    assert report["converted_from"] == "ai2"
+    found = probe_logits(load_model(str(back)), load_processor(str(back)))
+    assert float((found - wanted).abs().max()) < 1e-4
+
+
+def test_peft_loads_it(run: RunFolder, wanted: torch.Tensor, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    _export(run.root, out, "adapter")
+    found = probe_logits(load_adapter(load_model("tiny"), out), load_processor("tiny"))
+    assert torch.equal(found, wanted)
+    assert (
+        json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == "tiny"
+    )
+    assert json.loads((out / "video_preprocessor_config.json").read_text())["num_frames"] == 9
+    assert not (out / "config.json").exists()
+
+
+def test_weights_trained_whole_are_no_adapter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = make_run(tmp_path / "run", "tiny", method="full", targets=("connector",))
+    out = str(tmp_path / "out")
+    assert main(["export", str(whole.root), "--out", out, "--layout", "adapter"]) == 1
+    assert "weights trained whole" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [whole.root]
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_trainers_state_comes_back_as_released(
+    name: str, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = shared / "fixtures" / name
+    _export(base, tmp_path / "ai2", "ai2")
+    state = tmp_path / "state"  # as the trainer leaves it: no config.json
+    state.mkdir()
+    (tmp_path / "ai2" / "model.pt").rename(state / "model.pt")
+    assert main(["export", str(state), "--out", str(tmp_path / "out")]) == 1
+    assert "name one of the same shape with --like" in capsys.readouterr().err
+    _export(state, tmp_path / "hub", "hub", "--like", str(base))
+    assert (tmp_path / "hub" / "model.safetensors").read_bytes() == (
+        base / "model.safetensors"
+    ).read_bytes()
+    for file in base.iterdir():
+        if file.suffix == ".json":
+            theirs = json.loads(file.read_text())
+            assert json.loads((tmp_path / "hub" / file.name).read_text()) == theirs
+
+
+def test_tied_weights_have_no_head_in_the_trainer(tmp_path: Path) -> None:
+    """The 4B was trained so; its trainer would not take a state with a head."""
+    tied = tmp_path / "tied"
+    base = read_checkpoint(TINY_FOLDER)
+    state = {ai2_name(n): t for n, t in load_file(TINY_FOLDER / "model.safetensors").items()}
+    del state["transformer.ff_out.weight"]
+    tied.mkdir()
+    torch.save(state, tied / "model.pt")
+    _export(tied, tmp_path / "hub", "hub", "--like", "tiny")
+    hub = load_file(tmp_path / "hub" / "model.safetensors")
+    assert torch.equal(hub["lm_head.weight"], hub["model.transformer.wte.embedding"])
+    assert len(hub) == len(base.files[0].tensors)
+    _export(tmp_path / "hub", tmp_path / "again", "ai2")
+    again = torch.load(tmp_path / "again" / "model.pt", weights_only=True)
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[n], state[n]) for n in state)
+
+
+def test_what_transformers_saved_is_understood(
+    native_saved: Path, shared: Path, tmp_path: Path
+) -> None:
+    """Its embedding is cut in two halves and its configuration spelt otherwise; both come back."""
+    base = shared / "fixtures" / "molmo2-tiny-olmo"
+    saved = load_file(native_saved / "model.safetensors")
+    halves = {len(t) for n, t in saved.items() if "embedding" in n and ".wte." in n}
+    assert halves == {(151936 + 128) // 2}
+    loaded, ours = (load_model(str(f)).state_dict() for f in (native_saved, base))
+    assert all(torch.equal(loaded[name], ours[name]) for name in ours)
+    _export(native_saved, tmp_path / "hub", "hub")
+    made, theirs = (load_file(f / "model.safetensors") for f in (tmp_path / "hub", base))
+    assert made.keys() == theirs.keys()
+    assert all(torch.equal(made[n], theirs[n]) for n in theirs)
+    missing = unmet(tmp_path / "hub")
+    assert missing == unmet(base)
+    old, new = (json.loads((f / "config.json").read_text()) for f in (base, tmp_path / "hub"))
+    for section in ("vit_config", "adapter_config", "text_config"):
+        differing = {k for k in old[section] if new[section].get(k) != old[section][k]}
+        assert differing <= {"attn_implementation", "num_hidden_layers", "vit_layers"}
+    assert new["vit_config"]["num_hidden_layers"] == 25  # what is used, and weights are there for
+    assert new["adapter_config"]["vit_layers"] == [24, 18]
+    both = (make_probes(load_processor(str(f))) for f in (tmp_path / "hub", base))
+    for ours_, theirs_ in zip(*(probes.values() for probes in both), strict=True):
+        assert (ours_.input_ids == theirs_.input_ids).all()
+        assert (ours_.patches == theirs_.patches).all()
+
+
+def test_a_run_on_a_natively_saved_base_is_exported(native_saved: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", str(native_saved))
+    report = _export(run.root, tmp_path / "out", "hub")
+    assert report["tensors"]["merged"] > 0
+    hub = load_file(tmp_path / "out" / "model.safetensors")
+    assert hub["model.transformer.wte.new_embedding"].shape[0] == 128
+
+
+def test_a_sharded_checkpoint_becomes_one_state(tmp_path: Path) -> None:
+    from molmo_tune.export.changes import NoChanges
+
+    tensors = load_file(TINY_FOLDER / "model.safetensors")
+    shards = _shard(tensors, tmp_path / "sharded")
+    _export(tmp_path / "sharded", tmp_path / "ai2", "ai2")
+    state = torch.load(tmp_path / "ai2" / "model.pt", weights_only=True)
+    assert all(torch.equal(state[ai2_name(n)], t) for n, t in tensors.items())
+    out = tmp_path / "native"
+    out.mkdir()
+    write_layout(read_checkpoint(tmp_path / "sharded"), NoChanges(), out, "native", None)
+    assert len(list(out.glob("*.safetensors"))) == shards
+    index = json.loads((out / "model.safetensors.index.json").read_text())["weight_map"]
+    assert index.keys() == load_model("tiny").state_dict().keys()
+
+
+def _shard(tensors: dict[str, torch.Tensor], folder: Path) -> int:
+    """Three files, with fused tensors at their borders."""
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    for file in TINY_FOLDER.iterdir():
+        if file.suffix != ".safetensors":
+            (folder / file.name).write_bytes(file.read_bytes())
+    names, weight_map = sorted(tensors), {}
+    for number in range(3):
+        part = names[number::3]
+        file_name = f"model-{number + 1:05d}-of-00003.safetensors"
+        save_file({n: tensors[n] for n in part}, folder / file_name, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(part, file_name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return 3
+
+
+def test_torch_files_are_torchs(tmp_path: Path) -> None:
+    """Rows written to their places are what `torch.load` finds, and the other way round."""
+    drawn = {"a": torch.randn(5, 7).bfloat16(), "b": torch.randn(3), "c": torch.zeros(0, 2)}
+    stored = [(TensorSpec(n, t.dtype, tuple(t.shape)), list(t.split(2))) for n, t in drawn.items()]
+    write_torch_file(tmp_path / "ours.pt", stored)
+    loaded = torch.load(tmp_path / "ours.pt", weights_only=True)
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in drawn.items())
+    torch.save({**drawn, "rest": drawn["a"][2:]}, tmp_path / "theirs.pt")
+    read = {tensor.name: tensor for tensor in read_torch_file(tmp_path / "theirs.pt").tensors}
+    assert torch.equal(read["a"].rows(1, 4), drawn["a"][1:4])
+    assert torch.equal(read["rest"].rows(), drawn["a"][2:])

@@ -1,0 +1,132 @@
+"""A target folder is absent or whole: kills, full disks, leftovers, two exports at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from molmo_tune.errors import UserError
+from molmo_tune.export import export as export_module
+from molmo_tune.export.export import export_run
+from molmo_tune.export.new_folder import new_folder
+from molmo_tune.export.vllm_adapter import export_vllm_adapter
+from molmo_tune.run_folder import RunFolder
+from tests.export_runs import make_run
+
+EXPORTS: dict[str, Any] = {"hub": export_run, "vllm-adapter": export_vllm_adapter}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return make_run(tmp_path_factory.mktemp("whole") / "run", "tiny")
+
+
+@contextmanager
+def files_of_at_most(num_bytes: int) -> Iterator[None]:
+    """Writing beyond fails in the kernel, as on a full disk."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+@contextmanager
+def small_disk(folder: Path, num_bytes: int) -> Iterator[None]:
+    """A file system of its own that is really full after so many bytes."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "none", str(folder)]
+    if not sys.platform.startswith("linux") or os.geteuid() != 0:
+        pytest.skip("a small disk is mounted on Linux, by root")
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("no mounts allowed here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_fifty_kills_leave_all_or_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.killed_exports", "50", "1"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    assert done.returncode == 0, done.stdout
+    found = json.loads(done.stdout)
+    assert found["absent"] + found["whole"] == 50
+    assert found["leftovers"] > 10  # they were killed in the middle, and cleaned up after
+
+
+@pytest.mark.parametrize("layout", EXPORTS)
+def test_a_write_that_fails_leaves_nothing(layout: str, run: RunFolder, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    with files_of_at_most(20_000), pytest.raises(UserError, match="the disk is full"):
+        EXPORTS[layout](run, place / "out")
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize("layout", EXPORTS)
+def test_a_full_disk_leaves_nothing(
+    layout: str, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = tmp_path / "disk"
+    with small_disk(disk, 100_000):
+        if layout == "hub":
+            with pytest.raises(UserError, match="GB are free; expected"):
+                export_run(run, disk / "out")
+            monkeypatch.setattr(export_module, "_require_room", lambda *_: None)
+        with pytest.raises(UserError, match=r"out: cannot be written: the disk is full"):
+            EXPORTS[layout](run, disk / "out")
+        assert list(disk.iterdir()) == []
+
+
+def test_only_what_nobody_holds_is_removed(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    dead = tmp_path / ".out.unfinished-dead"
+    dead.mkdir()
+    (dead / "file").touch()
+    (tmp_path / ".outer.unfinished-other").mkdir()
+    with new_folder(target) as slow:
+        (slow / "file").write_text("slow")
+        assert not dead.exists()
+        with pytest.raises(UserError, match="exists already"):  # noqa: PT012, SIM117
+            with new_folder(tmp_path / "out") as other:
+                assert slow.is_dir()
+                assert other != slow
+                target.mkdir()  # as if a third one had been faster
+        target.rmdir()
+    assert (target / "file").read_text() == "slow"
+    assert {path.name for path in tmp_path.iterdir()} == {"out", ".outer.unfinished-other"}
+
+
+def _raise_inside(target: Path, error: BaseException) -> None:
+    with new_folder(target) as folder:
+        (folder / "file").touch()
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), UserError("a", "b")])
+def test_an_error_inside_goes_out_as_it_is(error: BaseException, tmp_path: Path) -> None:
+    with pytest.raises(type(error)):
+        _raise_inside(tmp_path / "out", error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"), new_folder(tmp_path / "file" / "out"):
+        pass
