@@ -197,6 +197,19 @@ def test_qlora_on_the_released_layout_learns_eight_samples(shared: Path, tmp_pat
     assert float((logits(again, batch) - logits(model, batch)).abs().max()) < 1e-5
 
 
+def test_an_evaluation_leaves_4_bit_weights_trainable(batch: Batch) -> None:
+    """bitsandbytes repacks them on CPUs with bfloat16 instructions, and gradients go wrong."""
+    found = []
+    for evaluate_first in (False, True):
+        model = adapted("lora", "nf4", ("language",))
+        if evaluate_first:
+            logits(model.eval(), batch)
+        module = MolmoModule(model.train(), SETTINGS)
+        module.sums(batch).total.backward()
+        found.append({n: p.grad for n, p in trainable_parameters(model)})
+    assert all(torch.equal(grad, found[1][name]) for name, grad in found[0].items())
+
+
 def test_lora_plus_gives_b_matrices_their_own_rate() -> None:
     model = adapted("lora", None, ("language", "connector"))
     settings = OptimSettings(

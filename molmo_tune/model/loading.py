@@ -17,7 +17,12 @@ from transformers.utils import logging as transformers_logging
 
 from molmo_tune.encoding.resize import ExactImageProcessor, ExactVideoProcessor
 from molmo_tune.errors import UserError
-from molmo_tune.model.quantization import Quantize, quantization_config, require_quantized
+from molmo_tune.model.quantization import (
+    Quantize,
+    keep_trainable_kernels,
+    quantization_config,
+    require_quantized,
+)
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 TINY = "tiny"
@@ -95,6 +100,7 @@ def load_model(
         raise UserError(name, f"{len(bad)} tensors missing or misshapen, the first {bad[0]}")
     if quantize:
         require_quantized(model, quantize, dtype)
+        keep_trainable_kernels(model)
     model.requires_grad_(False)
     return model.eval()
 

@@ -77,6 +77,18 @@ def require_quantized(model: Any, kind: Quantize, compute_dtype: torch.dtype) ->
             raise RuntimeError(f"{name} computes in {module.compute_dtype}, not in {compute_dtype}")
 
 
+def keep_trainable_kernels(model: Any) -> None:
+    """Keep 4-bit layers on the kernels that have a way back.
+
+    On a CPU with bfloat16 instructions bitsandbytes repacks a layer's weights at its first pass in
+    evaluation mode, for a kernel without gradients that the layer then uses in training, too: an
+    evaluation before or during a run would make its gradients wrong, with a mere warning.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def num_weights(parameter: torch.nn.Parameter) -> int:
     """Weights that a parameter stands for; two 4-bit ones share a byte."""
     state = getattr(parameter, "quant_state", None)
