@@ -1,13 +1,15 @@
 """Time and memory of a training step, ours beside what a user would write today, in one run.
 
     python -m tests.benchmarks.step --size 4B --steps 8
+    python -m tests.benchmarks.step --size 8B --method qlora
     python -m tests.benchmarks.step --size tiny --tokens 2048 --crops 16   (on a CPU)
 
 Models have true shapes and random weights (`molmo_tune.model.released`). Both sides learn the same
 drawn clips: ours packed to `--tokens` and `--crops`, the other side in padded batches of as many
 clips through the native class and the HF `Trainer` with PEFT: its own vision path, its own mask and
 attention, logits at every position. Both recompute activations layer by layer (without, neither
-fits). Counted are real tokens, not padding. Figures go to ``results/step-DATE-SIZE.json``.
+fits). A row of ours computes only the causal piece of `flash`: a wrong mask, but the price of
+exactness is the distance to it. Counted are real tokens, not padding. Figures go to ``results/step-DATE-SIZE.json``.
 
 MFU = 2·(P + P_back)·tokens / (time · peak), P the weights each token passes in the decoder, P_back
 the same again for the way back through activations (twice for `full`, which also needs gradients of
@@ -21,7 +23,8 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,10 +36,12 @@ import torch
 from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.encoded import IGNORED_ID, EncodedSample
 from molmo_tune.encoding.packing import Packer, Size, pack
+from molmo_tune.model import attention_backends
 from molmo_tune.model.adapters import add_adapter, bare_model, trainable_parameters
 from molmo_tune.model.attention_backends import BACKENDS, use_backend
 from molmo_tune.model.checkpointing import checkpoint_layers
 from molmo_tune.model.loading import load_model
+from molmo_tune.model.quantization import keep_trainable_kernels, num_weights, require_quantized
 from molmo_tune.model.released import random_model
 from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings, build_optimizer
@@ -152,6 +157,38 @@ def stock_batch(clips: Sequence[EncodedSample]) -> dict[str, torch.Tensor]:
     }
 
 
+@contextmanager
+def plain_causal() -> Iterator[None]:
+    """The flash backend without what makes it exact, to see what that costs."""
+    exact = attention_backends.pieces
+    attention_backends.pieces = lambda *who: exact(*who)[:1]
+    try:
+        yield
+    finally:
+        attention_backends.pieces = exact
+
+
+def quantize_in_place(base: Any, dtype: torch.dtype) -> Any:
+    """The decoder's linear layers as nf4, quantised where they lie; `load_model` needs files."""
+    import bitsandbytes
+
+    for layer in base.model.language_model.layers:
+        for name, linear in list(layer.named_modules()):
+            if not isinstance(linear, torch.nn.Linear):
+                continue
+            small = bitsandbytes.nn.Linear4bit(
+                linear.in_features, linear.out_features, bias=False, compute_dtype=dtype
+            )
+            small.weight = bitsandbytes.nn.Params4bit(
+                linear.weight.data.cpu(), requires_grad=False, quant_type="nf4"
+            )
+            layer.set_submodule(name, small.to(linear.weight.device))
+    base.is_loaded_in_4bit = True  # PEFT asks for it
+    require_quantized(base, "nf4", dtype)
+    keep_trainable_kernels(base)
+    return base
+
+
 def theirs(model: Any, packs: list[list[EncodedSample]], steps: int, device: str) -> float:
     """Seconds of `steps` steps of the HF Trainer, a padded batch per pack; the first is free."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -219,7 +256,9 @@ def _figures(
     arguments: argparse.Namespace,
 ) -> Figures:
     decoder = bare_model(model).model.language_model.layers
-    weights = sum(p.numel() for p in decoder.parameters() if not p.requires_grad or p.dim() > 1)
+    weights = sum(
+        num_weights(p) for p in decoder.parameters() if not p.requires_grad or p.dim() > 1
+    )
     passes = 3 if arguments.method == "full" else 2
     flops = 2.0 * passes * weights * tokens
     mfu = flops / seconds / arguments.peak if arguments.peak else None
@@ -234,9 +273,10 @@ def fresh(arguments: argparse.Namespace) -> Any:
         base = load_model("tiny")
     else:
         base = random_model(arguments.size, dtype=torch.bfloat16, device=arguments.device)
-    model = add_adapter(
-        base, method=arguments.method, rank=32, alpha=64, dropout=0.0, targets=["language"]
-    )
+    method = arguments.method
+    if method == "qlora":
+        base, method = quantize_in_place(base, base.dtype), "lora"
+    model = add_adapter(base, method=method, rank=32, alpha=64, dropout=0.0, targets=["language"])
     checkpoint_layers(base, ("language", "vision"))
     assert trainable_parameters(model)
     return model.to(arguments.device)
@@ -272,7 +312,7 @@ def _reset_memory(device: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", choices=["tiny", "4B", "8B", "O-7B"], default="tiny")
-    parser.add_argument("--method", choices=["lora", "dora", "full"], default="lora")
+    parser.add_argument("--method", choices=["lora", "qlora", "dora", "full"], default="lora")
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
     parser.add_argument("--tokens", type=int, default=16384)
     parser.add_argument("--crops", type=int, default=128)
@@ -290,6 +330,11 @@ def main() -> None:
     for backend in arguments.backends:
         use_backend(base, backend)
         rows.append(measure_ours(model, packs, arguments, f"ours, {backend}"))
+        _show(rows[-1])
+    if "flash" in arguments.backends:
+        use_backend(base, "flash")
+        with plain_causal():
+            rows.append(measure_ours(model, packs, arguments, "ours, causal alone"))
         _show(rows[-1])
     if not arguments.no_baseline:
         del model, base
