@@ -9,7 +9,8 @@ drawn clips: ours packed to `--tokens` and `--crops`, the other side in padded b
 clips through the native class and the HF `Trainer` with PEFT: its own vision path, its own mask and
 attention, logits at every position. Both recompute activations layer by layer (without, neither
 fits). A row of ours computes only the causal piece of `flash`: a wrong mask, but the price of
-exactness is the distance to it. Counted are real tokens, not padding. Figures go to ``results/step-DATE-SIZE.json``.
+exactness is the distance to it. Counted are real tokens, not padding. Figures go to
+``results/step-DATE-SIZE-METHOD-DEVICE.json``.
 
 MFU = 2·(P + P_back)·tokens / (time · peak), P the weights each token passes in the decoder, P_back
 the same again for the way back through activations (twice for `full`, which also needs gradients of
