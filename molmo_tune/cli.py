@@ -26,6 +26,7 @@ _VERBS = {
     "train": "fine-tune as a recipe says",
     "evaluate": "ask a run (or its base) the validation questions and score the answers",
     "export": "merge a run into a checkpoint that serves, and prove it; or convert a checkpoint",
+    "push": "upload an export to the Hugging Face hub; --dry-run shows what would go",
     "recipes": "list the bundled recipes and data templates, or copy one to edit",
     "schema": "print the JSON schema of a recipe, for editors",
 }
@@ -117,6 +118,11 @@ def _add_run_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
         "it; the PEFT adapter; or that adapter as vLLM serves it beside the base",
     )
     export.add_argument("--like", help="checkpoint whose config.json and processor are taken")
+    push = made["push"]
+    push.add_argument("folder", type=Path, help="folder of an export")
+    push.add_argument("repository", metavar="OWNER/NAME", help="made when it does not exist")
+    push.add_argument("--dry-run", action="store_true", help="list the files and stop")
+    push.add_argument("--public", action="store_true", help="if the repository is new")
     demo = made["demo"]
     demo.add_argument("--out", type=Path, default=Path("demo_out"), help="folder of all results")
     demo.add_argument("--seed", type=int, default=7)

@@ -1,0 +1,117 @@
+"""`push` against a hub of our own on this machine: what is sent, and what is never said."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+TOKEN = "hf_" + "x" * 34
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The three calls of an upload; keeps what came."""
+
+    status = 200
+    address = ""
+    calls: list[tuple[str, str, bytes]]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        type(self).calls.append((self.path, self.headers.get("Authorization", ""), body))
+        answer: Any = {"url": f"{self.address}/me/mine", "error": "no"}
+        if "/preupload/" in self.path:
+            names = [file["path"] for file in json.loads(body)["files"]]
+            answer = {
+                "files": [
+                    {"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names
+                ]
+            }
+        elif "/commit/" in self.path:
+            answer = {"commitUrl": f"{self.address}/me/mine/commit/1", "commitOid": "1"}
+        data = json.dumps(answer).encode()
+        self.send_response(self.status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing on the tests' terminal."""
+
+
+@pytest.fixture
+def hub() -> Iterator[Any]:
+    kind = type("Hub", (Hub,), {"calls": [], "status": 200})
+    server = HTTPServer(("127.0.0.1", 0), kind)
+    Thread(target=server.serve_forever, daemon=True).start()
+    kind.address = f"http://127.0.0.1:{server.server_port}"
+    yield kind
+    server.shutdown()
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    folder = tmp_path / "export"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "README.md").write_text("# card\n")
+    (folder / ".hidden").write_text("not for the hub")
+    return folder
+
+
+def push(hub: Any, *arguments: str) -> tuple[int, str]:
+    environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN}
+    environment["no_proxy"] = "127.0.0.1"
+    done = subprocess.run(
+        [sys.executable, "-m", "molmo_tune", "push", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert TOKEN not in said
+    assert "Traceback" not in said
+    return done.returncode, said
+
+
+def test_a_dry_run_lists_and_sends_nothing(hub: Any, export: Path) -> None:
+    code, said = push(hub, str(export), "me/mine", "--dry-run")
+    assert code == 0
+    assert "model.safetensors" in said
+    assert "2 files, 14 bytes would go to me/mine (private if it is new)" in said
+    assert hub.calls == []
+
+
+def test_files_arrive_whole_in_one_commit(hub: Any, export: Path) -> None:
+    code, said = push(hub, str(export), "me/mine")
+    assert (code, said.splitlines()[-1]) == (0, f"pushed: {hub.address}/me/mine/commit/1")
+    (create,) = [body for path, _, body in hub.calls if path == "/api/repos/create"]
+    assert b"private" in create
+    assert {header for _, header, _ in hub.calls} == {f"Bearer {TOKEN}"}
+    (commit,) = [body for path, _, body in hub.calls if "/commit/" in path]
+    lines = [json.loads(line)["value"] for line in commit.splitlines()]
+    sent = {v["path"]: base64.b64decode(v["content"]) for v in lines if "path" in v}
+    assert sent == {"model.safetensors": b"weights", "README.md": b"# card\n"}
+
+
+def test_refusals_are_one_line(hub: Any, export: Path, tmp_path: Path) -> None:
+    hub.status = 403
+    code, said = push(hub, str(export), "me/mine")
+    assert code == 1
+    assert "the hub answered 403" in said.splitlines()[-1]
+    (tmp_path / "empty").mkdir()
+    faulty = ((tmp_path / "empty", "me/mine"), (tmp_path / "no", "me/mine"), (export, "x"))
+    for folder, name in faulty:
+        code, said = push(hub, str(folder), name, "--dry-run")
+        assert (code, len(said.splitlines())) == (1, 1)
