@@ -16,13 +16,11 @@ from molmo_tune.model.adapters import Part, add_adapter, trainable_parameters
 EVERY_PART: tuple[Part, ...] = ("language", "connector", "vision")
 
 
-def drawn_lora(
-    base: Any, targets: Sequence[Part] = EVERY_PART, *, std: float = 0.02, **options: Any
-) -> Any:
+def drawn_lora(base: Any, targets: Sequence[Part] = EVERY_PART, *, std: float = 0.02) -> Any:
     """`base` with a LoRA of rank 4 whose B matrices are drawn (always the same)."""
     torch.manual_seed(0)
-    settings = {"method": "lora", "rank": 4, "alpha": 8, "dropout": 0.0, **options}
-    return draw(add_adapter(base, targets=targets, **settings), std=std)
+    model = add_adapter(base, method="lora", rank=4, alpha=8, dropout=0.0, targets=targets)
+    return draw(model, std=std)
 
 
 def draw(model: Any, *, std: float = 0.02) -> Any:

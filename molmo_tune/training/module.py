@@ -89,7 +89,7 @@ class MolmoModule(L.LightningModule):
             batch.loss_weights,
             z_loss=self.z_loss,
         )
-        if dist.is_available() and dist.is_initialized():
+        if torch.is_grad_enabled() and dist.is_available() and dist.is_initialized():
             sums = sums._replace(total=sums.total + self._touch_all())
         return sums
 

@@ -6,8 +6,8 @@ for the whole step, because a batch of text alone does not visit all of it and t
 wait for each other. For the same reason every layer must see an input with a gradient on every
 device, or the order in which gradients are summed would differ between them.
 
-What it does not do: quantised bases and 8-bit optimisers (their storage cannot be split by rows)
-and answers generated during training; the recipe refuses these.
+What it does not do: quantised bases and 8-bit optimisers (their storage cannot be split by rows),
+PiSSA's start, and answers generated during training; the recipe refuses these.
 """
 
 from __future__ import annotations
