@@ -122,7 +122,7 @@ def _probe(path: Path, modified: int, size: int) -> VideoInfo:
     if path.is_dir():
         folder = _folder(path, modified, size)
         return VideoInfo(folder.starts_s, folder.duration_s, folder.size_wh)
-    index = index_file(path)
+    index = _index(path, modified, size)
     duration_s = round(float((index.end - int(index.starts[0])) * index.tick_s), 6)
     return VideoInfo(tuple(in_seconds(index)), duration_s, index.size_wh, index.pixel_aspect)
 
