@@ -23,6 +23,7 @@ ORDER = (
     "model",
     "run_folder",
     "evaluation",
+    "checks",
     "training",
     "export",
     "pages",

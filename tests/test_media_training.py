@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from safetensors.torch import load_file
 
+from molmo_tune.checks.recipe_data import check_recipe
 from molmo_tune.commands.convert import convert
 from molmo_tune.encoding import media_inputs
 from molmo_tune.encoding.datasets import TrainingSet, encode_questions
@@ -23,7 +24,6 @@ from molmo_tune.encoding.encoded import EncodedSample, Opening
 from molmo_tune.encoding.packing import pack
 from molmo_tune.encoding.sources import limits_of, read_items
 from molmo_tune.errors import UserError
-from molmo_tune.evaluation.checking import check_recipe
 from molmo_tune.media import small_frames
 from molmo_tune.media.array_store import ArrayStore
 from molmo_tune.media.decoders import Decoder

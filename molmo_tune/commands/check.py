@@ -18,7 +18,7 @@ from molmo_tune.recipe.sections import Recipe
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from molmo_tune.evaluation.checking import Finding
+    from molmo_tune.checks.finding import Finding
 
 
 def run(options: argparse.Namespace) -> int:
@@ -34,20 +34,22 @@ def run(options: argparse.Namespace) -> int:
 
 def check(recipe: Recipe, console: Console, *, decode: bool = False) -> int:
     """Check data and media, on wish to the last frame; returns the exit code."""
-    from molmo_tune.evaluation.checking import check_recipe
+    from molmo_tune.checks.finding import counted, worst_first
+    from molmo_tune.checks.recipe_data import check_recipe
 
-    findings = check_recipe(recipe)
+    findings = check_recipe(recipe, all_pictures=decode)
     if decode and not any(finding.severity == "error" for finding in findings):
-        findings += _media(recipe, console)
+        findings = worst_first([*findings, *_media(recipe, console)])
     for finding in findings:
         console.print(str(finding), highlight=False)
+    console.print(counted(findings), highlight=False)
     if any(finding.severity == "error" for finding in findings):
         return 1
     return 0
 
 
 def _media(recipe: Recipe, console: Console) -> list[Finding]:
-    from molmo_tune.evaluation.media_check import check_media
+    from molmo_tune.checks.media import check_media
 
     with console.status("opening media") as status:
         return list(

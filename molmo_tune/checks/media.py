@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from molmo_tune.checks.finding import Finding
 from molmo_tune.encoding.items import Item
 from molmo_tune.encoding.media_inputs import vision_of
 from molmo_tune.encoding.sources import limits_of, read_items
 from molmo_tune.errors import UserError
-from molmo_tune.evaluation.checking import Finding
 from molmo_tune.media.image import image_oddities
 from molmo_tune.model.loading import load_processor
 from molmo_tune.recipe.sections import Recipe

@@ -1,0 +1,266 @@
+"""The check finds what would spoil training: each fault planted once; a clean set stays silent."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from molmo_tune.checks.answers import unlike_their_labels
+from molmo_tune.checks.finding import Finding, counted, worst_first
+from molmo_tune.checks.recipe_data import check_recipe
+from molmo_tune.cli import main
+from molmo_tune.encoding.items import Item
+from molmo_tune.encoding.sources import read_items
+from molmo_tune.labels.jsonl import write_jsonl
+from molmo_tune.labels.masks import pack
+from molmo_tune.labels.sample import Box, Instance, Mask, Media, Sample, Shape, Span
+from molmo_tune.media.likeness import NUM_BITS, hash_of, nearest
+from molmo_tune.model.loading import load_processor
+from molmo_tune.recipe.loader import load_recipe
+
+SIZE = (96, 64)
+
+
+def picture(folder: Path, name: str, seed: int, size_wh: tuple[int, int] = SIZE) -> Path:
+    """A picture of its own for each seed: large blots of colour."""
+    folder.mkdir(exist_ok=True)
+    blots = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), np.uint8)
+    path = folder / name
+    Image.fromarray(blots).resize(size_wh, Image.Resampling.BICUBIC).save(path, quality=92)
+    return path
+
+
+def image_sample(path: Path, *shapes: tuple[str, Shape], **stated: object) -> Sample:
+    notes = tuple(Instance(str(n), label, shape) for n, (label, shape) in enumerate(shapes))
+    return Sample(path.stem, Media("image", (path,), **stated), notes)  # type: ignore[arg-type]
+
+
+def boxes(*labels: str) -> list[tuple[str, Shape]]:
+    return [(label, Box((10.0, 10.0, 40.0, 30.0))) for label in labels]
+
+
+def recipe_of(folder: Path, train: Sequence[Sample], val: Sequence[Sample], *more: str) -> Path:
+    template = "event_times" if isinstance(train[0].annotations[0], Span) else "image_pointing"
+    lines = ["model: {name: tiny}", f"output: {{dir: {folder / 'run'}}}", *more, "data:"]
+    for split, samples in (("train", train), ("val", val)):
+        if samples:
+            path = folder / f"{split}.jsonl"
+            write_jsonl(samples, path)
+            source = f"{{labels: jsonl, path: {path}, template: {template}}}"
+            lines.append(f"  {split}: [{source}]")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text("\n".join([*lines, "  max_tokens: 1024"]) + "\n")
+    return recipe
+
+
+def found(recipe: Path, **options: bool) -> list[str]:
+    return [str(one) for one in check_recipe(load_recipe(recipe, []), **options)]
+
+
+def only(lines: Sequence[str], *parts: str) -> str:
+    """The one line with all these parts."""
+    hits = [line for line in lines if all(part in line for part in parts)]
+    assert len(hits) == 1, "\n".join(lines)
+    return hits[0]
+
+
+def clean(folder: Path) -> tuple[list[Sample], list[Sample]]:
+    train = [
+        image_sample(picture(folder, f"t{n}.png", n), *boxes("koi"), size_wh=SIZE) for n in range(4)
+    ]
+    val = [image_sample(picture(folder, f"v{n}.png", 50 + n), *boxes("koi")) for n in range(2)]
+    return train, val
+
+
+def test_a_clean_set_has_nothing_to_mend(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = recipe_of(tmp_path, *clean(tmp_path))
+    assert main(["check", str(recipe)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "nothing to mend"
+    assert all(line.startswith("note") for line in lines[1:-1])
+    only(lines, "questions by label: koi 4")
+
+
+def test_other_sizes_than_the_labels_say(tmp_path: Path) -> None:
+    train, val = clean(tmp_path)
+    train[1] = replace(train[1], media=replace(train[1].media, size_wh=(192, 128)))
+    train[2] = replace(train[2], media=replace(train[2].media, size_wh=(64, 96)))
+    line = only(found(recipe_of(tmp_path, train, val)), "error", "another size")
+    assert line.startswith("error   data.train.0: 2 media")
+    assert "t1 (192x128 in the labels, is 96x64)" in line
+    assert "t2 (64x96 in the labels, is 96x64, turned by a quarter?)" in line
+
+
+def test_shapes_beside_and_over_the_edge(tmp_path: Path) -> None:
+    train, val = clean(tmp_path)
+    path = picture(tmp_path, "out.png", 9)
+    astray, over = Box((100.0, 5.0, 120.0, 20.0)), Box((80.0, 5.0, 120.0, 20.0))
+    train.append(image_sample(path, ("koi", astray), ("koi", over)))
+    lines = found(recipe_of(tmp_path, train, val))
+    assert "out (koi 0)" in only(lines, "warning", "1 of 6 shapes lie outside the frame")
+    assert "out (koi 1)" in only(lines, "note", "1 of 6 shapes reach over the edge")
+
+
+def test_moments_after_the_end(pond: Path, tmp_path: Path) -> None:
+    clip = sorted((pond / "clips").iterdir())[0]
+    media = Media("video", (clip,), duration_s=9.0)
+    events = [Sample("film", media, (Span("splash", 0.5, 1.0), Span("jump", 1.0, 30.0)))]
+    lines = found(recipe_of(tmp_path, events, []))
+    only(lines, "error", "1 videos end before their labels do: film (up to 30.0 s")
+    only(lines, "warning", "longer or shorter than labelled: film (9.0 s in the labels")
+    only(lines, "warning", "data.val", "nothing will show")
+
+
+def test_ids_and_labels(tmp_path: Path) -> None:
+    train, val = clean(tmp_path)
+    many = [image_sample(picture(tmp_path, f"m{n}.png", 80 + n), *boxes("newt")) for n in range(21)]
+    val.append(image_sample(picture(tmp_path, "frog.png", 99), *boxes("frog")))
+    rare = image_sample(picture(tmp_path, "crab.png", 98), *boxes("crab"))
+    recipe = recipe_of(tmp_path, [*train, *many, rare], val)
+    again = tmp_path / "again.jsonl"
+    write_jsonl([replace(rare, id="t2")], again)
+    second = f"{{labels: jsonl, path: {again}, template: image_pointing}}"
+    recipe.write_text(
+        recipe.read_text().replace("image_pointing}]", f"image_pointing}}, {second}]", 1)
+    )
+    lines = found(recipe)
+    only(lines, "warning", "data.train: 1 ids stand for several samples: t2")
+    only(lines, "warning", "1 labels are rare: crab (1); the commonest has 21")
+    only(lines, "warning", "1 labels are never trained on: frog")
+    only(lines, "note", "2 trained labels are never scored: newt, crab")
+
+
+def test_the_same_picture_on_both_sides(tmp_path: Path) -> None:
+    train, val = clean(tmp_path)
+    line = only(found(recipe_of(tmp_path, train, [*val, train[0]])), "error", "data.val")
+    assert "1 media are also trained on" in line
+    copy = tmp_path / "copy.png"
+    shutil.copyfile(train[1].media.paths[0], copy)
+    line = only(
+        found(recipe_of(tmp_path, train, [*val, image_sample(copy, *boxes("koi"))])), "copies"
+    )
+    assert line.startswith("error")
+    assert f"{copy} is {train[1].media.paths[0]}" in line
+
+
+def test_nearly_the_same_picture_on_both_sides(tmp_path: Path) -> None:
+    """Smaller, and as JPEG: other bytes, but the same to look at."""
+    train, val = clean(tmp_path)
+    small = tmp_path / "small.jpg"
+    Image.open(train[3].media.paths[0]).resize((80, 50)).save(small, quality=60)
+    recipe = recipe_of(tmp_path, train, [*val, image_sample(small, *boxes("koi"))])
+    line = only(found(recipe), "warning", "1 media look almost like ones trained on")
+    assert f"{small} and {train[3].media.paths[0]}" in line
+
+
+def test_neighbouring_frames_of_a_film_are_alike(pond: Path, tmp_path: Path) -> None:
+    """A clip cut off and encoded anew is found, other clips of the same pond maker are not."""
+    clips = sorted((pond / "clips").iterdir())
+    shorter = tmp_path / "shorter.mp4"
+    encode = f"ffmpeg -v error -y -i {clips[0]} -vf scale=iw/2:ih/2 -crf 30 {shorter}"
+    subprocess.run(encode.split(), check=True)
+    event = (Span("splash", 0.0, 0.5),)
+    train = [Sample(clip.stem, Media("video", (clip,)), event) for clip in clips[:3]]
+    val = [Sample(path.stem, Media("video", (path,)), event) for path in (clips[3], shorter)]
+    line = only(found(recipe_of(tmp_path, train, val)), "look almost like")
+    assert f"1 media look almost like ones trained on: {shorter} and {clips[0]}" in line
+
+
+def test_only_some_media_are_compared_unless_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("molmo_tune.checks.leaks.COMPARED", 3)
+    recipe = recipe_of(tmp_path, *clean(tmp_path))
+    only(found(recipe), "note", "at most 3 media of each part compared; --media compares all")
+    assert not [line for line in found(recipe, all_pictures=True) if "compared" in line]
+
+
+def test_likeness_of_pictures() -> None:
+    rng = np.random.default_rng(0)
+    pictures = [
+        np.asarray(
+            Image.fromarray(rng.integers(0, 256, (6, 9, 3), np.uint8)).resize((90, 60)), np.uint8
+        )
+        for _ in range(20)
+    ]
+    hashes = np.stack([h for h in map(hash_of, pictures) if h is not None])
+    places, bits = nearest(hashes, hashes)
+    assert places.tolist() == list(range(20))
+    assert not bits.any()
+    _, apart = nearest(hashes[:1], hashes[1:])
+    assert apart[0] > NUM_BITS / 6
+    assert hash_of(np.full((60, 90, 3), 128, np.uint8)) is None
+
+
+def items_of(recipe: Path) -> list[Item]:
+    loaded = load_recipe(recipe, [])
+    return read_items(loaded.data.train, loaded, load_processor("tiny"))[0]
+
+
+def test_an_answer_beside_its_label_is_found(tmp_path: Path) -> None:
+    items = items_of(recipe_of(tmp_path, *clean(tmp_path)))
+    assert not list(unlike_their_labels("here", items, 7))
+    conversation = items[0].conversations[0]
+    assert " 260 312" in conversation.answer
+    for answer, number in ((" 262 312", 1), (" 800 312", 2)):  # still in the box; beside it
+        moved = replace(conversation, answer=conversation.answer.replace(" 260 312", answer))
+        wrong = replace(items[0], conversations=(moved,))
+        findings = list(unlike_their_labels("here", [wrong, *items[1:]], 7))
+        assert len(findings) == number
+        assert findings[0].severity == "error"
+
+
+def test_random_points_are_found_again(tmp_path: Path) -> None:
+    pixels = np.zeros((64, 96), np.bool_)
+    pixels[8:50, 12:80] = True
+    mask: Mask = pack(pixels)
+    sample = image_sample(picture(tmp_path, "a.png", 1), ("koi", mask), ("koi", mask))
+    recipe = recipe_of(tmp_path, [sample], [])
+    template = tmp_path / "random.yaml"
+    bundled = Path("data_templates/image_pointing.yaml").read_text()
+    template.write_text(bundled + "\npoint: random_in_mask\n")
+    recipe.write_text(recipe.read_text().replace("image_pointing}", f"{template}}}"))
+    items = items_of(recipe)
+    seed = load_recipe(recipe, []).seed
+    assert not list(unlike_their_labels("here", items, seed))
+    assert list(unlike_their_labels("here", items, seed + 1)), "the seed matters"
+
+
+def test_how_many_frames_fit_is_exact(pond_recipe: Path, pond: Path) -> None:
+    """At the number told all questions still share their clip, with one more some do not."""
+    lines = [str(one) for one in check_recipe(load_recipe(pond_recipe, ["data.max_tokens=300"]))]
+    told = only(lines, "frames fit into a sequence")
+    fit = int(told.split(" tokens) ")[1].split()[0])
+    num_sequences = []
+    for max_frames in (fit, fit + 1):
+        changes = [f"video.max_frames={max_frames}", "video.max_fps=30", "data.max_tokens=300"]
+        recipe = load_recipe(pond_recipe, changes)
+        whole = read_items(recipe.data.train, recipe, load_processor("tiny"))
+        num_sequences.append(len(whole[0]))
+    assert num_sequences[0] == 4
+    assert num_sequences[1] > 4
+
+
+def test_thin_sampling_is_told(pond_recipe: Path) -> None:
+    lines = [str(one) for one in check_recipe(load_recipe(pond_recipe, ["video.max_frames=2"]))]
+    assert "seen at down to" in only(lines, "warning", "4 of 4 videos are longer than 2 frames")
+
+
+def test_worst_first() -> None:
+    findings = [
+        Finding("note", "a", "figures"),
+        Finding("warning", "b", "few", 1),
+        Finding("error", "c", "spoilt"),
+        Finding("warning", "d", "many", 30),
+    ]
+    assert [one.where for one in worst_first(findings)] == ["c", "d", "b", "a"]
+    assert counted(findings) == "1 error, 2 warnings"
