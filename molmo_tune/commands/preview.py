@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 from molmo_tune.recipe.bundled import bundled
@@ -15,21 +16,35 @@ def run(options: argparse.Namespace) -> int:
     recipe = load_recipe(bundled("recipes", options.recipe), options.overrides)
     from rich.console import Console
 
-    shown = preview(recipe, options.out, options.samples)
-    Console(soft_wrap=True).print(f"{shown} sequences in {options.out}", highlight=False)
+    told = preview(recipe, options.out, options.samples)
+    Console(soft_wrap=True).print(told, highlight=False)
     return 0
 
 
-def preview(recipe: Recipe, out: Path, max_samples: int) -> int:
-    """The preview page of a recipe's training data."""
+def preview(recipe: Recipe, out: Path, max_samples: int) -> str:
+    """The preview page of a recipe's training data; says what was written and how long it took."""
     from molmo_tune.encoding.datasets import TrainingSet
     from molmo_tune.encoding.sources import limits_of, measure_packing, read_items
     from molmo_tune.model.loading import load_processor
+    from molmo_tune.pages.pack_map import first_rows
     from molmo_tune.pages.preview import write_preview
 
     processor = load_processor(recipe.model.name)
-    items, _ = read_items(recipe.data.train, recipe, processor)
-    training_set = TrainingSet(items, processor, limits_of(recipe), recipe.loss.weighting)
+    items, refused = read_items(recipe.data.train, recipe, processor)
+    shown = items[:max_samples]
+    training_set = TrainingSet(shown, processor, limits_of(recipe), recipe.loss.weighting)
+    started = time.perf_counter()
+    encoded = [training_set[number] for number in range(len(shown))]
+    decoded = time.perf_counter()
+    lead = f"{len(shown)} of {len(items)} sequences."
+    if refused:
+        lead += f" {len(refused)} questions are left out; molmo-tune check says why."
     packing = measure_packing(items, recipe)
-    note = f" In training they share rows: {packing}." if packing is not None else ""
-    return write_preview(training_set, processor, out, max_samples, note)
+    if packing is not None:
+        lead += f" In training they share rows: {packing}."
+    write_preview(
+        shown, encoded, processor.tokenizer, out, lead=lead, rows=first_rows(items, recipe)
+    )
+    written = time.perf_counter()
+    seconds = f"decoded in {decoded - started:.1f} s, drawn in {written - decoded:.1f} s"
+    return f"{len(shown)} sequences in {out} ({seconds})"

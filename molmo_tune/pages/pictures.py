@@ -1,27 +1,39 @@
-"""Frames with points drawn on them, as data URIs that a page carries inside itself."""
+"""Frames with points, trails and boxes drawn on them, as data URIs that a page carries itself."""
 
 from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 PICTURE_WIDTH = 240
 JPEG_QUALITY = 85
+RING_PX = 5
+_EDGE_PX = 2
+_FONT = ImageFont.load_default()
+
+SizeWH = tuple[int, int]
+XY = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A point to draw: pixels of the original frame, a CSS colour, and a short text or none."""
+    """A point to draw: pixels of the original frame, a CSS colour, a short text or none.
 
-    xy_px: tuple[float, float]
+    ``trail``: where the object was before, oldest first.
+    """
+
+    xy_px: XY
     color: str
     text: str = ""
+    trail: tuple[XY, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +48,63 @@ def picture(
     frame: NDArray[np.uint8],
     marks: Sequence[Mark] = (),
     outlines: Sequence[Outline] = (),
+    *,
     width: int = PICTURE_WIDTH,
+    size_wh: SizeWH | None = None,
 ) -> str:
-    """A JPEG data URI of a frame ``(H, W, 3)`` scaled to `width`, with marks and outlines."""
-    scale = width / frame.shape[1]
-    image = Image.fromarray(frame).resize((width, max(1, round(frame.shape[0] * scale))))
+    """A JPEG data URI of a frame ``(H, W, 3)`` scaled to `width`, with marks and outlines.
+
+    Args:
+        frame: what is shown.
+        marks: points.
+        outlines: boxes.
+        width: of the picture in pixels.
+        size_wh: of the original frame, when `frame` is the model's square view of it.
+    """
+    original = size_wh or (frame.shape[1], frame.shape[0])
+    scale = width / original[0]
+    image = Image.fromarray(frame).resize((width, max(1, round(original[1] * scale))))
     draw = ImageDraw.Draw(image)
     for outline in outlines:
         draw.rectangle([v * scale for v in outline.xyxy_px], outline=outline.color, width=1)
     for mark in marks:
-        x, y = mark.xy_px[0] * scale, mark.xy_px[1] * scale
-        draw.ellipse((x - 6, y - 6, x + 6, y + 6), outline="black", width=4)
-        draw.ellipse((x - 5, y - 5, x + 5, y + 5), outline=mark.color, width=2)
-        draw.point((x, y), fill=mark.color)
-        if mark.text:
-            draw.text(
-                (x + 8, y - 6), mark.text, fill=mark.color, stroke_width=2, stroke_fill="black"
-            )
+        _draw_mark(draw, mark, scale, image.size)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def frames_of_patches(patches: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The square pictures ``(C, S, S, 3)`` that patches ``(C, P, D)`` in [-1, 1] were cut from."""
+    crops, num_patches, numbers = patches.shape
+    rows, side = math.isqrt(num_patches), math.isqrt(numbers // 3)
+    cut = patches.reshape(crops, rows, rows, side, side, 3).transpose(0, 1, 3, 2, 4, 5)
+    whole = cut.reshape(crops, rows * side, rows * side, 3)
+    levels: NDArray[np.float32] = np.clip(np.rint((whole + 1) * 127.5), 0, 255)
+    return levels.astype(np.uint8)
+
+
+def _draw_mark(draw: Any, mark: Mark, scale: float, size_wh: SizeWH) -> None:
+    x, y = mark.xy_px[0] * scale, mark.xy_px[1] * scale
+    if mark.trail:
+        line = [(u * scale, v * scale) for u, v in (*mark.trail, mark.xy_px)]
+        draw.line(line, fill=mark.color, width=2)
+    ring = RING_PX
+    draw.ellipse((x - ring - 1, y - ring - 1, x + ring + 1, y + ring + 1), outline="black", width=4)
+    draw.ellipse((x - ring, y - ring, x + ring, y + ring), outline=mark.color, width=2)
+    draw.point((x, y), fill=mark.color)
+    if mark.text:
+        place = place_text((x, y), _FONT.getbbox(mark.text)[2:], size_wh)
+        style = {"font": _FONT, "fill": mark.color, "stroke_width": 2, "stroke_fill": "black"}
+        draw.text(place, mark.text, **style)
+
+
+def place_text(point: XY, text_wh: Sequence[float], size_wh: SizeWH) -> XY:
+    """Top left corner of a text beside a point: right of it, or left where it would be cut off."""
+    (x, y), (width, height) = point, text_wh
+    gap = RING_PX + 3
+    left = x + gap
+    if left + width + _EDGE_PX > size_wh[0]:
+        left = max(x - gap - width, _EDGE_PX)
+    top = min(max(y - height / 2, _EDGE_PX), size_wh[1] - height - _EDGE_PX)
+    return left, top
