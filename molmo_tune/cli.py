@@ -70,6 +70,7 @@ def _add_data_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
     init = made["init"]
     init.add_argument("folder", type=Path, help="folder with labels and their media")
     init.add_argument("--labels", metavar="FORMAT", help="label format, where there are several")
+    init.add_argument("--template", metavar="NAME", help="bundled data template, for another task")
     init.add_argument("--to", type=Path, default=Path(), help="folder to write into")
     init.add_argument("--model", default="allenai/Molmo2-4B", help="hub id, folder, or tiny")
     convert = made["convert"]

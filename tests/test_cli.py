@@ -167,7 +167,7 @@ def test_convert_check_and_preview(
     assert main(["preview", str(recipe), "--out", str(page)]) == 0
     text = page.read_text()
     assert text.count('class="card"') == 4
-    assert 'class="t" title="weight 1"' in text
+    assert 'class="t" style="--w: 1.000" title="weight 1"' in text
     assert "&lt;im_patch&gt;×" in text
     assert 'src="http' not in text
     assert 'href="http' not in text

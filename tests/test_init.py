@@ -6,10 +6,24 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from molmo_tune.cli import main
+from molmo_tune.commands.init_wording import fitting_templates
+from molmo_tune.labels.sample import (
+    Dialogue,
+    Instance,
+    Media,
+    Observation,
+    Point,
+    Sample,
+    Span,
+    Track,
+)
+from molmo_tune.templates.template import load_template
 from tests.label_inputs import TINY, coco
 
 FEW = ["trainer.max_steps=2", "trainer.accumulate_grad_batches=1", "trainer.precision=32-true"]
@@ -61,12 +75,21 @@ def studio_video(pond: Path, folder: Path) -> None:
 def yolo(folder: Path) -> None:
     for part in ("train", "val"):
         TINY["yolo"].write(folder / part)
+    other_pictures(folder / "val")
 
 
 def coco_parts(folder: Path) -> None:
     for part in ("train", "val"):
         TINY["coco"].write(folder / part)
         (folder / part / "x.json").write_text(json.dumps(coco({"bbox": [2, 3, 4, 5]})))
+    other_pictures(folder / "val")
+
+
+def other_pictures(folder: Path) -> None:
+    """Of the same size: what is scored must not be trained on."""
+    for path in folder.rglob("*.png"):
+        size = Image.open(path).size
+        Image.effect_noise(size, 60).convert("RGB").save(path)
 
 
 @pytest.mark.parametrize("name", ["cvat_video", "label_studio_video", "mot", "coco", "yolo"])
@@ -117,3 +140,78 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert start(tmp_path / "data", tmp_path / "to") == 1
     assert "exists already" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "to").iterdir()] == ["recipe.yaml"]
+
+
+def masks(folder: Path, rate: str) -> None:
+    """Two videos as folders of pictures, with a mask for each picture, as DAVIS has them."""
+    for clip in ("swan", "goat"):
+        for part in ("JPEGImages", "Annotations"):
+            (folder / part / clip).mkdir(parents=True)
+        for number in range(8):
+            picture = Image.new("RGB", (80, 60), (10 * number, 80, 120))
+            picture.save(folder / "JPEGImages" / clip / f"{number:05d}.jpg")
+            drawn = np.zeros((60, 80), np.uint8)
+            drawn[10:30, 10 + number : 30 + number] = 1
+            mask = Image.fromarray(drawn)
+            mask.putpalette([0, 0, 0, 255, 0, 0] + [0] * 762)
+            mask.save(folder / "Annotations" / clip / f"{number:05d}.png")
+    if rate:
+        (folder / "JPEGImages" / "fps.txt").write_text(rate)
+
+
+def test_folders_of_frames_are_found_beside_their_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks(tmp_path / "mute", "")
+    assert start(tmp_path / "mute", tmp_path / "to") == 1
+    told = capsys.readouterr().err
+    assert f"write the frames per second into {tmp_path / 'mute' / 'JPEGImages'}" in told
+    masks(tmp_path / "data", "10")
+    assert start(tmp_path / "data", tmp_path / "to") == 0
+    assert "mask_folder: " in capsys.readouterr().out
+    recipe = run_recipe(tmp_path / "to")
+    assert recipe["eval"]["max_new_tokens"] == 2048
+    assert recipe["data"]["train"][0]["template"].endswith("tracking.yaml")
+
+
+def test_tracks_are_followed_unless_something_else_is_asked(
+    pond: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert start(pond, tmp_path / "follow") == 0
+    assert "task: tracking (also possible with --template: " in capsys.readouterr().out
+    assert start(pond, tmp_path / "point", "--template", "video_pointing") == 0
+    assert (tmp_path / "point" / "video_pointing.yaml").exists()
+    assert start(pond, tmp_path / "no", "--template", "image_count") == 1
+    assert "'image_count' does not fit these labels; expected one of" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+def sample(kind: str, *notes: object, exhaustive: tuple[str, ...] = ()) -> Sample:
+    return Sample("a", Media(kind, (Path("a"),)), notes, exhaustive)  # type: ignore[arg-type]
+
+
+def track(moments: int) -> Track:
+    seen = tuple(Observation(n / 2, n, Point((1, 1))) for n in range(moments))
+    return Track("1", "koi", seen)
+
+
+@pytest.mark.parametrize(
+    ("one", "first", "has_counts"),
+    [
+        (sample("video", track(1)), "video_pointing", False),
+        (sample("video", track(1), exhaustive=("koi",)), "video_pointing", True),
+        (sample("video", track(9)), "tracking", False),
+        (sample("video", Span("jump", 0, 1)), "event_times", False),
+        (sample("video", Dialogue("", "a pond")), "video_caption", False),
+        (sample("image", Dialogue("What?", "a pond")), "dialogue", False),
+        (sample("image", Dialogue("What?", "A", options=("a", "b"))), "multiple_choice", False),
+        (sample("image", Instance("1", "koi", Point((1, 1)))), "image_pointing", False),
+        (sample("image", exhaustive=("koi",)), "image_pointing", True),
+    ],
+)
+def test_wordings_that_fit(one: Sample, first: str, has_counts: bool) -> None:
+    names = fitting_templates([one])
+    assert names[0] == first
+    assert any(name.endswith("count") for name in names) == has_counts
+    for name in names:
+        load_template(name)

@@ -17,15 +17,17 @@ from pathlib import Path
 
 import yaml
 
+from molmo_tune.commands.init_wording import answer_tokens, fitting_templates
 from molmo_tune.errors import UserError
 from molmo_tune.labels.jsonl import write_jsonl
 from molmo_tune.labels.readers import read_labels
 from molmo_tune.labels.report import ConversionReport
-from molmo_tune.labels.sample import Dialogue, Sample, Span
-from molmo_tune.labels.survey import Place, survey
+from molmo_tune.labels.sample import Sample
+from molmo_tune.labels.survey import Place, media_folders, survey
 from molmo_tune.recipe.bundled import bundled
 
 VAL_SHARE = 0.1  # of the media, when nothing says which are for validation
+_LABEL_FOLDERS = {"annotations", "labels", "masks", "gt", "instances"}
 _RECIPE = """\
 # Written by molmo-tune init for {title}.
 # Next: molmo-tune check {recipe}, preview, train. Settings that are not named have their defaults
@@ -41,7 +43,7 @@ data:
 video: {{max_frames: 128, max_fps: 2}}
 optim: {{lr: 1.0e-4, schedule: cosine, warmup_steps: 50}}
 trainer: {{max_steps: 600, accumulate_grad_batches: 8, gradient_checkpointing: true}}
-eval: {{max_samples: 64, max_new_tokens: 192, batch_size: 1}}
+eval: {{max_samples: 64, max_new_tokens: {answer_tokens}, batch_size: 1}}
 output: {{dir: {run}}}
 """
 
@@ -57,25 +59,35 @@ class _Source:
 
 def run(options: argparse.Namespace) -> int:
     """Look, write, and say what was found."""
-    for line in init(options.folder, options.labels, options.to, options.model):
+    for line in init(options.folder, options.labels, options.to, options.model, options.template):
         sys.stdout.write(f"{line}\n")
     return 0
 
 
-def init(folder: Path, labels: str | None, to: Path, model: str) -> list[str]:
+def init(
+    folder: Path, labels: str | None, to: Path, model: str, wanted: str | None = None
+) -> list[str]:
     """Write the recipe, its template and, if there are no parts yet, the two parts.
+
+    Args:
+        folder: with labels and media.
+        labels: the format, where a folder has several.
+        to: the folder that is written.
+        model: for the recipe.
+        wanted: a bundled data template; otherwise the likeliest that fits.
 
     Returns:
         What was found and written, line by line.
 
     Raises:
-        UserError: no format or several, labels that cannot be read, or files that exist already.
+        UserError: no format or several, labels that cannot be read, a template that does not fit,
+        or files that exist already.
     """
     name, places = survey(folder, labels)
     sources = {place: _read(name, place.path, folder) for place in places if place.split != "test"}
     if not sources:
         raise UserError(folder, "only labels of a test part", "labels to train on")
-    template = _template(next(iter(sources.values())).samples)
+    template, others = _template(next(iter(sources.values())).samples, wanted)
     recipe, words = to / "recipe.yaml", to / f"{template}.yaml"
     train, val, parts = _parts(sources, to)
     _refuse_existing([recipe, words, *parts])
@@ -88,12 +100,15 @@ def init(folder: Path, labels: str | None, to: Path, model: str) -> list[str]:
         recipe=recipe,
         template=words,
         model=model,
+        answer_tokens=answer_tokens(template),
         train=_listed(train, words),
         val=f"\n{_listed(val, words)}" if val else " []                   # one medium only",
         run=_quoted(to / "run"),
     )
     recipe.write_text(text, encoding="utf-8")
-    return [*_told(name, sources), *(f"written: {path}" for path in (*parts, words, recipe))]
+    written = [f"written: {path}" for path in (*parts, words, recipe)]
+    more = f" (also possible with --template: {', '.join(others)})" if others else ""
+    return [*_told(name, sources), f"task: {template}{more}", *written]
 
 
 def _read(name: str, path: Path, top: Path) -> _Source:
@@ -117,6 +132,7 @@ def _read(name: str, path: Path, top: Path) -> _Source:
 
 
 def _media_folders(path: Path, top: Path) -> list[Path | None]:
+    """Where the media may be: as the labels say, by custom, further up, anywhere that has some."""
     start = path if path.is_dir() else path.parent
     upwards = [one for one in (start, *start.parents) if one.is_relative_to(top)]
     beside = [
@@ -125,7 +141,15 @@ def _media_folders(path: Path, top: Path) -> list[Path | None]:
         start.parent / "images",
     ]
     exist = [one for one in beside if one.is_dir() and one != start]
-    return [None, *dict.fromkeys([*exist, *upwards])]
+    elsewhere = [one for one in media_folders(top) if not _holds_labels(one, start, top)]
+    return [None, *dict.fromkeys([*exist, *upwards, *elsewhere])]
+
+
+def _holds_labels(folder: Path, start: Path, top: Path) -> bool:
+    """Pictures of masks are no media."""
+    if start != top and folder.is_relative_to(start):
+        return True
+    return any(part.lower() in _LABEL_FOLDERS for part in folder.relative_to(top).parts)
 
 
 def _parts(
@@ -156,19 +180,17 @@ def _set_apart(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
     return kept, [sample for sample in samples if sample.media.paths in chosen]
 
 
-def _template(samples: list[Sample]) -> str:
-    """The bundled wording that fits the first sample that says anything."""
-    sample = next((one for one in samples if one.annotations), samples[0])
-    video = sample.media.kind == "video"
-    first = sample.annotations[0] if sample.annotations else None
-    if isinstance(first, Span):
-        return "event_times"
-    if isinstance(first, Dialogue):
-        medium = "video" if video else "image"
-        return "dialogue" if first.question else f"{medium}_caption"
-    if video:
-        return "video_pointing"
-    return "multi_image_pointing" if len(sample.media.paths) > 1 else "image_pointing"
+def _template(samples: list[Sample], wanted: str | None) -> tuple[str, list[str]]:
+    """The wording to take, and the others that fit."""
+    fitting = fitting_templates(samples)
+    if wanted is not None and wanted not in fitting:
+        raise UserError("--template", f"{wanted!r} does not fit these labels", _either(fitting))
+    name = wanted or fitting[0]
+    return name, [other for other in fitting if other != name]
+
+
+def _either(names: list[str]) -> str:
+    return f"one of {', '.join(names)}"
 
 
 def _refuse_existing(paths: list[Path]) -> None:

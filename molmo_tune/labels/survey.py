@@ -9,6 +9,7 @@ told by the names that people give to folders and files. Nothing is read here be
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -57,6 +58,22 @@ def survey(folder: Path, wanted: str | None = None) -> tuple[str, list[Place]]:
         what = "no label format that is known" if wanted is None else f"no labels of {wanted}"
         raise UserError(folder, what, f"one of {', '.join(READERS)}", "see molmo-tune convert")
     return name, [place for path in found[name] for place in _places(path, folder, name)]
+
+
+def media_folders(top: Path) -> list[Path]:
+    """Folders with images or videos; of several side by side the one that they lie in."""
+    holding = [
+        folder
+        for folder in _folders(top)
+        if any(path.suffix.lower() in _MEDIA_SUFFIXES for path in folder.iterdir())
+    ]
+    siblings = Counter(folder.parent for folder in holding)
+    return list(
+        dict.fromkeys(
+            folder.parent if folder != top and siblings[folder.parent] > 1 else folder
+            for folder in holding
+        )
+    )
 
 
 def _formats(top: Path) -> dict[str, list[Path]]:
