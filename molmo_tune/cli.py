@@ -25,6 +25,7 @@ _VERBS = {
     "preview": "write an HTML page of what the model will see and be taught",
     "train": "fine-tune as a recipe says",
     "evaluate": "ask a run (or its base) the validation questions and score the answers",
+    "predict": "ask a run or a checkpoint about images and videos, and draw what it points at",
     "export": "merge a run into a checkpoint that serves, and prove it; or convert a checkpoint",
     "push": "upload an export to the Hugging Face hub; --dry-run shows what would go",
     "recipes": "list the bundled recipes and data templates, or copy one to edit",
@@ -101,12 +102,28 @@ def _add_data_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
     recipes.add_argument("--to", type=Path, default=Path(), help="folder to copy into")
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
 def _add_run_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
     evaluate = made["evaluate"]
     evaluate.add_argument("run", type=Path, help="folder of a run")
     evaluate.add_argument("--base", action="store_true", help="the base model, without the adapter")
     evaluate.add_argument("--model", help="another checkpoint, such as an export")
     evaluate.add_argument("--name", help="name of the result; after or before when left away")
+    predict = made["predict"]
+    predict.add_argument("model", help="folder of a run, checkpoint folder, hub id, or tiny")
+    predict.add_argument("media", type=Path, nargs="+", help="images, videos, folders of frames")
+    predict.add_argument("--ask", action="append", required=True, help="may be repeated")
+    predict.add_argument("--together", action="store_true", help="all images in one question")
+    predict.add_argument("--out", type=Path, help="folder for answers.json, .html, labels.jsonl")
+    predict.add_argument("--max-frames", type=_positive, help="cap on frames of a video")
+    predict.add_argument("--max-fps", type=float, help="cap on frames per second")
+    predict.add_argument("--max-new-tokens", type=_positive, help="longest answer")
     export = made["export"]
     export.add_argument("run", type=Path, help="folder of a run, or of a checkpoint to convert")
     export.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint")

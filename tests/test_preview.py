@@ -14,7 +14,7 @@ from molmo_tune.encoding.media_inputs import resizing_of
 from molmo_tune.encoding.sources import limits_of, read_items
 from molmo_tune.media.small_frames import read_small_frames
 from molmo_tune.model.loading import load_processor
-from molmo_tune.pages import preview
+from molmo_tune.pages import frames
 from molmo_tune.pages.pack_map import MAX_ROWS, first_rows
 from molmo_tune.pages.pictures import Mark, frames_of_patches, picture, place_text
 from molmo_tune.recipe.loader import load_recipe
@@ -51,10 +51,10 @@ def test_frames_that_answers_speak_of_come_first(
     items, _ = read_items(recipe.data.train, recipe, load_processor("tiny"))
     item = next(item for item in items if len(item.conversations) > 1)
     assert item.sampled is not None
-    said = preview._said_of_video(item)
+    said = frames._said_of_video(item)
     moments = {one.point.frame_id for one in said}
-    monkeypatch.setattr(preview, "MAX_FRAMES", len(moments) + 1)
-    shown = preview._shown_frames(item.sampled.times_s, said)
+    monkeypatch.setattr(frames, "MAX_FRAMES", len(moments) + 1)
+    shown = frames._shown_frames(item.sampled.times_s, said)
     assert len(shown) == len(moments) + 1
     assert moments <= {round(item.sampled.times_s[number], 1) for number in shown}
 
@@ -64,10 +64,10 @@ def test_a_trail_joins_one_object_of_one_answer(pond_recipe: Path) -> None:
     item = read_items(recipe.data.train, recipe, load_processor("tiny"))[0][0]
     answer = '<tracks coords="0.0 1 100 100 2 500 500;0.5 1 200 100;1.0 1 300 100">koi</tracks>'
     conversation = replace(item.conversations[0], answer=answer, label="koi")
-    said = preview._said_of_video(replace(item, conversations=(conversation, conversation)))
-    marks = preview._marks_at(said, 1.0)
+    said = frames._said_of_video(replace(item, conversations=(conversation, conversation)))
+    marks = frames._marks_at(said, 1.0)
     assert [mark.trail for mark in marks] == [((16.0, 12.0), (32.0, 12.0))] * 2
-    assert preview._marks_at(said, 0.0)[1].trail == ()
+    assert frames._marks_at(said, 0.0)[1].trail == ()
 
 
 def test_marks_are_drawn_where_they_are() -> None:

@@ -55,14 +55,12 @@ def evaluate_recipe(
         raise UserError("data.val", "is empty", "validation data to ask about")
     processor = load_processor(recipe.model.name)
     items, _ = read_items(recipe.data.val, recipe, processor)
-    model: Any = load_model(recipe.model.name, dtype=resolve_dtype(recipe.model.dtype))
-    if adapter is not None:
-        model = bare_model(load_adapter(model, adapter))
+    model = ready_model(recipe.model.name, recipe.model.dtype, adapter)
     limit = recipe.eval.max_samples
     with progress_columns(console) as progress:
         task = progress.add_task(title, total=num_questions(items, limit), note="")
         result = evaluate(
-            _on_best_device(model),
+            model,
             processor,
             items,
             limits_of(recipe),
@@ -74,9 +72,17 @@ def evaluate_recipe(
     return result, items
 
 
-def _on_best_device(model: Any) -> Any:
+def ready_model(name: str, dtype: Any, adapter: Path | None) -> Any:
+    """A checkpoint, with an adapter on top if there is one, on the GPU if there is one.
+
+    Raises:
+        UserError: either cannot be used.
+    """
     import torch
 
+    model: Any = load_model(name, dtype=resolve_dtype(dtype))
+    if adapter is not None:
+        model = bare_model(load_adapter(model, adapter))
     return model.to("cuda") if torch.cuda.is_available() else model
 
 

@@ -140,6 +140,17 @@ def _conversations(
     sample: Sample, template: Template, limits: MediaLimits, seed: int
 ) -> tuple[Item, list[LeftOut]]:
     """All conversations of a sample as one item (length not yet known), and what is left out."""
+    seen = item_to_ask(sample, template, limits)
+    conversations, left_out = ask(sample, template, seen.sampled, seen.sizes_wh, seed)
+    return replace(seen, conversations=tuple(conversations)), left_out
+
+
+def item_to_ask(sample: Sample, template: Template, limits: MediaLimits) -> Item:
+    """What the model sees of a sample, without questions yet and of unknown length.
+
+    Raises:
+        UserError: a medium is missing or does not open.
+    """
     sampled: SampledTimes | None = None
     sizes: tuple[tuple[int, int], ...] = ()
     if sample.media.kind == "video":
@@ -152,8 +163,7 @@ def _conversations(
         )
     elif sample.media.kind == "image":
         sizes = tuple(image_size(path) for path in sample.media.paths)
-    conversations, left_out = ask(sample, template, sampled, sizes, seed)
-    return Item(sample, template, tuple(conversations), sampled, sizes, 0), left_out
+    return Item(sample, template, (), sampled, sizes, 0)
 
 
 def _split(

@@ -1,0 +1,163 @@
+"""Questions to media that nobody labelled: what a user does with the model.
+
+Media are sampled, encoded and prompted by the functions that training uses, so a tuned model meets
+what it was tuned on. The answers come back as the text that the model wrote, as points in pixels
+and seconds, and as `Sample`s, so that predictions can be corrected as labels and trained on.
+
+What it does not do: score (there is no truth), or choose words: questions are the user's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from molmo_tune.encoding.items import Item, MediaLimits, item_to_ask
+from molmo_tune.encoding.media_inputs import vision_of
+from molmo_tune.encoding.sample_encoder import encode_prompt
+from molmo_tune.evaluation.generation import Answer, generate_answers
+from molmo_tune.grounding.text import (
+    ParsedPoint,
+    label_of_answer,
+    parse_multi_image_points,
+    parse_points,
+)
+from molmo_tune.labels.sample import (
+    Annotation,
+    Dialogue,
+    Instance,
+    Media,
+    Observation,
+    Point,
+    Sample,
+    Track,
+)
+from molmo_tune.templates.conversations import Conversation
+from molmo_tune.templates.template import load_template
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One medium with the answers to all questions about it.
+
+    ``item``: its conversations hold the questions and what was answered. ``answers``: the same,
+    with whether they were cut. ``patches (C, P, D)``: what the model saw, for pictures.
+    """
+
+    item: Item
+    answers: tuple[Answer, ...]
+    patches: NDArray[np.float32]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One record per question: media, question, answer, is_cut, points (pixels, seconds)."""
+        media = [str(path) for path in self.item.sample.media.paths]
+        return [
+            {
+                "media": media,
+                "question": conversation.question,
+                "answer": answer.text,
+                "is_cut": answer.is_cut,
+                "points": [self._record(point) for point in points_of(self.item, answer.text)],
+            }
+            for conversation, answer in zip(self.item.conversations, self.answers, strict=True)
+        ]
+
+    def _record(self, point: ParsedPoint) -> dict[str, Any]:
+        where = "time_s" if self.item.sampled is not None else "image"
+        at = point.frame_id if self.item.sampled is not None else int(point.frame_id)
+        x, y = (round(value, 2) for value in point.xy_px)
+        return {"id": point.id, where: at, "x_px": x, "y_px": y}
+
+    def to_sample(self) -> Sample:
+        """The answers as labels: points as instances or tracks, other answers as dialogues."""
+        notes: list[Annotation] = []
+        for number, answer in enumerate(self.answers, start=1):
+            points = points_of(self.item, answer.text)
+            question = self.item.conversations[number - 1].question
+            label = label_of_answer(answer.text) or question
+            if not points:
+                notes.append(Dialogue(question, answer.text))
+            elif self.item.sampled is not None:
+                notes += _tracks(points, label, number)
+            else:
+                notes += [
+                    Instance(f"{number}.{p.id}", label, Point(p.xy_px), int(p.frame_id) - 1)
+                    for p in points
+                ]
+        return replace(self.item.sample, annotations=tuple(notes))
+
+
+def points_of(item: Item, text: str) -> list[ParsedPoint]:
+    """Points of an answer about an item; ``frame_id`` is seconds, or the image's number from 1."""
+    if item.sampled is not None:
+        return parse_points(text, size_wh=item.sampled.size_wh, tolerant=True)
+    if len(item.sizes_wh) > 1:
+        return parse_multi_image_points(text, sizes_wh=item.sizes_wh, tolerant=True)
+    found = parse_points(text, size_wh=item.sizes_wh[0], tolerant=True)
+    return [point._replace(frame_id=1.0) for point in found]
+
+
+def predict(
+    model: Any,
+    processor: Any,
+    media: Sequence[Media],
+    questions: Sequence[str],
+    limits: MediaLimits,
+    *,
+    max_new_tokens: int,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> list[Prediction]:
+    """Greedy answers to every question about every medium, each medium opened once.
+
+    Args:
+        model: `Molmo2ForConditionalGeneration` in evaluation mode, adapters included.
+        processor: of its checkpoint.
+        media: images or videos.
+        questions: as the user writes them, without tags of styles.
+        limits: caps on media, those of training for a tuned model.
+        max_new_tokens: an answer is cut there and marked.
+        on_progress: told the number of questions answered since the last call.
+
+    Raises:
+        UserError: a medium is missing or does not decode.
+    """
+    predictions = []
+    for number, medium in enumerate(media):
+        name = f"{number:04d}_{medium.paths[0].stem}"
+        item = item_to_ask(Sample(name, medium, ()), load_template("dialogue"), limits)
+        vision = vision_of(item, processor, limits)
+        answers = []
+        for question in questions:
+            prompt = encode_prompt(processor, name, [question], vision)
+            answers += generate_answers(model, processor, [prompt], max_new_tokens=max_new_tokens)
+            on_progress(1)
+        asked = tuple(
+            Conversation(name, label_of_answer(answer.text), question, answer.text)
+            for question, answer in zip(questions, answers, strict=True)
+        )
+        seen = replace(item, conversations=asked)
+        predictions.append(Prediction(seen, tuple(answers), vision.patches))
+    return predictions
+
+
+def media_of(paths: Sequence[Path], *, together: bool = False) -> list[Media]:
+    """Images by their endings, everything else as a video; `together`: images as one medium."""
+    from molmo_tune.labels.media_source import IMAGE_SUFFIXES
+
+    images = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+    if together and len(images) == len(paths):
+        return [Media("image", tuple(paths))]
+    return [Media("image" if path in images else "video", (path,)) for path in paths]
+
+
+def _tracks(points: Sequence[ParsedPoint], label: str, number: int) -> list[Annotation]:
+    seen: dict[str, list[Observation]] = {}
+    for point in sorted(points, key=lambda point: point.frame_id):
+        at = Observation(point.frame_id, -1, Point(point.xy_px))
+        seen.setdefault(point.id, []).append(at)
+    return [Track(f"{number}.{key}", label, tuple(moments)) for key, moments in seen.items()]

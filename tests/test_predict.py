@@ -1,0 +1,145 @@
+"""Asking about media without labels: the prompts of training, answers as text, points, labels."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from molmo_tune.cli import main
+from molmo_tune.encoding.datasets import encode_questions
+from molmo_tune.encoding.items import MediaLimits, item_to_ask
+from molmo_tune.encoding.sources import limits_of, read_items
+from molmo_tune.evaluation.generation import Answer, generate_answers
+from molmo_tune.evaluation.predict import Prediction, media_of, predict
+from molmo_tune.grounding.text import label_of_answer
+from molmo_tune.labels.readers import read_labels
+from molmo_tune.labels.sample import Dialogue, Instance, Media, Point, Sample, Track
+from molmo_tune.model.loading import load_model, load_processor
+from molmo_tune.recipe.loader import load_recipe
+from molmo_tune.templates.conversations import Conversation
+from molmo_tune.templates.template import load_template
+
+LIMITS = MediaLimits(8, 2.0, 2)
+
+
+def noise(path: Path, size_wh: tuple[int, int] = (90, 60)) -> Path:
+    Image.effect_noise(size_wh, 80).convert("RGB").save(path)
+    return path
+
+
+def said(media: Media, *answers: str) -> Prediction:
+    """A prediction with these answers, without a model."""
+    item = item_to_ask(Sample("a", media, ()), load_template("dialogue"), LIMITS)
+    asked = tuple(Conversation("a", "", f"Question {n}?", text) for n, text in enumerate(answers))
+    answered = tuple(Answer(text, False) for text in answers)
+    patches = np.zeros((1, 1, 1), np.float32)
+    return Prediction(replace(item, conversations=asked), answered, patches)
+
+
+def test_the_prompt_is_that_of_training(pond_recipe: Path) -> None:
+    """The same question in a recipe and asked freely gets the same answer."""
+    recipe = load_recipe(pond_recipe, [])
+    processor, limits = load_processor("tiny"), limits_of(recipe)
+    model = load_model("tiny").eval()
+    item = read_items(recipe.data.train, recipe, processor)[0][0]
+    prompts = encode_questions(item, processor, limits)
+    expected = [generate_answers(model, processor, [p], max_new_tokens=24)[0] for p in prompts]
+    questions = [conversation.question for conversation in item.conversations]
+    done: list[int] = []
+    (found,) = predict(
+        model,
+        processor,
+        [item.sample.media],
+        questions,
+        limits,
+        max_new_tokens=24,
+        on_progress=done.append,
+    )
+    assert list(found.answers) == expected
+    assert sum(done) == len(questions)
+
+
+def test_points_become_pixels_and_labels(pond: Path, tmp_path: Path) -> None:
+    clip = sorted((pond / "clips").iterdir())[0]
+    video = Media("video", (clip,))
+    tracks = '<tracks coords="0.0 1 100 100 2 500 500;0.5 1 200 100">koi</tracks>'
+    found = said(video, tracks, "A pond.")
+    records = found.to_json()
+    assert records[0]["points"] == [
+        {"id": "1", "time_s": 0.0, "x_px": 16.0, "y_px": 12.0},
+        {"id": "2", "time_s": 0.0, "x_px": 80.0, "y_px": 60.0},
+        {"id": "1", "time_s": 0.5, "x_px": 32.0, "y_px": 12.0},
+    ]
+    assert records[1]["points"] == []
+    first, second, words = found.to_sample().annotations
+    assert isinstance(first, Track)
+    assert isinstance(second, Track)
+    assert [seen.time_s for seen in first.observations] == [0.0, 0.5]
+    assert first.label == second.label == "koi"
+    assert words == Dialogue("Question 1?", "A pond.")
+    image = noise(tmp_path / "a.png")
+    single = said(Media("image", (image,)), '<points coords="1 1 500 500">newt</points>')
+    assert single.to_sample().annotations == (Instance("1.1", "newt", Point((45.0, 30.0))),)
+    both = Media("image", (image, noise(tmp_path / "b.png", (200, 100))))
+    several = said(both, '<points coords="2 1 500 500">newt</points>')
+    assert several.to_json()[0]["points"] == [{"id": "1", "image": 2, "x_px": 100.0, "y_px": 50.0}]
+    assert several.to_sample().annotations == (Instance("1.1", "newt", Point((100.0, 50.0)), 1),)
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ('<points coords="0.5 1 100 100">red koi</points>', "red koi"),
+        ('Two: <tracks coords="0.5 1 100 100"> koi </tracks> and more', "koi"),
+        ('<points coords="0.5 1 100 100">koi', ""),
+        ("none", ""),
+    ],
+)
+def test_what_an_answer_points_at(text: str, label: str) -> None:
+    assert label_of_answer(text) == label
+
+
+def test_media_by_their_endings(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.PNG", "b.mp4", "frames")]
+    assert [one.kind for one in media_of(paths)] == ["image", "video", "video"]
+    assert media_of(paths[:1] * 2, together=True) == [Media("image", (paths[0], paths[0]))]
+    assert len(media_of(paths, together=True)) == 3
+
+
+def test_the_command_writes_answers_page_and_labels(
+    pond: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, image = sorted((pond / "clips").iterdir())[0], noise(tmp_path / "a.png")
+    out = tmp_path / "out"
+    call = ["predict", "tiny", str(clip), str(image), "--max-frames", "4", "--out", str(out)]
+    ask = ["--ask", "Point to the [frog].", "--ask", "How many?", "--max-new-tokens", "12"]
+    assert main([*call, *ask]) == 0
+    told = capsys.readouterr().out
+    assert f"{clip}: Point to the [frog]." in told
+    records = json.loads((out / "answers.json").read_text())
+    assert [record["question"] for record in records] == ["Point to the [frog].", "How many?"] * 2
+    page = (out / "answers.html").read_text()
+    assert page.count("<section") == 2
+    assert page.count("data:image/jpeg") == 3 + 1
+    samples, report = read_labels("jsonl", out / "labels.jsonl")
+    assert [sample.media.paths[0] for sample in samples] == [clip, image]
+    assert not report.num_losses
+    assert main([*call, *ask]) == 1
+    assert "is not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "medium", "word"),
+    [("tiny", "nothing.mp4", "no such image"), ("./none", "a.png", "is no folder")],
+)
+def test_what_cannot_be_asked(
+    model: str, medium: str, word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise(tmp_path / "a.png")
+    assert main(["predict", model, str(tmp_path / medium), "--ask", "What?"]) == 1
+    assert word in capsys.readouterr().err
