@@ -8,8 +8,10 @@ traceback), 2 wrong usage, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -37,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _silence_advice_that_misleads()
     try:
         handler = import_module(f"molmo_tune.commands.{options.verb}")
         return int(handler.run(options))
@@ -49,6 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
+
+
+def _silence_advice_that_misleads() -> None:
+    """Libraries telling users about what only we could change.
+
+    bitsandbytes advises to install CPU kernels from a hub, which have no gradients; transformers
+    and peft warn of each other's old names.
+    """
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module=r"transformers\.modeling_utils"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
