@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from molmo_tune.errors import UserError
 from molmo_tune.labels.jsonl import read_jsonl, write_jsonl
 from molmo_tune.labels.masks import unpack
-from molmo_tune.labels.readers import READERS, detect_format, read_labels
+from molmo_tune.labels.readers import READERS, read_labels
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import (
     Box,
@@ -37,6 +37,7 @@ from molmo_tune.labels.sample import (
     Sample,
     Track,
 )
+from molmo_tune.labels.survey import detect_format
 from molmo_tune.labels.tracks import Row, observations, upright_box
 from molmo_tune.media.video import VideoInfo
 from molmo_tune.recipe.sections import LABEL_FORMATS
@@ -940,6 +941,22 @@ def test_media_that_fit_equally_well_or_do_not_open(folder, clip):
         read_cvat(folder, cvat(track(box(1)), meta=meta.format("clip.mp4")), folder / "nowhere")
 
 
+def test_labels_that_lie_deeper_are_named(tmp_path):
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+        write(tmp_path / part / "a.xml", CVAT)
+    found = rf"not a label format .*, but cvat_video in {tmp_path / 'train'}; .*molmo-tune init"
+    with pytest.raises(UserError, match=found):
+        detect_format(tmp_path)
+
+
+def test_where_media_are_missing_their_folder_is_asked_for(folder):
+    (folder / "none").mkdir()
+    write(folder / "a.xml", CVAT)
+    with pytest.raises(UserError, match=r"is missing.*name the folder of the media: --media"):
+        read_labels("cvat_video", folder / "a.xml", folder / "none")
+
+
 def test_formats_are_told_apart(folder):
     paths = {
         "cvat_video": write(folder / "a.xml", CVAT),
@@ -967,6 +984,8 @@ def test_formats_are_told_apart(folder):
         detect_format(folder / "clip.mp4")
     with pytest.raises(UserError, match="no such label file"):
         detect_format(folder / "nothing")
+    with pytest.raises(UserError, match=r"a YOLO data.yaml: name the folder with its labels"):
+        detect_format(write(folder / "data.yaml", "train: images/train\nnames: [a, b]\n"))
     (folder / "bare").mkdir()
     with pytest.raises(UserError, match=r"no \*.xml in this folder"):
         read_labels("cvat_video", folder / "bare")

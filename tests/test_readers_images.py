@@ -24,7 +24,7 @@ from molmo_tune.evaluation.truth import region_of
 from molmo_tune.labels.jsonl import read_jsonl, write_jsonl
 from molmo_tune.labels.masks import fill, pack, runs_of, unpack
 from molmo_tune.labels.points import shape_point
-from molmo_tune.labels.readers import detect_format, read_labels
+from molmo_tune.labels.readers import read_labels
 from molmo_tune.labels.sample import (
     Box,
     Instance,
@@ -38,6 +38,7 @@ from molmo_tune.labels.sample import (
     Shape,
 )
 from molmo_tune.labels.shapes import ellipse, fit, turned_box
+from molmo_tune.labels.survey import detect_format
 from molmo_tune.labels.table import TableLayout
 from tests.fuzz_labels import check_once
 from tests.label_inputs import (

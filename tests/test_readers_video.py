@@ -29,7 +29,7 @@ from pycocotools import mask as coco_mask
 
 from molmo_tune.errors import UserError
 from molmo_tune.labels.jsonl import write_jsonl
-from molmo_tune.labels.readers import detect_format, read_labels
+from molmo_tune.labels.readers import read_labels
 from molmo_tune.labels.report import ConversionReport
 from molmo_tune.labels.sample import (
     Box,
@@ -44,6 +44,7 @@ from molmo_tune.labels.sample import (
     Span,
     Track,
 )
+from molmo_tune.labels.survey import detect_format
 
 SIZE = (100, 50)
 NUM_FRAMES = 20

@@ -24,7 +24,8 @@ import pytest
 from PIL import Image
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.readers import detect_format, read_labels
+from molmo_tune.labels.readers import read_labels
+from molmo_tune.labels.survey import detect_format
 from molmo_tune.labels.table import TableLayout
 from molmo_tune.media.video import VideoInfo
 
@@ -326,7 +327,7 @@ REFUSED: dict[str, str] = {
     f"{OPEN}/annotations/test-annotations-bbox.csv": "no sample could be read",
     "pascal_voc/roboflow_chess/_README.txt": UNKNOWN,
     f"{SHARKS}/README.dataset.txt": UNKNOWN,
-    f"{SHARKS}/data.yaml": UNKNOWN,
+    f"{SHARKS}/data.yaml": "a YOLO data.yaml",
     "sleap/minimal_instance.slp": NO_TRACK,
     "sleap/minimal_instance.pkg.slp": NO_TRACK,
     f"{NET}/full_occlusion.txt": UNKNOWN,
@@ -343,8 +344,8 @@ REFUSED: dict[str, str] = {
     f"{CLASSIC}/strict/obj.data": UNKNOWN,
     f"{CLASSIC}/strict/obj.names": UNKNOWN,
     f"{CLASSIC}/strict/train.txt": UNKNOWN,
-    "yolo_obb/data.yaml": UNKNOWN,
-    "yolo_pose/sleapiojs/data.yaml": UNKNOWN,
+    "yolo_obb/data.yaml": "a YOLO data.yaml",
+    "yolo_pose/sleapiojs/data.yaml": "a YOLO data.yaml",
     "youtube_vis_json/results.json": "looks like detections of a model",
 }
 

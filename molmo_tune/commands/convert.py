@@ -17,8 +17,9 @@ from rich.console import Console
 
 from molmo_tune.errors import UserError
 from molmo_tune.labels.jsonl import write_jsonl
-from molmo_tune.labels.readers import detect_format, iterate_labels
+from molmo_tune.labels.readers import iterate_labels
 from molmo_tune.labels.report import ConversionReport, Tally
+from molmo_tune.labels.survey import detect_format
 from molmo_tune.labels.table import TableLayout, layout_of
 from molmo_tune.recipe.sections import DataSource
 from molmo_tune.run_folder import write_json

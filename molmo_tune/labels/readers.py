@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.detection import check_format, format_of, label_files
+from molmo_tune.labels.detection import check_format, label_files
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import ConversionReport, Tally
@@ -94,16 +94,9 @@ def _no_collector() -> Iterator[None]:
             gc.enable()
 
 
-def detect_format(path: Path) -> str:
-    """Name of the format of a label file, or of the label files in a folder.
-
-    Raises:
-        UserError: no such file, or its format is none or several of those that are known.
-    """
-    return format_of(path, READERS)
-
-
 def _nothing_read(path: Path, report: ConversionReport) -> UserError:
     findings = (*report.losses, *report.left_out)
     why = "; ".join(str(finding) for finding in findings[:4]) or "the file holds no annotations"
-    return UserError(path, "no sample could be read", "at least one", why)
+    named = "name the folder of the media: --media, or media: in the recipe"
+    fix = named if any("missing" in finding.reason for finding in report.losses) else ""
+    return UserError(path, f"no sample could be read ({why})", "at least one", fix)

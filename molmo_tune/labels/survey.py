@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from molmo_tune.errors import UserError
+from molmo_tune.labels.detection import format_of
 from molmo_tune.labels.opening import read_head
 from molmo_tune.labels.readers import READERS
 
@@ -37,6 +38,24 @@ class Place:
 
     path: Path
     split: Split
+
+
+def detect_format(path: Path) -> str:
+    """Name of the format of a label file, or of the label files in a folder.
+
+    Raises:
+        UserError: no such file, or its format is none or several of those that are known; of a
+            folder, where below it labels are that can be read.
+    """
+    try:
+        return format_of(path, READERS)
+    except UserError as error:
+        deeper = _formats(path) if path.is_dir() else {}
+        if not deeper or any(path in places for places in deeper.values()):
+            raise
+        listed = "; ".join(f"{name} in {places[0]}" for name, places in deeper.items())
+        fix = "convert that folder, or let molmo-tune init look at all of them"
+        raise UserError(path, f"{error.found}, but {listed}", "one format", fix) from error
 
 
 def survey(folder: Path, wanted: str | None = None) -> tuple[str, list[Place]]:
