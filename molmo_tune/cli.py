@@ -22,6 +22,7 @@ from molmo_tune.errors import UserError
 _VERBS = {
     "demo": "fine-tune the bundled tiny Molmo 2 on a small video data set, start to end, on a CPU",
     "init": "look at a folder of labels and write a recipe and a template for it",
+    "formats": "list the label formats that are read, or tell what is read of one",
     "convert": "read a tool's label file and write it as our JSONL, with a report",
     "check": "find what is wrong with a recipe, its labels and media before training",
     "preview": "write an HTML page of what the model will see and be taught",
@@ -89,6 +90,7 @@ def _add_data_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
     init.add_argument("--template", metavar="NAME", help="bundled data template, for another task")
     init.add_argument("--to", type=Path, default=Path(), help="folder to write into")
     init.add_argument("--model", default="allenai/Molmo2-4B", help="hub id, folder, or tiny")
+    made["formats"].add_argument("name", nargs="?", metavar="NAME", help="a format of the list")
     convert = made["convert"]
     convert.add_argument("labels", type=Path, help="label file, or folder of label files")
     convert.add_argument("--format", help="label format; found out when left away")

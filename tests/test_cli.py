@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from molmo_tune.cli import main
+from molmo_tune.labels.readers import READERS
 
 EIGHT_FAULTS = """\
 seed: 7
@@ -228,3 +229,16 @@ def test_the_demo_does_not_touch_a_full_folder(
     assert main(["demo", "--out", str(tmp_path)]) == 1
     assert "not empty" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_formats_are_listed_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["formats"]) == 0
+    listed = capsys.readouterr().out
+    for name, reader in READERS.items():
+        assert re.search(rf"(?m)^{name} +{re.escape(reader.title)}$", listed)
+        assert main(["formats", name]) == 0
+        told = capsys.readouterr().out
+        assert told.startswith(reader.title)
+        assert len(told.splitlines()) >= 3
+    assert main(["formats", "nothing"]) == 1
+    assert "no label format; expected one of cvat_video" in capsys.readouterr().err
