@@ -31,6 +31,7 @@ _VERBS = {
     "predict": "ask a run or a checkpoint about images and videos, and draw what it points at",
     "export": "merge a run into a checkpoint that serves, and prove it; or convert a checkpoint",
     "push": "upload an export to the Hugging Face hub; --dry-run shows what would go",
+    "doctor": "try whether this machine is ready, and say what to do where it is not",
     "recipes": "list the bundled recipes and data templates, or copy one to edit",
     "schema": "print the JSON schema of a recipe, for editors",
 }

@@ -1,0 +1,60 @@
+"""The doctor tries things: here all is well, and each broken thing is told with what to do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from molmo_tune.cli import main
+from molmo_tune.commands import doctor
+from molmo_tune.commands.doctor import Line, tried
+
+
+def test_this_machine_is_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].endswith(": ready")
+    for what in ("torch", "transformers", "tiny model", "bitsandbytes", "video", "disk here"):
+        assert any(line.startswith(("ok", "note")) and what in line for line in lines), what
+
+
+def test_an_old_transformers_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    monkeypatch.setattr(transformers, "__version__", "5.19.3")
+    (line,) = doctor._transformers()
+    assert line.state == "problem"
+    assert "5.19.3 has no classes for Molmo 2: uv pip install" in line.found
+
+
+def test_what_breaks_is_told_in_its_own_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def _kernels() -> Iterator[Line]:
+        yield Line("ok", "first", "fine")
+        raise RuntimeError("undefined symbol: cuInit\nand more")
+
+    found = list(tried(_kernels))
+    assert found == [
+        Line("ok", "first", "fine"),
+        Line("problem", "kernels", "RuntimeError: undefined symbol: cuInit"),
+    ]
+    monkeypatch.setattr(doctor, "LOOKS", (_kernels,))
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].endswith(": 1 to mend")
+
+
+def test_wrong_operators_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = SimpleNamespace(ops=SimpleNamespace(nms=lambda *_: [0, 1]), __version__="0")
+    monkeypatch.setitem(sys.modules, "torchvision", broken)
+    (line,) = tried(doctor._torchvision)
+    assert line.state == "problem"
+    assert "wrong results" in line.found
+
+
+def test_a_small_disk_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=3e9))
+    assert [line.state for line in doctor._disk()] == ["note", "note"]
