@@ -94,7 +94,7 @@ def _sample(
         _lose(tracks, path, tally)
         return None
     check_size(task, video.path, video.info)
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     found = (_track(node, path, video.info, tally, taken) for node in tracks)
     kept = tuple(track for track in found if track.observations)
     return closed_sample(video, kept, task.where, tally)
@@ -108,7 +108,7 @@ def _lose(tracks: Iterable[Node], path: Path, tally: Tally) -> None:
             counts.drop(MISSING_VIDEO, f"{path}:{node.line}")
 
 
-def _track(node: Node, path: Path, info: VideoInfo, tally: Tally, taken: set[str]) -> Track:
+def _track(node: Node, path: Path, info: VideoInfo, tally: Tally, taken: dict[str, int]) -> Track:
     label = node.attributes.get("label", "").strip()
     rows = [_row(shape, label, path, info, tally) for shape in node.children]
     known = [row for row in rows if row is not None]

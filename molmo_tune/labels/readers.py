@@ -75,9 +75,10 @@ def iterate_labels(
     for file in files if layout is None else ():
         check_format(format, file, READERS)
     options = {} if layout is None else {"layout": layout}
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     for sample in reader.read(files, source, tally, **options):
-        yield replace(sample, id=unique(sample.id, taken))
+        id = unique(sample.id, taken)
+        yield sample if id == sample.id else replace(sample, id=id)
     if not taken:
         raise _nothing_read(path, tally.report(format, path, 0))
 
@@ -91,6 +92,9 @@ def _no_collector() -> Iterator[None]:
         yield
     finally:
         if was_on:
+            if not gc.get_freeze_count():
+                gc.freeze()  # then they count as old, and the next look passes them over
+                gc.unfreeze()
             gc.enable()
 
 

@@ -210,7 +210,7 @@ class VideoObjects:
         """
         if self._video is None:
             return None
-        taken: set[str] = set()
+        taken: dict[str, int] = {}
         tracks = [
             Track(unique(id, taken), known.label, self._moments(known, labelled_frames))
             for (id, _), known in self._objects.items()
