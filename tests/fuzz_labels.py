@@ -125,7 +125,7 @@ def break_once(victim: Victim, seed: int) -> bool:
 
 def _reads(victim: Victim) -> bool:
     try:
-        with _limits():
+        with limits():
             samples, report = read_labels(
                 victim.format, victim.path, victim.media, **victim.options
             )
@@ -144,7 +144,7 @@ def _reads(victim: Victim) -> bool:
 
 
 @contextmanager
-def _limits() -> Iterator[None]:
+def limits() -> Iterator[None]:
     """An end to what hangs or takes much more memory than is taken already."""
 
     def stop(*_: object) -> None:
