@@ -104,6 +104,7 @@ NAMED = {
     "pixmo_count": "https://x.example/b/a.png?w=1",
     "cvat_video": "clip.mp4",
     "cvat_tags": "clip.mp4",
+    "cvat_rest": "clip.mp4",  # in meta.json
     "label_studio_video": "clip.mp4",
     "jsonl": "clip.mp4",
     "elan": "file:///C:/x/clip.mp4",
@@ -163,10 +164,12 @@ def test_no_name_leads_out_of_the_media_folder(tmp_path, clip, name, elsewhere):
     harmful = elsewhere.format(word, outside=outside)
     if path.suffix in (".json", ".jsonl"):
         harmful = json.dumps(harmful)[1:-1]
+    path = path.with_name("meta.json") if name == "cvat_rest" else path
     text = path.read_text()
     assert token in text
     named = token if token.startswith(("/", "..", "file:", "https:", "val/", "england")) else word
     path.write_text(text.replace(token, token.replace(named, harmful)))
+    path = path.with_name("annotations.json") if name == "cvat_rest" else path
     options = TINY[name].options if name in TINY else {}
     with pytest.raises(UserError) as caught:
         read_labels(name, path, inside, **options)

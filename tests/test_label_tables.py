@@ -134,6 +134,13 @@ MALFORMED: dict[str, list[Exchange]] = {
     "label_studio_video": boxes(
         '"width": 10', '"width": "x"', '"width": -10', '"width": NaN', negative="negative"
     ),
+    "cvat_rest": boxes(
+        '0, "points": [10, 10, 20, 30]',
+        '0, "points": ["10", 10, 20, 30]',
+        '0, "points": [20, 10, 10, 30]',
+        '0, "points": [NaN, 10, 20, 30]',
+        negative="turned round",
+    ),
     "activitynet": boxes(
         "[0.25, 1.5]", '["0.25", 1.5]', "[1.5, 0.25]", "[NaN, 1.5]", negative="ends before"
     ),

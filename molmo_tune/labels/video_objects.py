@@ -199,6 +199,11 @@ class VideoObjects:
         counts.read()
         return counts
 
+    @property
+    def spans(self) -> list[Span]:
+        """Events so far."""
+        return self._spans
+
     def sample(
         self, exhaustive: Iterable[str] = (), labelled_frames: Iterable[int] | None = None
     ) -> Sample | None:

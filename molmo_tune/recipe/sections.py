@@ -58,6 +58,7 @@ LabelFormat = Literal[
     "pixmo_points",
     "pixmo_count",
     "cvat_tags",
+    "cvat_rest",
     "sot",
     "activitynet",
     "ava",
