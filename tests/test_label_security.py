@@ -234,7 +234,7 @@ def test_archives_are_refused_and_nothing_is_unpacked(tmp_path, name):
     if name == "sleap":
         pytest.importorskip("sleap_io")
     suffix = Path(
-        READERS[name].pattern.replace("[sh][l5]*", "slp").replace("[cjp][as][rvo]", "csv")
+        READERS[name].pattern.replace("[sh][l5]*", "slp").replace("[acjp][ars][rvo]", "csv")
     )
     path = tmp_path / "a" / "b" / f"x{suffix.suffix.rstrip('*')}"
     path.parent.mkdir(parents=True)
