@@ -22,18 +22,22 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from PIL import Image
+
 from molmo_tune.errors import UserError
 from molmo_tune.labels.readers import READERS, read_labels
 from molmo_tune.labels.sample_record import format_record, parse_record
+from molmo_tune.labels.table import TableLayout
 from molmo_tune.media.video import VideoInfo, probe_video
 from tests.conftest import SHARED
 from tests.label_damage import damaged
-from tests.label_inputs import TINY
+from tests.label_inputs import SIZE, TINY
 
 LIMIT_S = 5.0
 LIMIT_BYTES = 512 * 2**20
@@ -73,6 +77,27 @@ def golden_victims(folder: Path) -> Iterator[Victim]:
         path = put(case, folder / name)
         files = tuple(folder / name / f for f in case.files if not f.endswith(".mkv"))
         yield Victim(name, f"golden {name}", path, files, folder / name)
+
+
+def arrow_victims(folder: Path) -> Iterator[Victim]:
+    """A table with lists of objects as Parquet and as Arrow, where pyarrow is there."""
+    if find_spec("pyarrow") is None:
+        return
+    pyarrow = import_module("pyarrow")
+    objects = {"kind": ["cat", "dog"], "box": [[1.0, 1.0, 5.0, 5.0], [2.0, 3.0, 6.0, 8.0]]}
+    table = pyarrow.Table.from_pylist([{"image": "a.png", "objects": objects}] * 3)
+    layout = TableLayout("image", "objects.kind", ("objects.box",), "pixel")
+    for suffix in ("parquet", "arrow"):
+        place = folder / suffix
+        place.mkdir()
+        Image.new("RGB", SIZE).save(place / "a.png")
+        path = place / f"x.{suffix}"
+        if suffix == "parquet":
+            import_module("pyarrow.parquet").write_table(table, path)
+        else:
+            with path.open("wb") as file, pyarrow.ipc.new_stream(file, table.schema) as out:
+                out.write_table(table)
+        yield Victim("table", f"golden {suffix}", path, (path,), place, {"layout": layout})
 
 
 def real_victims(folder: Path) -> Iterator[Victim]:
@@ -184,7 +209,8 @@ def main() -> int:
     parser.add_argument("--only", type=int, help="repeat this seed and show its traceback")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        victims = [*golden_victims(Path(place)), *real_victims(Path(place))]
+        folder = Path(place)
+        victims = [*golden_victims(folder), *arrow_victims(folder), *real_victims(folder)]
         victims = [v for v in victims if v.format in options.format and can_be_read(v.format)]
         untried = sorted(set(options.format) - {victim.format for victim in victims})
         print(f"{len(victims)} inputs; not tried: {', '.join(untried) or 'none'}")

@@ -231,6 +231,52 @@ def test_data_sets_are_converted_by_the_command(tmp_path, written):
     assert all(Path(record["media"]["paths"][0]).is_file() for record in kept)
 
 
+def on_hub(monkeypatch: pytest.MonkeyPatch, file: Path) -> list[tuple[Any, ...]]:
+    """The hub's part is played by a local file, streamed by `datasets` itself."""
+    datasets = pytest.importorskip("datasets")
+    load, asked = datasets.load_dataset, list[tuple[Any, ...]]()
+
+    def load_dataset(name: str, config: str | None, split: str, streaming: bool) -> Any:
+        asked.append((name, config, split, streaming))
+        return load("parquet", data_files={split: str(file)}, split=split, streaming=True)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return asked
+
+
+@pytest.mark.parametrize("written", ["parquet"], indirect=True)
+def test_a_data_set_of_the_hub_is_streamed(tmp_path, written, monkeypatch):
+    asked = on_hub(monkeypatch, written)
+    for address, expected in (
+        ("hf://somebody/cats", ("somebody/cats", None, "train", True)),
+        ("hf://somebody/cats/small:test", ("somebody/cats", "small", "test", True)),
+    ):
+        samples, report = read_labels("table", Path(address), tmp_path / "out", NESTED)
+        assert said(samples) == EXPECTED
+        assert asked.pop() == expected
+        assert report.num_losses == 0
+    with pytest.raises(UserError, match="row 1: the pictures are inside the rows"):
+        read_labels("table", Path("hf://somebody/cats"), None, NESTED)
+
+
+def test_what_the_hub_cannot_give_is_one_clear_error(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="not the address of a data set"):
+        read_labels("table", Path("hf://cats"), tmp_path, NESTED)
+    datasets = pytest.importorskip("datasets")
+
+    def load_dataset(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("no\nconnection")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(UserError, match=r"hf://a/b: cannot be read \(ConnectionError: no conn"):
+        read_labels("table", Path("hf://a/b"), tmp_path, NESTED)
+
+
+def test_the_hub_is_for_plain_tables(tmp_path):
+    with pytest.raises(UserError, match="no such label file or folder"):
+        read_labels("coco", Path("hf://a/b"), tmp_path)
+
+
 def test_bytes_that_are_no_picture_are_losses(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")

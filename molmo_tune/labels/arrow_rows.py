@@ -55,11 +55,20 @@ def class_names(path: Path, column: str) -> tuple[str, ...]:
     """
     schema = next(_opened(path, lambda file: iter([_schema(file)])))
     try:
-        feature: Any = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return ()
+    return names_in(features, column)
+
+
+def names_in(features: Any, column: str) -> tuple[str, ...]:
+    """The same, of features as `datasets` writes them."""
+    feature = features
+    try:
         for part in column.split("."):
             feature = _inside(feature)[part]
         names = _inside(feature)["names"]
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, AttributeError, IndexError):
         return ()
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return tuple(names) if is_list else ()

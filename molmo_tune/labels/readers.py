@@ -18,6 +18,7 @@ from pathlib import Path
 
 from molmo_tune.errors import UserError
 from molmo_tune.labels.detection import check_format, format_of, label_files
+from molmo_tune.labels.hub_rows import is_on_hub
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import ConversionReport, Tally
@@ -67,7 +68,8 @@ def iterate_labels(
         raise UserError("columns", f"labels: {format} has columns of its own", "labels: table")
     if reader is None:
         raise UserError("labels", f"unknown format {format!r}", f"one of {', '.join(READERS)}")
-    files = label_files(path, reader.pattern)
+    on_hub = format == "table" and is_on_hub(path)
+    files = [path] if on_hub else label_files(path, reader.pattern)
     source = MediaSource(media or (path if path.is_dir() else path.parent), given=media is not None)
     if media is not None and len(files) > 1 and media.is_file():
         found = f"a single file, for {len(files)} label files in {path}"

@@ -5,7 +5,8 @@
     units: pixel          pixel, percent (0 to 100) or unit (0 to 1): never guessed from the values
     box: xyxy             xyxy, xywh (corner and size) or cxcywh (centre and size)
 
-A row is an object, or has lists of them (`molmo_tune.labels.table_objects`):
+The path may be a data set on the hub (`molmo_tune.labels.hub_rows`). A row is an object, or has
+lists of them (`molmo_tune.labels.table_objects`):
 
     columns: {image: image, label: objects.category, box: [objects.bbox]}
 

@@ -24,7 +24,8 @@ from typing import Any
 from PIL import Image
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.arrow_rows import SUFFIXES, class_names
+from molmo_tune.labels.arrow_rows import SUFFIXES, class_names, names_in
+from molmo_tune.labels.hub_rows import HubTable, is_on_hub
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.table_rows import Row, table_rows
 
@@ -52,13 +53,31 @@ def table_objects(
         UserError: the file is no such table, lists have other lengths than others, or pictures are
             in the rows and there is no media folder.
     """
+    if is_on_hub(path):
+        hub = HubTable(path)
+        rows, names = hub.rows(), names_in(hub.features, label)
+        yield from _nested(rows, names, image, label, shape, num_values, media)
+        return
     suffix = path.suffix.lower()
     if suffix not in (*SUFFIXES, ".jsonl"):
         for place, row in table_rows(path, (image, label, *shape)):
             yield place, str(row[image] or "").strip(), row[label], [row[name] for name in shape]
         return
     names = class_names(path, label) if suffix in SUFFIXES else ()
-    for place, row in table_rows(path, (image, label, *shape)):
+    rows = table_rows(path, (image, label, *shape))
+    yield from _nested(rows, names, image, label, shape, num_values, media)
+
+
+def _nested(
+    rows: Iterator[tuple[str, Row]],
+    names: Sequence[str],
+    image: str,
+    label: str,
+    shape: Sequence[str],
+    num_values: int,
+    media: MediaSource,
+) -> Iterator[Object]:
+    for place, row in rows:
         name = _picture_name(_cell(row, image, place), media, place)
         values = [_cell(row, column, place) for column in shape]
         for kind, numbers in _split(_cell(row, label, place), values, num_values, place):
