@@ -32,8 +32,8 @@ def arrow_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[tup
         UserError: pyarrow is missing, or the file does not open.
     """
     number = 0
-    for batch in _opened(path, lambda file: _batches(file, columns)):
-        for row in batch.to_pylist():
+    for rows in _opened(path, lambda file: _batches(file, columns)):
+        for row in rows:
             number += 1
             yield f"{path}: row {number}", row
 
@@ -44,7 +44,8 @@ def column_names(path: Path) -> list[str]:
     Raises:
         UserError: see `arrow_rows`.
     """
-    return list(next(_opened(path, lambda file: iter([_schema(file)]))).names)
+    names: list[str] = next(_opened(path, lambda file: iter([list(_schema(file).names)])))
+    return names
 
 
 def class_names(path: Path, column: str) -> tuple[str, ...]:
@@ -110,8 +111,17 @@ def _batches(file: Any, columns: Sequence[str] | None) -> Iterator[Any]:
     schema = _schema(file)
     wanted = list(schema.names if columns is None else columns)
     if not hasattr(file, "iter_batches"):
-        yield from (batch.select(wanted) for batch in file)
+        for batch in file:
+            yield _checked(batch.select(wanted))
         return
     has_bytes = any("binary" in str(schema.field(name).type) for name in wanted)
     rows = _BATCH_ROWS_WITH_BYTES if has_bytes else _BATCH_ROWS
-    yield from file.iter_batches(batch_size=rows, columns=wanted)
+    for batch in file.iter_batches(batch_size=rows, columns=wanted):
+        yield _checked(batch)
+
+
+def _checked(batch: Any) -> list[Row]:
+    """Pyarrow trusts the lengths in a file: on damaged ones it read beyond its memory and died."""
+    batch.validate(full=True)
+    rows: list[Row] = batch.to_pylist()
+    return rows
