@@ -51,6 +51,8 @@ BOX_INSTEAD = "an unusable segmentation: the box was taken"
 BAD_RUNS = "the run lengths of the mask do not fit its image"
 BAD_KEYPOINTS = "keypoints that do not fit the category's names"
 
+_IDS = (int, str)
+
 Row = Mapping[str, Any]
 
 
@@ -85,8 +87,9 @@ def read_coco(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
     categories = _categories(_listed(data, "categories", path), path)
     by_image = _by_image(rows, images, categories, path, tally)
     media.check_number(len(images), path)
+    file = str(path)
     found = (
-        _sample(i, by_image[_key(i.get("id"))], categories, path, media, tally) for i in images
+        _sample(i, by_image[_key(i.get("id"))], categories, file, media, tally) for i in images
     )
     return [sample for sample in found if sample is not None]
 
@@ -134,14 +137,14 @@ def _sample(
     image: Row,
     rows: list[Row],
     categories: Mapping[object, _Category],
-    path: Path,
+    file: str,
     media: MediaSource,
     tally: Tally,
 ) -> Sample | None:
-    place, name = f"{path}: image {image.get('id')}", image.get("file_name")
+    place, name = f"{file}: image {image.get('id')}", image.get("file_name")
     size = stated_size(image.get("width"), image.get("height"))
     objects = open_objects(media, [name] if isinstance(name, str) else [], place, size, tally)
-    before = f"{path}: annotation "
+    before = f"{file}: annotation "
     for row in rows:
         _add(row, categories.get(_key(row.get("category_id"))), objects, before)
     return objects.sample(_exhaustive(image, objects, categories))
@@ -237,7 +240,7 @@ def _keypoints(values: object, names: tuple[str, ...]) -> tuple[Keypoint, ...]:
 
 def _key(value: object) -> object:
     """Ids are numbers or texts; anything else is an id of nothing."""
-    return value if isinstance(value, int | str) else None
+    return value if isinstance(value, _IDS) else None
 
 
 READER = Reader(

@@ -68,7 +68,7 @@ def _sample(image: Node, path: Path, media: MediaSource, tally: Tally) -> Sample
     names = [f"{subset}/{name}", name] if subset and name else [name] if name else []
     objects = open_objects(media, names, f"{path}:{image.line}", size, tally)
     for node in image.children:
-        _add(node, objects, path, tally)
+        add_node(node, objects, f"{path}:{node.line}", tally)
     return objects.sample()
 
 
@@ -77,8 +77,9 @@ def _stated(image: Node) -> SizeWH | None:
     return stated_size(*(int(t) if t.isdecimal() and len(t) < 10 else None for t in texts))
 
 
-def _add(node: Node, objects: Objects, path: Path, tally: Tally) -> None:
-    label, place = node.attributes.get("label", "").strip(), f"{path}:{node.line}"
+def add_node(node: Node, objects: Objects, place: str, tally: Tally) -> None:
+    """An element of an image, kept or counted."""
+    label = node.attributes.get("label", "").strip()
     kind = kind_of_node(node)
     if any(child.tag == "attribute" for child in node.children):
         tally.note(ATTRIBUTES, place)

@@ -94,7 +94,7 @@ def _sample(
         _lose(tracks, path, tally)
         return None
     check_size(task, video.path, video.info)
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     found = (_track(node, path, video.info, tally, taken) for node in tracks)
     kept = tuple(track for track in found if track.observations)
     return closed_sample(video, kept, task.where, tally)
@@ -108,17 +108,18 @@ def _lose(tracks: Iterable[Node], path: Path, tally: Tally) -> None:
             counts.drop(MISSING_VIDEO, f"{path}:{node.line}")
 
 
-def _track(node: Node, path: Path, info: VideoInfo, tally: Tally, taken: set[str]) -> Track:
+def _track(node: Node, path: Path, info: VideoInfo, tally: Tally, taken: dict[str, int]) -> Track:
     label = node.attributes.get("label", "").strip()
-    rows = [_row(shape, label, path, info, tally) for shape in node.children]
+    places = (f"{path}:{shape.line}" for shape in node.children)
+    nodes = zip(node.children, places, strict=True)
+    rows = [row_of(shape, label, place, info, tally) for shape, place in nodes]
     known = [row for row in rows if row is not None]
-    found = observations(known, info, _shape, lambda kind: tally.of(label, kind))
+    found = observations(known, info, shape_of_values, lambda kind: tally.of(label, kind))
     return Track(unique(node.attributes.get("id", "track"), taken), label, found)
 
 
-def _row(node: Node, label: str, path: Path, info: VideoInfo, tally: Tally) -> Row | None:
+def row_of(node: Node, label: str, place: str, info: VideoInfo, tally: Tally) -> Row | None:
     """A row with its values, one without (not there, or lost), or None without a frame."""
-    place = f"{path}:{node.line}"
     kind = kind_of_node(node)
     counts = tally.of(label, kind)
     counts.read()
@@ -175,7 +176,8 @@ def _values(node: Node, label: str, place: str, tally: Tally) -> Values | None:
     return upright_box((left, top), (right - left, bottom - top), turn[0], "centre").xyxy_px
 
 
-def _shape(values: Values) -> Shape:
+def shape_of_values(values: Values) -> Shape:
+    """The point or box that moves on a straight line."""
     if len(values) == 2:
         return Point((values[0], values[1]))
     return Box((values[0], values[1], values[2], values[3]))

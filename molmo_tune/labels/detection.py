@@ -17,6 +17,7 @@ from molmo_tune.labels.reader import Reader
 _NOT_READ = {
     "a zip archive; unpack it first": r"\APK\x03\x04",
     "a YOLO data.yaml: name the folder with its labels": r"(?m)\A[^{<]*^(names|nc)\s*:",
+    "a packed archive; unpack it first": r"\A(\x1f\ufffd\x08|BZh|7z\ufffd|Rar!|[\s\S]{257}ustar)",
     "COCO JSON with videos": r'\A\s*\{[\s\S]*"videos"\s*:\s*\[\s*\{',
     "Datumaro JSON, which is not read: export COCO or CVAT instead": r'"categories"\s*:\s*\{',
     "a pickle, which can run programs: only labels: tapvid_trusted reads one": r"\A\ufffd[\2-\5]",

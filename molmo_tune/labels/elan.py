@@ -106,10 +106,18 @@ def _medium(root: Node) -> tuple[tuple[str, ...], float]:
     header = root.at("HEADER")
     for node in header.all("MEDIA_DESCRIPTOR") if header is not None else ():
         urls = (node.attributes.get(key, "") for key in ("RELATIVE_MEDIA_URL", "MEDIA_URL"))
-        names = tuple(unquote(urlsplit(url).path).rsplit("/", 1)[-1] for url in urls if url)
+        names = tuple(filter(None, map(_last_part, urls)))
         if any(Path(name).suffix.lower() in VIDEO_SUFFIXES for name in names):
             return names, (whole(node.attributes.get("TIME_ORIGIN")) or 0) / 1000
     return (), 0.0
+
+
+def _last_part(url: str) -> str:
+    """The file's name; empty when the address is none."""
+    try:
+        return unquote(urlsplit(url).path).rsplit("/", 1)[-1]
+    except ValueError:
+        return ""
 
 
 READER = Reader(one_by_one(read_elan), looks_like_elan, "*.eaf", "ELAN (.eaf)")

@@ -36,6 +36,7 @@ NEGATIVE = "a negative width or height"
 GROUP = "a group, not one object"
 
 _NUMBERS = frozenset((int, float))  # and not bool
+_LISTS = (list, tuple)
 
 MakeShape = Callable[[SizeWH], Shape]
 
@@ -64,7 +65,7 @@ class Objects:
     def __init__(self, picture: Picture | None, tally: Tally, place: str) -> None:
         self._picture, self._tally, self._place = picture, tally, place
         self._found: list[Instance] = []
-        self._taken: set[str] = set()
+        self._taken: dict[str, int] = {}
         self._incomplete: set[str] = set()
 
     def add(self, label: str, kind: str, place: str, make: MakeShape, id: str = "") -> bool:
@@ -77,7 +78,8 @@ class Objects:
             make: the shape, given the size of the image; raises `LostError`.
             id: of the object, when the file has one.
         """
-        counts = self.read(label, kind)
+        counts = self._tally.of(label, kind)
+        counts.num_read += 1
         if self._picture is None:
             return self._lose(counts, MISSING_IMAGE, place)
         if not label:
@@ -201,12 +203,13 @@ def floats(values: object, count: int | None = None) -> list[float]:
     Raises:
         LostError: it is no list of them, or not of so many.
     """
-    if not isinstance(values, list | tuple) or (count is not None and len(values) != count):
+    if not isinstance(values, _LISTS) or (count is not None and len(values) != count):
         raise LostError(NOT_A_NUMBER)
-    if not _NUMBERS.issuperset(map(type, values)):
+    kinds = set(map(type, values))
+    if not kinds <= _NUMBERS:
         raise LostError(NOT_A_NUMBER)
     try:
-        found = list(map(float, values))
+        found = list(map(float, values) if int in kinds else values)
     except OverflowError as error:
         raise LostError(NOT_A_NUMBER) from error
     if not math.isfinite(sum(found)):
@@ -243,6 +246,8 @@ def corners_of(values: Sequence[float]) -> tuple[tuple[float, float], ...]:
 
 def stated_size(width: object, height: object) -> SizeWH | None:
     """A size that a label file states; None when it does not, or only as zeros."""
+    if type(width) is int and type(height) is int:
+        return (width, height) if 0 < width < 2**31 and 0 < height < 2**31 else None
     whole = [v for v in (width, height) if type(v) in (int, float) and 0 < float(str(v)) < 2**31]
     if len(whole) < 2 or any(value != int(float(str(value))) for value in whole):
         return None

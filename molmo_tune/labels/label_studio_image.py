@@ -51,7 +51,9 @@ def looks_like_label_studio_image(head: str) -> bool:
     """Whether this is the beginning of such a file."""
     kinds = "|".join(KINDS)
     sign = rf'"type"\s*:\s*"({kinds})(labels)?"|"({kinds})labels"\s*:\s*\['
-    return head.lstrip()[:1] in ("[", "{") and bool(re.search(sign, head))
+    if head.lstrip()[:1] not in ("[", "{") or re.search(r'"(label_id|z_order)"\s*:', head):  # CVAT
+        return False
+    return bool(re.search(sign, head))
 
 
 def read_label_studio_image(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:

@@ -236,7 +236,10 @@ def _names_in(text: str) -> Iterable[str]:
 
     ``/data/upload/1/1a2b3c4d-clip.mp4`` gives itself and ``clip.mp4``.
     """
-    parts = urlsplit(text.strip())
+    try:
+        parts = urlsplit(text.strip())
+    except ValueError:  # an address that is none, such as http://[
+        return
     local = parse_qs(parts.query).get("d", [""])[0]
     name = local or unquote(parts.path)
     last = name.replace("\\", "/").rsplit("/", 1)[-1]

@@ -88,7 +88,7 @@ def _sample(work: Work, path: Path, media: MediaSource, tally: Tally) -> Sample 
     if video is None:
         _lose(work, tally)
         return None
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     kept: list[Annotation] = []
     for region in work.regions:
         if region.kind == TIMELINE:
@@ -111,7 +111,7 @@ def _lose(work: Work, tally: Tally) -> None:
             counts.drop(MISSING_VIDEO, region.place)
 
 
-def _track(region: Region, info: VideoInfo, tally: Tally, taken: set[str]) -> Track | None:
+def _track(region: Region, info: VideoInfo, tally: Tally, taken: dict[str, int]) -> Track | None:
     if region.kind not in RECTANGLES:
         counts = tally.of(_label(region), region.kind)
         counts.read()

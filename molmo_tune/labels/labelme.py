@@ -53,7 +53,9 @@ Row = Mapping[str, Any]
 
 def looks_like_labelme(head: str) -> bool:
     """Whether this is the beginning of such a file."""
-    return head.lstrip().startswith("{") and bool(re.search(r'"shapes"\s*:\s*\[', head))
+    is_cvat = re.search(r'"(label_id|tracks)"\s*:', head)
+    has_shapes = re.search(r'"shapes"\s*:\s*\[', head)
+    return head.lstrip().startswith("{") and bool(has_shapes) and not is_cvat
 
 
 def read_labelme(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:

@@ -24,6 +24,7 @@ from molmo_tune.labels.sample import Mask, Polygon
 Pixels = NDArray[np.bool_]
 XY = tuple[int, int]
 
+LARGEST_PX = 2**28  # Pillow opens none of more than 179 million pixels
 _LONGEST_RUN = 2**40  # more pixels than any image has; keeps the sums below from overflowing
 
 
@@ -82,8 +83,10 @@ def runs_of(mask: Mask) -> NDArray[np.int64]:
     Raises:
         ValueError: the text is none of run lengths, or they do not cover the image exactly.
     """
-    runs = _parse_runs(mask.counts)
     height, width = mask.size_hw
+    if height * width > LARGEST_PX:
+        raise ValueError(f"{width}x{height} is larger than any picture that opens")
+    runs = _parse_runs(mask.counts)
     if len(runs) and (runs.min() < 0 or runs.max() > _LONGEST_RUN):
         raise ValueError("a run of the mask is negative or too long")
     if int(runs.sum()) != height * width:

@@ -103,7 +103,7 @@ class MediaSource:
             MissingMediaError: there is none.
             UserError: the name climbs out of the folder, or several files fit.
         """
-        if self.path.is_file():
+        if self._is_one_file:
             return self.path
         found = _match(self._index, name, where)
         if found is None:
@@ -166,10 +166,14 @@ class MediaSource:
         raise MissingMediaError(where, found_here, "one video", "give the video file as media")
 
     @cached_property
+    def _is_one_file(self) -> bool:
+        return self.path.is_file()
+
+    @cached_property
     def _files(self) -> tuple[PurePosixPath, ...]:
         if not self.path.is_dir():
             raise UserError(self.path, "no such file or folder", "the media of the labels", _FIX)
-        return tuple(sorted(_walk(self.path)))
+        return tuple(sorted(_walk(self.path), key=lambda path: path.parts))
 
     @cached_property
     def _index(self) -> _Index:
@@ -216,6 +220,9 @@ def _inside(name: str, where: str) -> PurePosixPath:
 
 
 def _match(files: _Index, name: str, where: str) -> PurePosixPath | None:
+    as_written = files.paths.get(name)
+    if as_written is not None:
+        return as_written
     wanted = _inside(name, where)
     if not wanted.name:
         return None

@@ -8,16 +8,13 @@ they share is here as well: rows of one video are put together, whatever file th
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from molmo_tune.errors import UserError
+from molmo_tune.labels.arrow_rows import arrow_rows
 from molmo_tune.labels.opening import read_json
-from molmo_tune.labels.table_rows import Row, table_rows
-
-_NO_ROWS = ("state.json", "dataset_info.json", "dataset_dict.json")
+from molmo_tune.labels.table_rows import SAVED_BESIDE, Row, table_rows
 
 Placed = tuple[str, Row]
 
@@ -47,10 +44,10 @@ def _text(row: Row, name: str, place: str) -> str:
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterable[Placed]:
     suffix = path.suffix.lower()
-    if path.name in _NO_ROWS:
+    if path.name in SAVED_BESIDE:
         return ()
     if suffix == ".arrow":
-        return _checked(_arrow_rows(path), columns)
+        return _checked(arrow_rows(path), columns)
     if suffix == ".json":
         return _checked(_json_rows(path), columns)
     return _checked(table_rows(path, columns), columns)
@@ -69,18 +66,3 @@ def _json_rows(path: Path) -> Iterator[Placed]:
     if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
         raise UserError(path, "no list of rows", "rows of a Molmo 2 set")
     yield from ((f"{path}: row {number}", row) for number, row in enumerate(data, 1))
-
-
-def _arrow_rows(path: Path) -> Iterator[Placed]:
-    try:
-        ipc: Any = importlib.import_module("pyarrow.ipc")
-    except ImportError as error:
-        fix = "uv pip install pyarrow"
-        raise UserError(path, "Arrow files need pyarrow, which is missing", fix=fix) from error
-    try:
-        with path.open("rb") as file, ipc.open_stream(file) as stream:
-            rows = [row for batch in stream for row in batch.to_pylist()]
-    except Exception as error:  # pyarrow raises many kinds
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(path, f"not an Arrow file that opens ({reason})") from error
-    yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, 1))

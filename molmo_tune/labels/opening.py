@@ -75,7 +75,7 @@ def read_text(path: Path) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         found = f"not UTF-8 text (byte {data[error.start]:#04x})"
         raise UserError(f"{path}:{line}", found, fix="save the file as UTF-8") from error
-    if not text.strip():
+    if not text or text.isspace():
         raise UserError(path, "the file is empty", "labels", _EXPORT_AGAIN)
     return text
 

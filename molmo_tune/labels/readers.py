@@ -18,6 +18,7 @@ from pathlib import Path
 
 from molmo_tune.errors import UserError
 from molmo_tune.labels.detection import check_format, label_files
+from molmo_tune.labels.hub_rows import is_on_hub
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import ConversionReport, Tally
@@ -67,7 +68,8 @@ def iterate_labels(
         raise UserError("columns", f"labels: {format} has columns of its own", "labels: table")
     if reader is None:
         raise UserError("labels", f"unknown format {format!r}", f"one of {', '.join(READERS)}")
-    files = label_files(path, reader.pattern)
+    on_hub = format == "table" and is_on_hub(path)
+    files = [path] if on_hub else label_files(path, reader.pattern)
     source = MediaSource(media or (path if path.is_dir() else path.parent), given=media is not None)
     if media is not None and len(files) > 1 and media.is_file():
         found = f"a single file, for {len(files)} label files in {path}"
@@ -75,9 +77,10 @@ def iterate_labels(
     for file in files if layout is None else ():
         check_format(format, file, READERS)
     options = {} if layout is None else {"layout": layout}
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     for sample in reader.read(files, source, tally, **options):
-        yield replace(sample, id=unique(sample.id, taken))
+        id = unique(sample.id, taken)
+        yield sample if id == sample.id else replace(sample, id=id)
     if not taken:
         raise _nothing_read(path, tally.report(format, path, 0))
 
@@ -91,6 +94,9 @@ def _no_collector() -> Iterator[None]:
         yield
     finally:
         if was_on:
+            if not gc.get_freeze_count():
+                gc.freeze()  # then they count as old, and the next look passes them over
+                gc.unfreeze()
             gc.enable()
 
 

@@ -121,38 +121,37 @@ class ClassTally:
 
     label: str
     kind: str
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COLUMNS, 0))
+    num_read: int = 0
+    num_kept: int = 0
+    num_clipped: int = 0
+    num_interpolated: int = 0
     places: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     totals: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def read(self, count: int = 1) -> None:
         """Rows were found in the file."""
-        self.counts["read"] += count
+        self.num_read += count
 
     def keep(self, *, clipped: bool = False) -> None:
         """A row became part of a sample, cut at the edge of the frame or not."""
-        self.counts["kept"] += 1
-        self.counts["clipped"] += clipped
+        self.num_kept += 1
+        self.num_clipped += clipped
 
     def interpolate(self) -> None:
         """An observation was added between two rows."""
-        self.counts["interpolated"] += 1
+        self.num_interpolated += 1
 
     def drop(self, reason: str, place: str) -> None:
         """A row is lost."""
-        self._count("dropped", reason, place)
+        self.remember("dropped", reason, place)
 
     def leave_out(self, reason: str, place: str) -> None:
         """A row means that nothing is there."""
-        self._count("left_out", reason, place)
+        self.remember("left_out", reason, place)
 
     def repair(self, reason: str, place: str) -> None:
         """A row is changed in order to be kept."""
-        self._count("repaired", reason, place)
-
-    def _count(self, outcome: str, reason: str, place: str) -> None:
-        self.counts[outcome] += 1
-        self.remember(outcome, reason, place)
+        self.remember("repaired", reason, place)
 
     def remember(self, outcome: str, reason: str, place: str) -> None:
         """Note a reason and, for the first few times, its place."""
@@ -161,6 +160,14 @@ class ClassTally:
         known = self.places.setdefault(key, [])
         if len(known) < FIRST_PLACES:
             known.append(place)
+
+    def count(self) -> ClassCount:
+        """The numbers as they stand; those of reasons are the sums over them."""
+        sums = dict.fromkeys(("repaired", "left_out", "dropped"), 0)
+        for (outcome, _), total in self.totals.items():
+            sums[outcome] += total
+        counted = (self.num_read, self.num_kept, self.num_interpolated, self.num_clipped)
+        return ClassCount(self.label, self.kind, *counted, **sums)
 
     def findings(self, outcome: str) -> list[Finding]:
         """The reasons of one outcome, in the order of first appearance."""
@@ -192,7 +199,7 @@ class Tally:
     def report(self, format: str, source: object, num_samples: int) -> ConversionReport:
         """The account as it stands, frozen."""
         classes = tuple(self._classes.values())
-        counts = tuple(ClassCount(c.label, c.kind, **c.counts) for c in classes)
+        counts = tuple(c.count() for c in classes)
 
         def all_of(outcome: str) -> tuple[Finding, ...]:
             return tuple(finding for c in classes for finding in c.findings(outcome))

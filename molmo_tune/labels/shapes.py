@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import chain
 from operator import mul
 
 from molmo_tune.labels.masks import runs_of
@@ -18,6 +19,7 @@ XY = tuple[float, float]
 SizeWH = tuple[int, int]
 
 ELLIPSE_CORNERS = 64
+_NO_AREA_PX2 = 1e-9
 _ROUNDING_PX = 0.01  # tools write hundredths of a pixel; less than that is no cut
 
 
@@ -59,12 +61,18 @@ def has_area(shape: Shape) -> bool:
     if isinstance(shape, Box):
         left, top, right, bottom = shape.xyxy_px
         return right > left and bottom > top
-    return not isinstance(shape, Polygon) or any(abs(area_px2(p)) > 1e-9 for p in shape.parts_px)
+    if not isinstance(shape, Polygon):
+        return True
+    return any(abs(area_px2(part)) > _NO_AREA_PX2 for part in shape.parts_px)
 
 
 def area_px2(corners: Sequence[XY]) -> float:
     """Area within the corners, negative when they go round against the clock on the screen."""
     xs, ys = zip(*corners, strict=True)
+    return _area_px2(xs, ys)
+
+
+def _area_px2(xs: tuple[float, ...], ys: tuple[float, ...]) -> float:
     after = sum(map(mul, xs, ys[1:] + ys[:1])), sum(map(mul, ys, xs[1:] + xs[:1]))
     return float(after[0] - after[1]) / 2
 
@@ -117,12 +125,13 @@ def _fit_box(box: Box, size_wh: SizeWH) -> tuple[Box | None, bool]:
 
 
 def _fit_polygon(polygon: Polygon, size_wh: SizeWH) -> tuple[Polygon | None, bool]:
-    corners = [corner for part in polygon.parts_px for corner in part]
-    left, top, right, bottom = bounds(corners).xyxy_px
-    out = max(-left, -top, right - size_wh[0], bottom - size_wh[1])
+    xs, ys = zip(*chain.from_iterable(polygon.parts_px), strict=True)
+    out = max(-min(xs), -min(ys), max(xs) - size_wh[0], max(ys) - size_wh[1])
     if out > 0:
         cut = (_cut_at_edges(part, size_wh) for part in polygon.parts_px)
         polygon = Polygon(tuple(part for part in cut if len(part) >= 3))
+    elif len(polygon.parts_px) == 1:  # nearly all there are, and their sides are known already
+        return (polygon if abs(_area_px2(xs, ys)) > _NO_AREA_PX2 else None), False
     return (polygon if has_area(polygon) else None), out > _ROUNDING_PX
 
 

@@ -6,6 +6,9 @@ library, which the extra ``pose`` installs and which is imported here only. Poin
 those without one are dropped, as are predictions of a model beside labels of a person: they are
 left out. The class is the skeleton's name, or ``animal``. sleap-io returns no frames and no error
 for some files; a file without any is an error here. Nothing is exhaustive.
+
+HDF5 can link to other files, and keep values in them: with such a link a label file could read what
+else is on the disk. SLEAP writes none, so a file with one is refused before it is read.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ def read_sleap(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
     except ImportError as error:
         fix = 'uv pip install "molmo-tune[pose]"'
         raise UserError(path, "SLEAP files need sleap-io, which is missing", fix=fix) from error
+    _refuse_links(path)
     try:
         labels = sleap_io.load_file(str(path))
         frames = list(labels.labeled_frames)
@@ -56,6 +60,39 @@ def read_sleap(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
     media.check_number(len(videos), path)
     found = (_sample(group, path, media, tally) for group in videos.values())
     return [sample for sample in found if sample is not None]
+
+
+def _refuse_links(path: Path) -> None:
+    try:
+        h5py: Any = importlib.import_module("h5py")  # which sleap-io needs
+        with h5py.File(path, "r") as file:
+            link = _first_link(file, h5py)
+    except (ImportError, OSError, RuntimeError, ValueError, KeyError):
+        return  # not HDF5 that opens, as sleap-io will say
+    if link:
+        found = f"points to another file ({link})"
+        raise UserError(path, found, "a SLEAP file, which holds all it says")
+
+
+def _first_link(file: Any, h5py: Any) -> str:
+    """The name of a link to another file, or of values that lie in one; empty without."""
+    todo = [(file, "")]
+    seen = set()
+    while todo:
+        group, name = todo.pop()
+        if (number := h5py.h5o.get_info(group.id).addr) in seen:  # groups can hold themselves
+            continue
+        seen.add(number)
+        for key in group:
+            inner = f"{name}/{key}"
+            if isinstance(group.get(key, getlink=True), h5py.ExternalLink):
+                return inner
+            item = group.get(key)
+            if isinstance(item, h5py.Group):
+                todo.append((item, inner))
+            elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
+                return inner
+    return ""
 
 
 def _sample(frames: list[Any], path: Path, media: MediaSource, tally: Tally) -> Sample | None:

@@ -1,9 +1,14 @@
-"""A plain table, CSV, JSONL or Parquet, a row per object; the recipe says what its columns mean.
+"""A plain table, CSV, JSONL, Parquet or saved by ``datasets``; the recipe says what columns mean.
 
     labels: table
     columns: {image: file, label: class, box: [x1, y1, x2, y2]}     or  point: [x, y]
     units: pixel          pixel, percent (0 to 100) or unit (0 to 1): never guessed from the values
     box: xyxy             xyxy, xywh (corner and size) or cxcywh (centre and size)
+
+The path may be a data set on the hub (`molmo_tune.labels.hub_rows`). A row is an object, or has
+lists of them (`molmo_tune.labels.table_objects`):
+
+    columns: {image: image, label: objects.category, box: [objects.bbox]}
 
 Rows of one image need not stand together, so all are read before the first sample is handed out,
 kept as numbers. A row whose box or point is wholly empty says that the
@@ -33,7 +38,7 @@ from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Point, Sample, Shape
 from molmo_tune.labels.shapes import SizeWH
-from molmo_tune.labels.table_rows import Row, table_rows
+from molmo_tune.labels.table_objects import table_objects
 from molmo_tune.labels.tracks import NOT_A_NUMBER, numbers
 from molmo_tune.recipe.sections import Columns, DataSource
 
@@ -49,9 +54,10 @@ class TableLayout:
     Args:
         image: column of the image's name.
         label: column of the class.
-        shape: two columns of a point or four of a box.
+        shape: two columns of a point or four of a box, or one with a list of these numbers.
         units: of the coordinates.
         box: what the four numbers of a box are.
+        is_point: one column is that of points, not of boxes.
     """
 
     image: str
@@ -59,6 +65,12 @@ class TableLayout:
     shape: tuple[str, ...]
     units: Units
     box: BoxStyle = "xyxy"
+    is_point: bool = False
+
+    @property
+    def num_values(self) -> int:
+        """Numbers of an object."""
+        return 2 if self.is_point or len(self.shape) == 2 else 4
 
 
 def never_looks_like(_: str) -> bool:
@@ -79,11 +91,12 @@ def layout_of(source: DataSource) -> TableLayout | None:
             raise UserError(source.path, found, "them for labels: table only")
         return None
     shape = columns.box or columns.point
-    is_whole = (len(columns.box), len(columns.point)) in ((4, 0), (0, 2))
+    is_whole = (len(columns.box), len(columns.point)) in ((4, 0), (0, 2), (1, 0), (0, 1))
     if columns.image is None or columns.label is None or units is None or not is_whole:
-        expected = "units, and columns for image, label and either box (4) or point (2)"
+        expected = "units, and columns for image, label and either box (4 or 1) or point (2 or 1)"
         raise UserError(source.path, "a table without its columns or units", expected)
-    return TableLayout(columns.image, columns.label, shape, units, source.box)
+    is_point = bool(columns.point)
+    return TableLayout(columns.image, columns.label, shape, units, source.box, is_point)
 
 
 @dataclass(slots=True)
@@ -115,12 +128,13 @@ def read_table(
     images: dict[tuple[str, str], _Image] = {}
     labels: dict[str, int] = {}
     for path in files:
-        for place, row in table_rows(path, (layout.image, layout.label, *layout.shape)):
-            name = str(row[layout.image] or "").strip()
+        for place, name, label, cells in table_objects(
+            path, layout.image, layout.label, layout.shape, layout.num_values, media
+        ):
             file = place.rstrip("0123456789")
             image = images.get((name, file)) or images.setdefault((name, file), _Image(name, file))
             media.check_number(len(images), path)
-            _keep(row, layout, image, labels, int(place[len(file) :]))
+            _keep(label, cells, image, labels, int(place[len(file) :]))
     names = tuple(labels)
     for parts in _by_name(images.values()):
         first = parts[0]
@@ -142,10 +156,9 @@ def _by_name(images: Iterable[_Image]) -> list[list[_Image]]:
 
 
 def _keep(
-    row: Row, layout: TableLayout, image: _Image, labels: dict[str, int], number: int
+    value: object, cells: list[object], image: _Image, labels: dict[str, int], number: int
 ) -> None:
-    label = str(row[layout.label] if row[layout.label] is not None else "").strip()
-    cells = [row[name] for name in layout.shape]
+    label = str(value if value is not None else "").strip()
     is_empty = all(cell in ("", None) for cell in cells)
     values = None if any(isinstance(cell, bool) for cell in cells) else numbers(cells)
     image.labels.append(labels.setdefault(label, len(labels)))
@@ -155,7 +168,7 @@ def _keep(
 
 
 def _add_rows(image: _Image, layout: TableLayout, names: Sequence[str], objects: Objects) -> None:
-    size = len(layout.shape)
+    size = layout.num_values
     kind = "point" if size == 2 else "box"
     rows = zip(image.labels, image.places, image.states, strict=True)
     for number, (label, line, state) in enumerate(rows):
@@ -202,5 +215,8 @@ def _corners(values: tuple[float, ...], box: BoxStyle) -> tuple[float, float, fl
 
 
 READER = Reader(
-    read_table, never_looks_like, "*.[cjp][as][rvo]*", "a plain table (CSV, JSONL, Parquet)"
+    read_table,
+    never_looks_like,
+    "*.[acjp][ars][rvo]*",
+    "a plain table (CSV, JSONL, Parquet, or saved by datasets)",
 )

@@ -1,8 +1,8 @@
-"""Rows of a CSV, JSONL or Parquet file, one at a time: a table of a million rows is never held.
+"""Rows of a CSV, JSONL, Parquet or Arrow file, one at a time: a million rows are never held.
 
-The kind of file goes by its ending. Cells of CSV are text, those of JSONL and Parquet have types;
-what a column means is the reader's business. Parquet needs ``pyarrow``, which comes with
-``datasets`` and is not needed for anything else here.
+The kind of file goes by its ending. Cells of CSV are text, those of the others have types; what a
+column means is the reader's business. A column inside another is named with a dot, as in
+``objects.bbox``; here only the outer one is looked for.
 """
 
 from __future__ import annotations
@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from molmo_tune.errors import UserError
+from molmo_tune.labels.arrow_rows import SUFFIXES, arrow_rows, column_names
 
 Row = Mapping[str, Any]
+
+SAVED_BESIDE = ("state.json", "dataset_info.json", "dataset_dict.json")
+"""What `Dataset.save_to_disk` writes beside the files of rows."""
 
 
 def table_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Row]]:
@@ -29,8 +33,10 @@ def table_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Row]
         UserError: the file cannot be read, is no such table, or lacks a column.
     """
     suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        return _parquet_rows(path, columns)
+    if path.name in SAVED_BESIDE:
+        return iter(())
+    if suffix in SUFFIXES:
+        return _arrow_rows(path, columns)
     return _jsonl_rows(path, columns) if suffix == ".jsonl" else csv_rows(path, columns)
 
 
@@ -72,27 +78,15 @@ def _object(line: str, columns: tuple[str, ...], where: str) -> Row:
     return row
 
 
-def _parquet_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Row]]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        fix = "uv pip install pyarrow"
-        raise UserError(path, "Parquet files need pyarrow, which is missing", fix=fix) from error
-    number = 0
-    try:
-        with parquet.ParquetFile(path) as file:
-            _check_columns(file.schema_arrow.names, columns, str(path))
-            for batch in file.iter_batches(batch_size=4096, columns=list(columns)):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{path}: row {number}", row
-    except (ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(path, f"not a Parquet file that opens ({reason})") from error
+def _arrow_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Row]]:
+    known = column_names(path)
+    _check_columns(known, columns, str(path))
+    outer = [name if name in known else name.split(".", 1)[0] for name in columns]
+    yield from arrow_rows(path, list(dict.fromkeys(outer)))
 
 
 def _check_columns(names: Any, columns: tuple[str, ...], where: str) -> None:
-    missing = [name for name in columns if name not in names]
+    missing = [n for n in columns if n not in names and n.split(".", 1)[0] not in names]
     if missing:
         listed = ", ".join(map(str, names)) or "none"
         raise UserError(where, f"no column {missing[0]!r}", f"columns; there are {listed[:200]}")

@@ -10,7 +10,6 @@ The frames inside the pickle are not used: give the videos, called like the keys
 
 from __future__ import annotations
 
-import codecs
 import io
 import pickle
 import re
@@ -50,10 +49,13 @@ def read_tapvid_trusted(path: Path, media: MediaSource, tally: Tally) -> list[Sa
         raise
     except Exception as error:  # a damaged pickle raises anything
         raise UserError(path, f"not a pickle that opens ({type(error).__name__})") from error
-    if not isinstance(data, dict) or not all(isinstance(v, dict) for v in data.values()):
+    is_known = isinstance(data, dict) and all(
+        isinstance(name, str) and isinstance(entry, dict) for name, entry in data.items()
+    )
+    if not is_known:
         raise UserError(path, "no dictionary of videos", "a TAP-Vid pickle")
     media.check_number(len(data), path)
-    found = (_sample(str(name), entry, path, media, tally) for name, entry in data.items())
+    found = (_sample(name, entry, path, media, tally) for name, entry in data.items())
     return [sample for sample in found if sample is not None]
 
 
@@ -92,12 +94,19 @@ class _Array:
         return np.dtype(word)
 
 
+def _bytes_of(text: str, encoding: str) -> bytes:
+    """Protocols below 3 write bytes as text; no other codec is asked, as some unpack or import."""
+    if encoding != "latin1":
+        raise ValueError(f"bytes in {encoding}")
+    return text.encode(encoding)
+
+
 _BUILT = {
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _Array for core in ("core", "_core")},
     ("numpy", "dtype"): _Array,
     ("numpy", "ndarray"): _Array,
-    ("_codecs", "encode"): codecs.encode,
+    ("_codecs", "encode"): _bytes_of,
 }
 
 

@@ -120,13 +120,20 @@ def numbers(texts: Sequence[object]) -> Values | None:
     return found if len(found) == len(texts) and all(map(math.isfinite, found)) else None
 
 
-def unique(name: str, taken: set[str]) -> str:
-    """The name, or the first of ``name-2``, ``name-3``, … that is free; it is taken from now on."""
-    candidate, number = name, 1
-    while candidate in taken:
+def unique(name: str, taken: dict[str, int]) -> str:
+    """The name, or the first of ``name-2``, ``name-3``, … that is free; it is taken from now on.
+
+    Args:
+        name: that is wanted.
+        taken: names, each with the last number that was put behind it.
+    """
+    number = taken.setdefault(name, 0)
+    if not number:
+        taken[name] = 1
+        return name
+    while (candidate := f"{name}-{number + 1}") in taken:
         number += 1
-        candidate = f"{name}-{number}"
-    taken.add(candidate)
+    taken[name], taken[candidate] = number + 1, 1
     return candidate
 
 

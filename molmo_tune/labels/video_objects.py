@@ -199,6 +199,11 @@ class VideoObjects:
         counts.read()
         return counts
 
+    @property
+    def spans(self) -> list[Span]:
+        """Events so far."""
+        return self._spans
+
     def sample(
         self, exhaustive: Iterable[str] = (), labelled_frames: Iterable[int] | None = None
     ) -> Sample | None:
@@ -210,7 +215,7 @@ class VideoObjects:
         """
         if self._video is None:
             return None
-        taken: set[str] = set()
+        taken: dict[str, int] = {}
         tracks = [
             Track(unique(id, taken), known.label, self._moments(known, labelled_frames))
             for (id, _), known in self._objects.items()

@@ -24,8 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from molmo_tune.errors import UserError
 from molmo_tune.labels.images import (
     NEGATIVE,
@@ -41,7 +39,9 @@ from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Keypoint, Keypoints, Polygon, Sample, Shape
 from molmo_tune.labels.shapes import SizeWH
+from molmo_tune.recipe.yaml_lines import read_yaml
 
+_READ_KEYS = ("names", "kpt_shape", "kpt_names")
 CLASS_FILES = ("data.yaml", "data.yml", "dataset.yaml", "obj.names", "classes.txt")
 UNKNOWN_CLASS = "its class number has no name"
 SIX_NUMBERS = "six numbers: a confidence or a track id, nothing tells which"
@@ -114,18 +114,25 @@ def _read_classes(path: Path) -> _Classes:
     text = read_text(path)
     if path.suffix not in (".yaml", ".yml"):
         return _Classes(dict(enumerate(line.strip() for line in text.strip().splitlines())))
-    try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(path, f"not valid YAML ({reason})", "names of the classes") from error
+    reading = read_yaml(text)
+    for fault in reading.faults:  # those of other keys, such as a script to download, are no matter
+        if fault.path[:1] in ((), *((key,) for key in _READ_KEYS)):
+            where = path if not fault.path else f"{path}:{fault.line}"
+            raise UserError(where, f"not valid YAML ({fault.reason})", "names of the classes")
+    data: Any = reading.value
     names = data.get("names") if isinstance(data, dict) else None
     if isinstance(names, list):
-        names = dict(enumerate(names))
-    if not isinstance(names, dict) or not all(type(number) is int for number in names):
+        names = {str(number): name for number, name in enumerate(names)}
+    if not isinstance(names, dict) or not all(map(_is_class, names.items())):
         raise UserError(path, "no list of names", "names: [first, second, …]")
     keypoints, per_keypoint = _keypoint_names(data, path)
-    return _Classes({n: str(name).strip() for n, name in names.items()}, keypoints, per_keypoint)
+    by_number = {int(number): str(name).strip() for number, name in names.items()}
+    return _Classes(by_number, keypoints, per_keypoint)
+
+
+def _is_class(entry: tuple[str, object]) -> bool:
+    number, name = entry
+    return number.isdecimal() and len(number) < 10 and isinstance(name, str | int | float)
 
 
 def _keypoint_names(data: dict[str, Any], path: Path) -> tuple[tuple[str, ...], int]:

@@ -8,11 +8,12 @@ Of an animation the first picture is taken. Numbers without an agreed white are 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from molmo_tune.errors import UserError
 
@@ -23,6 +24,7 @@ _LARGEST_16_BIT = 65_535
 _DAMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 stand for a quarter turn
 _TAIL_BYTES = 65_536  # in which a PNG says what it says after its pixels
+_SAID_IN = frozenset(("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"))
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -77,18 +79,27 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     try:
         with Image.open(path) as image:
-            exif = Image.Image.getexif(image) if _is_said_in_front(image, path) else image.getexif()
-            turned = exif.get(_ORIENTATION, 1) in (5, 6, 7, 8)
-            return (image.height, image.width) if turned else (image.width, image.height)
+            width, height = image.size
+            return (height, width) if _is_turned(image) else (width, height)
     except _DAMAGE as error:
         raise UserError(path, f"not an image that opens ({error})") from error
 
 
-def _is_said_in_front(image: Image.Image, path: Path) -> bool:
-    """Whether the orientation stands before the pixels, or nowhere: Pillow decodes a PNG to ask."""
-    if image.format != "PNG" or "exif" in image.info:
-        return True
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-        tail = file.read()
-    return b"eXIf" not in tail and b"com.adobe.xmp" not in tail
+def _is_turned(image: ImageFile.ImageFile) -> bool:
+    """Whether the camera lay on its side. Pillow decodes a whole PNG to answer that."""
+    if image.format == "PNG" and not _SAID_IN.intersection(image.info):
+        if not _is_said_behind(image):
+            return False
+        image.load()
+    return Image.Image.getexif(image).get(_ORIENTATION, 1) in (5, 6, 7, 8)
+
+
+def _is_said_behind(image: ImageFile.ImageFile) -> bool:
+    """Whether a PNG says something of its orientation after its pixels."""
+    file = image.fp
+    assert file is not None
+    place = file.tell()
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+    tail = file.read()
+    file.seek(place)
+    return b"eXIf" in tail or b"com.adobe.xmp" in tail

@@ -58,6 +58,7 @@ LabelFormat = Literal[
     "pixmo_points",
     "pixmo_count",
     "cvat_tags",
+    "cvat_rest",
     "sot",
     "activitynet",
     "ava",
@@ -151,9 +152,9 @@ class Columns(Section):
     label: Text | None = None
     """Column of the class."""
     box: Annotated[tuple[Text, ...], Field(max_length=4, strict=False)] = ()
-    """The four columns of a box, in the order that the source's `box` says."""
+    """The four columns of a box, in the order that the source's `box` says, or one with lists."""
     point: Annotated[tuple[Text, ...], Field(max_length=2, strict=False)] = ()
-    """The two columns of a point."""
+    """The two columns of a point, or one with lists."""
 
 
 class DataSource(Section):

@@ -1,0 +1,300 @@
+"""Rows that hold several objects, pictures and numbered classes: tables as data sets keep them.
+
+The same two pictures with three boxes are written in each way that ``datasets`` knows, and must
+read the same. Nested rows of JSONL need no library; Parquet and Arrow files need pyarrow, and what
+``datasets`` itself writes needs that.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from molmo_tune.cli import main
+from molmo_tune.errors import UserError
+from molmo_tune.labels.readers import read_labels
+from molmo_tune.labels.table import TableLayout, layout_of
+from molmo_tune.recipe.sections import Columns, DataSource
+
+SIZE = (20, 10)
+NAMES = ("cat", "dog")
+BOXES = {"a.png": [(0, [2, 3, 4, 5]), (1, [1, 1, 4, 4])], "b.png": [(1, [0, 0, 9, 9])], "c.png": []}
+NESTED = TableLayout("image", "objects.category", ("objects.bbox",), "pixel", "xywh")
+
+
+def picture(number: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", SIZE, (number, 0, 0)).save(stream, "png")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, name in enumerate(BOXES):
+        (folder / name).write_bytes(picture(number))
+    return folder
+
+
+def rows(named: bool = True) -> list[dict[str, Any]]:
+    """An object of lists, as a Sequence of a struct is kept."""
+    return [
+        {
+            "image": name,
+            "objects": {
+                "category": [NAMES[kind] if named else kind for kind, _ in boxes],
+                "bbox": [box for _, box in boxes],
+            },
+        }
+        for name, boxes in BOXES.items()
+    ]
+
+
+def as_lists(row: dict[str, Any]) -> dict[str, Any]:
+    """The same as a list of objects."""
+    objects = row["objects"]
+    pairs = zip(objects["category"], objects["bbox"], strict=True)
+    return {**row, "objects": [{"category": kind, "bbox": box} for kind, box in pairs]}
+
+
+def said(samples) -> list[list[tuple[str, tuple[float, ...]]]]:
+    return [[(n.label, n.shape.xyxy_px) for n in sample.annotations] for sample in samples]
+
+
+EXPECTED = [[("cat", (2, 3, 6, 8)), ("dog", (1, 1, 5, 5))], [("dog", (0, 0, 9, 9))]]
+
+
+def write_jsonl(path: Path, table: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in table))
+    return path
+
+
+@pytest.mark.parametrize("shape", [lambda row: row, as_lists])
+def test_nested_rows_of_jsonl(tmp_path, pictures, shape):
+    path = write_jsonl(tmp_path / "x.jsonl", [shape(row) for row in rows()])
+    samples, report = read_labels("table", path, pictures, NESTED)
+    assert said(samples) == EXPECTED
+    assert {f.reason: f.count for f in report.left_out} == {
+        "an empty row: nothing there": 1,
+        "nothing annotated": 1,
+    }
+    assert report.num_losses == 0
+
+
+ONE_EACH = [
+    # image and label beside the columns of the shape, layout: boxes
+    (
+        {"box": [[2, 3, 4, 5], [1, 1, 4, 4]], "label": "cat"},
+        ("label", ("box",)),
+        [("cat", (2, 3, 6, 8)), ("cat", (1, 1, 5, 5))],
+    ),
+    ({"box": [2, 3, 4, 5], "label": "cat"}, ("label", ("box",)), [("cat", (2, 3, 6, 8))]),
+    (
+        {"x": [2, 1], "y": [3, 1], "w": [4, 4], "h": [5, 4], "label": ["cat", "dog"]},
+        ("label", ("x", "y", "w", "h")),
+        EXPECTED[0],
+    ),
+    ({"x": 2, "y": 3, "w": 4, "h": 5, "label": 7}, ("label", ("x", "y", "w", "h")), [("7", None)]),
+    ({"a": {"b": {"c": [2, 3, 4, 5]}}, "l": "cat"}, ("l", ("a.b.c",)), [("cat", (2, 3, 6, 8))]),
+]
+
+
+@pytest.mark.parametrize(("row", "layout", "expected"), ONE_EACH, ids=range(len(ONE_EACH)))
+def test_rows_of_all_shapes(tmp_path, pictures, row, layout, expected):
+    path = write_jsonl(tmp_path / "x.jsonl", [{"image": "a.png", **row}])
+    samples, _ = read_labels(
+        "table", path, pictures, TableLayout("image", *layout, "pixel", "xywh")
+    )
+    assert said(samples) == [[(label, box or (2, 3, 6, 8)) for label, box in expected]]
+
+
+def test_one_column_of_points(tmp_path, pictures):
+    row = {"image": "a.png", "label": ["cat", "dog"], "at": [[50, 50], [10, 20]]}
+    path = write_jsonl(tmp_path / "x.jsonl", [row])
+    columns = Columns(image="image", label="label", point=("at",))
+    layout = layout_of(DataSource(labels="table", path=path, columns=columns, units="percent"))
+    (sample,), _ = read_labels("table", path, pictures, layout)
+    assert [n.shape.xy_px for n in sample.annotations] == [(10, 5), (2, 2)]
+
+
+BAD_ROWS = [
+    # the objects of a row: what is said
+    ({"category": ["cat"], "bbox": []}, "lists of 0 and 1 entries in one row"),
+    ({"category": ["cat"]}, "no column 'objects.bbox'"),
+    ([{"category": "cat"}], "no column 'objects.bbox'"),
+    (None, "no sample could be read.*an empty row: nothing there"),
+    ({"category": ["cat"], "bbox": [[1, 2, 3]]}, "a coordinate is missing or not a number"),
+    ({"category": ["cat"], "bbox": [3]}, "a coordinate is missing or not a number"),
+    ({"category": ["cat"], "bbox": [["1", True, 3, 4]]}, "a coordinate is missing"),
+    ({"category": ["cat"], "bbox": [[1, 2, -3, 4]]}, "a negative width or height"),
+    ({"category": ["cat"], "bbox": [[1, 2, float("nan"), 4]]}, "missing or not a number"),
+    ({"category": [None], "bbox": [[1, 2, 3, 4]]}, "no class label"),
+]
+
+
+@pytest.mark.parametrize(("objects", "message"), BAD_ROWS, ids=range(len(BAD_ROWS)))
+def test_nested_rows_that_are_wrong(tmp_path, pictures, objects, message):
+    path = write_jsonl(tmp_path / "x.jsonl", [{"image": "a.png", "objects": objects}])
+    with pytest.raises(UserError, match=message):
+        read_labels("table", path, pictures, NESTED)
+
+
+def test_a_column_that_is_nowhere(tmp_path, pictures):
+    path = write_jsonl(tmp_path / "x.jsonl", rows())
+    layout = TableLayout("image", "things.category", ("objects.bbox",), "pixel")
+    with pytest.raises(UserError, match=r"no column 'things\.category'"):
+        read_labels("table", path, pictures, layout)
+
+
+# ------------------------------------------------------------------------- as `datasets` keeps them
+
+
+def features(datasets: Any) -> Any:
+    kinds = datasets.ClassLabel(names=list(NAMES))
+    boxes = datasets.Sequence(datasets.Value("float32"), length=4)
+    objects = datasets.Sequence({"category": kinds, "bbox": boxes})
+    return datasets.Features({"image": datasets.Image(), "objects": objects})
+
+
+@pytest.fixture
+def written(tmp_path: Path, pictures: Path, request: pytest.FixtureRequest) -> Path:
+    """The pictures inside the rows, classes as numbers, in a file or folder of the wanted kind."""
+    datasets = pytest.importorskip("datasets")
+    table = rows(named=False)
+    for row in table:
+        row["image"] = {"bytes": (pictures / row["image"]).read_bytes(), "path": row["image"]}
+    data = datasets.Dataset.from_list(table, features=features(datasets))
+    match request.param:
+        case "parquet":
+            data.to_parquet(tmp_path / "x.parquet")
+            return tmp_path / "x.parquet"
+        case "folder of parquet":
+            (tmp_path / "data").mkdir()
+            for number in range(3):
+                part = data.select([number])
+                part.to_parquet(tmp_path / "data" / f"train-0000{number}-of-00003.parquet")
+            return tmp_path / "data"
+        case "split":
+            datasets.DatasetDict({"train": data}).save_to_disk(tmp_path / "x")
+            return tmp_path / "x" / "train"
+    data.save_to_disk(tmp_path / "x")
+    return tmp_path / "x"
+
+
+KINDS = ["parquet", "folder of parquet", "saved", "split"]
+
+
+@pytest.mark.parametrize("written", KINDS, indirect=True)
+def test_data_sets_with_pictures_inside(tmp_path, written):
+    media = tmp_path / "out"
+    samples, report = read_labels("table", written, media, NESTED)
+    assert said(samples) == EXPECTED
+    assert report.num_losses == 0
+    files = sorted(media.iterdir())
+    assert [file.suffix for file in files] == [".png"] * 3
+    assert {file.read_bytes() for file in files} == {picture(n) for n in range(3)}
+    times = [file.stat().st_mtime_ns for file in files]
+    again, _ = read_labels("table", written, media, NESTED)
+    assert [s.media.paths for s in again] == [s.media.paths for s in samples]
+    assert [file.stat().st_mtime_ns for file in sorted(media.iterdir())] == times
+
+
+@pytest.mark.parametrize("written", ["parquet"], indirect=True)
+def test_pictures_inside_need_a_folder_that_the_user_names(tmp_path, written, pictures):
+    with pytest.raises(UserError, match=r"row 1: the pictures are inside the rows; give a folder"):
+        read_labels("table", written, None, NESTED)
+    with pytest.raises(UserError, match="the pictures are inside the rows"):
+        read_labels("table", written, pictures / "a.png", NESTED)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written|no such file"):
+        read_labels("table", written, tmp_path / "file" / "below", NESTED)
+
+
+@pytest.mark.parametrize("written", ["saved"], indirect=True)
+def test_data_sets_are_converted_by_the_command(tmp_path, written):
+    columns = "image: image, label: objects.category, box: [objects.bbox]"
+    out = tmp_path / "train.jsonl"
+    line = ["convert", str(written), "--columns", columns, "--units", "pixel", "--box", "xywh"]
+    assert main([*line, "--media", str(tmp_path / "out"), "--out", str(out)]) == 0
+    kept = [json.loads(text) for text in out.read_text().splitlines()]
+    assert [[n["label"] for n in record["annotations"]] for record in kept] == [
+        ["cat", "dog"],
+        ["dog"],
+    ]
+    assert all(Path(record["media"]["paths"][0]).is_file() for record in kept)
+
+
+def on_hub(monkeypatch: pytest.MonkeyPatch, file: Path) -> list[tuple[Any, ...]]:
+    """The hub's part is played by a local file, streamed by `datasets` itself."""
+    datasets = pytest.importorskip("datasets")
+    load, asked = datasets.load_dataset, list[tuple[Any, ...]]()
+
+    def load_dataset(name: str, config: str | None, split: str, streaming: bool) -> Any:
+        asked.append((name, config, split, streaming))
+        return load("parquet", data_files={split: str(file)}, split=split, streaming=True)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return asked
+
+
+@pytest.mark.parametrize("written", ["parquet"], indirect=True)
+def test_a_data_set_of_the_hub_is_streamed(tmp_path, written, monkeypatch):
+    asked = on_hub(monkeypatch, written)
+    for address, expected in (
+        ("hf://somebody/cats", ("somebody/cats", None, "train", True)),
+        ("hf://somebody/cats/small:test", ("somebody/cats", "small", "test", True)),
+    ):
+        samples, report = read_labels("table", Path(address), tmp_path / "out", NESTED)
+        assert said(samples) == EXPECTED
+        assert asked.pop() == expected
+        assert report.num_losses == 0
+    with pytest.raises(UserError, match="row 1: the pictures are inside the rows"):
+        read_labels("table", Path("hf://somebody/cats"), None, NESTED)
+
+
+def test_what_the_hub_cannot_give_is_one_clear_error(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="not the address of a data set"):
+        read_labels("table", Path("hf://cats"), tmp_path, NESTED)
+    datasets = pytest.importorskip("datasets")
+
+    def load_dataset(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("no\nconnection")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(UserError, match=r"hf://a/b: cannot be read \(ConnectionError: no conn"):
+        read_labels("table", Path("hf://a/b"), tmp_path, NESTED)
+
+
+def test_the_hub_is_for_plain_tables(tmp_path):
+    with pytest.raises(UserError, match="no such label file or folder"):
+        read_labels("coco", Path("hf://a/b"), tmp_path)
+
+
+def test_bytes_that_are_no_picture_are_losses(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = [
+        {"image": content, "label": "cat", "box": [1.0, 1.0, 2.0, 2.0]}
+        for content in (picture(1), b"not a picture", os.urandom(99))
+    ]
+    parquet.write_table(pyarrow.Table.from_pylist(table), tmp_path / "x.parquet")
+    layout = TableLayout("image", "label", ("box",), "pixel", "xywh")
+    samples, report = read_labels("table", tmp_path / "x.parquet", tmp_path / "out", layout)
+    assert said(samples) == [[("cat", (1, 1, 3, 3))]]
+    assert sum(f.count for f in report.losses if f.label == "cat") == 2
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.arrow"])
+@pytest.mark.parametrize("content", [b"PAR1", b"PAR1" * 9, b"\xff" * 64, b"ARROW1\0\0", b"{}"])
+def test_files_that_are_none_are_one_clear_error(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=r"file that opens|need pyarrow") as caught:
+        read_labels("table", tmp_path / name, layout=NESTED)
+    assert "\n" not in str(caught.value)
