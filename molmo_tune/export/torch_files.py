@@ -22,6 +22,7 @@ from torch.serialization import skip_data
 
 from molmo_tune.errors import UserError
 from molmo_tune.export.tensor_files import (
+    Piece,
     StoredTensor,
     TensorFile,
     TensorSpec,
@@ -48,9 +49,7 @@ def read_torch_file(path: Path) -> TensorFile:
     return TensorFile(path, tuple(sorted(tensors, key=lambda tensor: tensor.start)), {})
 
 
-def write_torch_file(
-    path: Path, tensors: Sequence[tuple[TensorSpec, Iterable[torch.Tensor]]]
-) -> None:
+def write_torch_file(path: Path, tensors: Sequence[tuple[TensorSpec, Iterable[Piece]]]) -> None:
     """Write a flat state as the tensors' rows are produced; see `write_tensor_file`.
 
     Raises:
@@ -63,9 +62,7 @@ def write_torch_file(
         torch.save(skeleton, file)
     places = {tensor.name: tensor.start for tensor in read_torch_file(path).tensors}
     with path.open("r+b", buffering=0) as file:
-        for spec, pieces in tensors:
-            file.seek(places[spec.name])
-            write_pieces(file, spec, pieces)
+        write_pieces(file, tensors, places)
 
 
 def _skeleton(path: Path) -> dict[str, Any]:
