@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 from molmo_tune.encoding.sources import limits_of
 from molmo_tune.errors import UserError
 from molmo_tune.export.account import TensorAccount, account_for
+from molmo_tune.export.at_rest import LARGE, load_for_proof, rest_small
 from molmo_tune.export.card import model_card, public_name
 from molmo_tune.export.changes import Changes, read_changes
 from molmo_tune.export.checkpoint import Checkpoint, read_checkpoint
@@ -31,7 +33,7 @@ from molmo_tune.export.new_folder import new_folder, require_new
 from molmo_tune.export.side_files import copy_model_files, side_files
 from molmo_tune.export.verify import Proof, require_same_settings, verify_export
 from molmo_tune.export.vllm_contract import VLLM_VERSION, require_no_worse
-from molmo_tune.model.adapters import load_adapter
+from molmo_tune.model.adapters import WEIGHTS_FILE, load_adapter
 from molmo_tune.model.identity import (
     ROWS,
     processor_identity,
@@ -141,20 +143,34 @@ def _prove(
     processors = load_processor(recipe.model.name), load_processor(str(folder))
     require_same_settings(processors[1], limits, folder)
     proof = verify_export(
-        load_adapter(load_model(recipe.model.name), run.adapter),
-        load_written(export),
+        partial(_load_run, run, recipe.model.name, base),
+        partial(load_written, export),
         processors,
         max_crops=limits.max_crops,
-        stored=dtype or base.where[HUB_HEAD][0].tensor.dtype,
+        stored=dtype or stored_type(base),
         where=folder,
     )
     return account, proof
 
 
+def stored_type(checkpoint: Checkpoint) -> torch.dtype:
+    """Type of the weights in its files."""
+    return checkpoint.where[HUB_HEAD][0].tensor.dtype
+
+
+def _load_run(run: RunFolder, name: str, base: Checkpoint) -> Any:
+    if (run.adapter / WEIGHTS_FILE).is_file():  # trained in float32, and not to be rounded
+        return load_adapter(load_model(name), run.adapter)
+    return load_adapter(load_for_proof(name, stored_type(base), base.num_weights), run.adapter)
+
+
 def load_written(export: Checkpoint) -> Any:
-    """The model of a checkpoint, in float32: as transformers loads it, where it can."""
+    """The model of a checkpoint, computing in float32: as transformers loads it, where it can."""
     if export.layout != "ai2":
-        return load_model(str(export.folder))
+        return load_for_proof(str(export.folder), stored_type(export), export.num_weights)
+    if export.num_weights >= LARGE and stored_type(export) != torch.float32:
+        tensors = {name: export.native_rows(name) for name in export.where}
+        return rest_small(model_from_tensors(export.config, tensors))
     tensors = {name: export.native_rows(name).float() for name in export.where}
     return model_from_tensors(export.config, tensors)
 
