@@ -47,13 +47,15 @@ def model_card(recipe: Recipe, run: RunFolder, export: dict[str, Any], base: Pat
     """
     name, layout = public_name(recipe.model.name), export["layout"]
     licence = _licence(base)
+    tags = ["molmo2", "molmo-tune", recipe.adapter.method]
+    tags += [export["quantized"]["kind"]] if "quantized" in export else []
     lines = [
         "---",
         *([f"base_model: {name}"] if "/" in name else []),
         *([f"license: {licence}"] if licence else []),
         f"library_name: {'peft' if layout == 'adapter' else 'transformers'}",
         "pipeline_tag: image-text-to-text",
-        f"tags: [molmo2, molmo-tune, {recipe.adapter.method}]",
+        f"tags: [{', '.join(tags)}]",
         "---",
         "",
         f"# {name}, fine-tuned with molmo-tune",
@@ -131,18 +133,27 @@ def _interval(summary: dict[str, Any]) -> str:
 
 
 def _proof(export: dict[str, Any]) -> list[str]:
-    lines = []
+    lines, small = [], export.get("quantized")
     if "tensors" in export:
         counts = export["tensors"]
         lines.append(f"- {counts['merged']} tensors merged, {counts['unchanged']} as in the base")
     if "modules" in export:
         lines.append(f"- {len(export['modules'])} modules, bit for bit those of the run")
     if "max_logit_diff" in export:
+        merged = "of the merged checkpoint, before it was quantised, " if small else ""
         lines += [
-            f"- logits on text, image, two images and a clip differ from the run's by at most "
-            f"{export['max_logit_diff']:.1e}",
+            f"- logits {merged}on text, image, two images and a clip differ from the run's by at "
+            f"most {export['max_logit_diff']:.1e}",
             f"- {export['equal_answers']} of {len(export['answers'])} greedy answers equal the "
             "run's",
+        ]
+    if small:
+        lines += [
+            f"- decoder in {small['kind']}; {', '.join(small['kept_in_bfloat16'])} in bfloat16. "
+            "Loaded back, its logits are those of the merged model quantised in memory",
+            f"- quantising moved the logits by at most {small['max_logit_diff']:.2g}, "
+            f"{small['mean_logit_diff']:.2g} on average; {small['equal_answers']} of "
+            f"{len(small['answers'])} greedy answers stayed",
         ]
     return lines
 
