@@ -5,9 +5,11 @@ them) go through the run and through the freshly loaded export:
 
 * the processor files give the same token ids and the same pixels under the run's caps on frames and
   crops, and carry these caps themselves;
-* the logits agree to 1e-4 in float32. An export in a 16-bit type is compared with the run's weights
-  merged by PEFT (other code than ours) and rounded to that type, and what the rounding itself costs
-  is reported beside it;
+* the logits agree to 1e-4 in float32. Adding B·A·x to W·x and multiplying (W + B·A) by x round
+  differently, and with adapters in all towers that alone can come to 1.5e-4: where PEFT's own merge
+  in float32 (other code than ours) is so far from the run, we may be as far, and it is reported;
+* an export in a 16-bit type is compared with the run's weights merged by PEFT and rounded to that
+  type, to 1e-4, and what the rounding itself costs is reported beside it;
 * the greedy answers are listed side by side.
 """
 
@@ -36,6 +38,7 @@ from molmo_tune.model.adapters import bare_model
 from molmo_tune.model.forward import hidden_states
 
 MAX_LOGIT_DIFF = 1e-4
+_AS_FAR, _MAX_FLOOR = 1.2, 1e-3
 PROBE_SEED = 20261122
 _NEW_TOKENS = 32
 
@@ -45,11 +48,13 @@ class Proof:
     """What was measured.
 
     ``max_logit_diff``: export against run, over all probes and positions. ``rounding_diff``: what
-    storing in 16 bits changes, 0 for float32. ``answers``: probe, run's answer, export's answer.
+    storing in 16 bits changes, 0 for float32. ``merge_floor``: PEFT's own float32 merge against the
+    run, 0 for 16 bits. ``answers``: probe, run's answer, export's answer.
     """
 
     max_logit_diff: float
     rounding_diff: float
+    merge_floor: float
     answers: tuple[tuple[str, str, str], ...]
 
     @property
@@ -84,15 +89,18 @@ def verify_export(
     ours, theirs = make_probes(processor, max_crops), make_probes(exported_processor)
     for name, probe in ours.items():
         _require_same_inputs(name, probe, theirs[name], where)
-    run, wanted = _run_says(load_run(), processor, ours, stored)
+    run, merged = _run_says(load_run(), processor, ours, stored)
     gc.collect()  # the run's model, before the next is loaded
     found = listen(load_export(), processor, theirs)
-    diff = largest_diff(found, wanted)
-    if not diff <= MAX_LOGIT_DIFF:
-        raise UserError(where, f"logits differ by {diff:.2e}", f"at most {MAX_LOGIT_DIFF:.0e}")
-    rounding = 0.0 if stored == torch.float32 else largest_diff(found, run)
+    is_wide = stored == torch.float32
+    diff = largest_diff(found, run if is_wide else merged)
+    floor = largest_diff(merged, run) if is_wide else 0.0
+    allowed = max(MAX_LOGIT_DIFF, min(_AS_FAR * floor, _MAX_FLOOR))
+    if not diff <= allowed:
+        raise UserError(where, f"logits differ by {diff:.2e}", f"at most {allowed:.1e}")
+    rounding = 0.0 if is_wide else largest_diff(found, run)
     answers = zip(ours, run.answers, found.answers, strict=True)
-    return Proof(diff, rounding, tuple(answers))
+    return Proof(diff, rounding, floor, tuple(answers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +128,6 @@ def _run_says(
 ) -> tuple[Said, Said]:
     """What the run says, and what it would say with its merged weights stored in this type."""
     run = listen(bare_model(adapted), processor, probes)
-    if stored == torch.float32:
-        return run, run
     return run, Said(_logits(_merge_and_round(adapted, stored), probes), ())
 
 
@@ -191,8 +197,10 @@ def _merge_and_round(adapted: Any, dtype: torch.dtype) -> Any:
         at_rest = weight.dtype
         layer.float()
         layer.merge()
-        weight.data = weight.data.to(dtype).to(at_rest)
+        if dtype != torch.float32:
+            weight.data = weight.data.to(dtype).to(at_rest)
     merged = adapted.unload() if isinstance(adapted, PeftModel) else adapted
-    for parameter in merged.parameters():  # not the buffers: rotary frequencies stay exact
-        parameter.data = parameter.data.to(dtype).to(parameter.dtype)
+    if dtype != torch.float32:
+        for parameter in merged.parameters():  # not the buffers: rotary frequencies stay exact
+            parameter.data = parameter.data.to(dtype).to(parameter.dtype)
     return merged.eval()
