@@ -13,9 +13,10 @@ import torch
 from molmo_tune.export import at_rest
 from molmo_tune.export import export as export_module
 from molmo_tune.export.at_rest import load_for_proof
+from molmo_tune.export.convert import convert_checkpoint
 from molmo_tune.export.export import export_run
 from molmo_tune.model.adapters import load_adapter
-from molmo_tune.model.loading import load_model, load_processor
+from molmo_tune.model.loading import TINY_FOLDER, load_model, load_processor
 from tests.export_runs import make_run, probe_logits
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -42,9 +43,10 @@ def test_weights_at_rest_in_sixteen_bits_say_the_same(
 
 
 def test_a_large_models_export_is_proven_as_a_small_ones(
-    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = make_run(tmp_path / "run", str(shared / "fixtures/molmo2-tiny-qwen"))
+    convert_checkpoint(TINY_FOLDER, tmp_path / "base", layout="hub", dtype="bfloat16")
+    run = make_run(tmp_path / "run", str(tmp_path / "base"))
     small = export_run(run, tmp_path / "small").proof
     monkeypatch.setattr(at_rest, "LARGE", 0)
     monkeypatch.setattr(export_module, "LARGE", 0)

@@ -6,8 +6,8 @@ and no tensor is ever in memory whole; reading uses the same places. PyTorch rea
 other. (The zip's check sums of the tensors are left at zero; PyTorch never looks at them, a general
 unzip complains.)
 
-What it does not do: the trainer's optimiser, or its sharded states (folders `model_and_optim`): which
-keys and metadata its version of the format has was nowhere to be read, and a guess is not offered.
+What it does not do: the trainer's optimiser, or its sharded states (folders `model_and_optim`):
+which keys and metadata its version of the format has was nowhere to be read; we do not guess.
 """
 
 from __future__ import annotations
