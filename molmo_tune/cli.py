@@ -149,9 +149,14 @@ def _add_run_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
     export.add_argument(
         "--layout",
         choices=("hub", "native", "ai2", "adapter", "vllm-adapter"),
-        default="hub",
-        help="a merged checkpoint as released, as transformers names it or as Ai2's trainer loads "
-        "it; the PEFT adapter; or that adapter as vLLM serves it beside the base",
+        help="a merged checkpoint as released (hub, the default), as transformers names it or as "
+        "Ai2's trainer loads it; the PEFT adapter; or that adapter as vLLM serves it",
+    )
+    export.add_argument(
+        "--quantize",
+        choices=("nf4", "int8", "fp8"),
+        help="decoder in 4 or 8 bits: nf4 and int8 for transformers with bitsandbytes (layout "
+        "native), fp8 as compressed-tensors (layout hub)",
     )
     export.add_argument("--like", help="checkpoint whose config.json and processor are taken")
     push = made["push"]

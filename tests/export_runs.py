@@ -55,12 +55,18 @@ def make_run(
     return run
 
 
-def probe_logits(model: Any, processor: Any, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    """On all probes; by default in float64, where little but the weights is left."""
-    model, found = bare_model(model).to(dtype), []
+def probe_logits(
+    model: Any, processor: Any, dtype: torch.dtype | None = torch.float64
+) -> torch.Tensor:
+    """On all probes; by default in float64, where little but the weights is left.
+
+    None leaves the model's types as they are.
+    """
+    model, found = bare_model(model), []
+    model = model if dtype is None else model.to(dtype)
     for probe in make_probes(processor).values():
         batch = collate([probe], pad_id=0)
-        batch = replace(batch, patches=batch.patches.to(dtype))
+        batch = replace(batch, patches=batch.patches.to(dtype or torch.float32))
         with torch.no_grad():
             found.append(model.lm_head(hidden_states(model, batch))[0])
     return torch.cat(found)

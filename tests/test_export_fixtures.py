@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from molmo_tune.errors import UserError
-from molmo_tune.export.changes import NoChanges, read_changes
+from molmo_tune.export.changes import NoChanges
 from molmo_tune.export.checkpoint import read_checkpoint
 from molmo_tune.export.export import export_run
 from molmo_tune.export.fused_adapter import fused_changes
@@ -75,13 +75,22 @@ def _copy_of(base: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", BASES)
 def test_adapters_in_every_part_are_merged(name: str, shared: Path, tmp_path: Path) -> None:
+    """1e-4 in float64; in float32 no further from the run than PEFT's own merge, times 1.2.
+
+    Measured on these random checkpoints, in float32: the adapter's model against the same model in
+    float64 7e-5 to 1.1e-4, PEFT's merge against the adapter's model 0.93e-4 to 1.53e-4 (drawn
+    weights and 60 real steps), our merge against PEFT's exactly 0; in float64, 1.3e-5 to 1.7e-5.
+    So float32 itself does not hold 1e-4 here, whoever merges.
+    """
     base = shared / "fixtures" / name
     run = make_run(tmp_path / "run", str(base), targets=ALL)
-    out = _copy_of(base, tmp_path / "out")
-    write_layout(read_checkpoint(base), read_changes(run.adapter), out, "hub", torch.float32)
+    proof = export_run(run, tmp_path / "out", dtype="float32").proof
+    assert 0 < proof.merge_floor < 3e-4
+    assert proof.max_logit_diff <= 1.2 * proof.merge_floor
     processor = load_processor(str(base))
     adapted = load_adapter(load_model(str(base)), run.adapter)
-    wanted, found = probe_logits(adapted, processor), probe_logits(load_model(str(out)), processor)
+    wanted = probe_logits(adapted, processor)
+    found = probe_logits(load_model(str(tmp_path / "out")), processor)
     assert float((found - wanted).abs().max()) < 1e-4
 
 

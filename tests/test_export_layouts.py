@@ -67,14 +67,26 @@ def test_transformers_loads_it(
     assert float((found - wanted).abs().max()) < 1e-4
     assert report["tensors"]["merged"] > 0
     assert report["processor"]["max_frames"] == 9
+    _require_told(report, out)
     config = json.loads((out / "config.json").read_text())
     assert ("vit_config" in config) == (layout == "hub")
     assert ("vision_config" in config) == (layout == "native")
 
 
+def _require_told(report: dict[str, Any], out: Path) -> None:
+    """Answers and logits of the probes, as counted from the report, stand in the card."""
+    assert [probe for probe, _, _ in report["answers"]] == ["text", "image", "two images", "video"]
+    equal = sum(ours == theirs for _, ours, theirs in report["answers"])
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert report["equal_answers"] == equal == 4
+    assert "- 4 of 4 greedy answers equal the run's" in card
+    assert f"at most {report['max_logit_diff']:.1e}" in card
+
+
 def test_ai2s_trainer_loads_it(run: RunFolder, wanted: torch.Tensor, tmp_path: Path) -> None:
     """Its loader is `torch.load(…, weights_only=True)`; the names are those of its modules."""
-    _export(run.root, tmp_path / "out", "ai2", "--dtype", "float32")
+    report = _export(run.root, tmp_path / "out", "ai2", "--dtype", "float32")
+    _require_told(report, tmp_path / "out")
     state = torch.load(tmp_path / "out" / "model.pt", map_location="cpu", weights_only=True)
     base = load_file(TINY_FOLDER / "model.safetensors")
     assert {n: t.shape for n, t in state.items()} == {ai2_name(n): t.shape for n, t in base.items()}
@@ -95,6 +107,25 @@ def test_peft_loads_it(run: RunFolder, wanted: torch.Tensor, tmp_path: Path) -> 
     )
     assert json.loads((out / "video_preprocessor_config.json").read_text())["num_frames"] == 9
     assert not (out / "config.json").exists()
+
+
+@pytest.mark.parametrize("layout", ["adapter", "vllm-adapter"])
+def test_adapters_have_a_report_and_a_card(layout: str, run: RunFolder, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    report = _export(run.root, out, layout)
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert report["layout"] == layout
+    assert report["base"] == "tiny"
+    assert report["processor"]["max_frames"] == 9
+    assert f"- {len(report['modules'])} " in card
+    assert "library_name: peft" in card
+    assert str(tmp_path) not in card
+    if layout == "vllm-adapter":
+        assert report["vllm"]["max_lora_rank"] == 16  # three times rank 4
+        assert "--max-lora-rank 16" in card
+        assert "vLLM was not run" in card
+        assert report["largest_update_diff"] <= 1e-6
+        assert "The processor files here" not in card  # there are none
 
 
 def test_weights_trained_whole_are_no_adapter(
@@ -219,7 +250,10 @@ def _shard(tensors: dict[str, torch.Tensor], folder: Path) -> int:
 def test_torch_files_are_torchs(tmp_path: Path) -> None:
     """Rows written to their places are what `torch.load` finds, and the other way round."""
     drawn = {"a": torch.randn(5, 7).bfloat16(), "b": torch.randn(3), "c": torch.zeros(0, 2)}
-    stored = [(TensorSpec(n, t.dtype, tuple(t.shape)), list(t.split(2))) for n, t in drawn.items()]
+    stored = [
+        (TensorSpec(n, t.dtype, tuple(t.shape)), [piece.clone for piece in t.split(2)])
+        for n, t in drawn.items()
+    ]
     write_torch_file(tmp_path / "ours.pt", stored)
     loaded = torch.load(tmp_path / "ours.pt", weights_only=True)
     assert all(torch.equal(loaded[name], tensor) for name, tensor in drawn.items())

@@ -88,7 +88,7 @@ def test_a_full_disk_leaves_nothing(
         if layout == "hub":
             with pytest.raises(UserError, match="GB are free; expected"):
                 export_run(run, disk / "out")
-            monkeypatch.setattr(export_module, "require_room", lambda *_: None)
+            monkeypatch.setattr(export_module, "require_room", lambda *_, **__: None)
         with pytest.raises(UserError, match=r"out: cannot be written: the disk is full"):
             EXPORTS[layout](run, disk / "out")
         assert list(disk.iterdir()) == []

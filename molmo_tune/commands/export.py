@@ -1,7 +1,8 @@
 """`molmo-tune export RUN --out FOLDER [--layout …]`, or a checkpoint's folder instead of a run.
 
-A run is merged and proven; a folder with weights and no recipe is turned from its layout into
-another, bit for bit (`--like` says where its configuration is, if it has none).
+A run is merged and proven, and with `--quantize` then made smaller; a folder with weights and no
+recipe is turned from its layout into another, bit for bit (`--like` says where its configuration
+is, if it has none).
 """
 
 from __future__ import annotations
@@ -20,20 +21,22 @@ def run(options: argparse.Namespace) -> int:
     adapters = {"adapter": _adapter, "vllm-adapter": _vllm_adapter}
     is_run = RunFolder(options.run).recipe.is_file()
     if options.layout in adapters:
-        _refuse(options, "dtype", "like")
+        _refuse(options, "dtype", "like", "quantize")
         adapters[options.layout](options, console)
     elif is_run or not _holds_weights(options):
         _refuse(options, "like")
         _checkpoint(options, console)
     else:
+        _refuse(options, "quantize")
         _convert(options, console)
     return 0
 
 
 def _refuse(options: argparse.Namespace, *names: str) -> None:
+    kind = "a run" if RunFolder(options.run).recipe.is_file() else "a checkpoint"
     for name in names:
         if getattr(options, name):
-            given = f"{getattr(options, name)} with a run and --layout {options.layout}"
+            given = f"{getattr(options, name)} with {kind} and --layout {options.layout or 'hub'}"
             raise UserError(f"--{name}", given, "none", "leave it away")
 
 
@@ -47,7 +50,11 @@ def _checkpoint(options: argparse.Namespace, console: Console) -> None:
     from molmo_tune.export.export import export_run
 
     result = export_run(
-        RunFolder(options.run), options.out, layout=options.layout, dtype=options.dtype
+        RunFolder(options.run),
+        options.out,
+        layout=options.layout,
+        dtype=options.dtype,
+        quantize=options.quantize,
     )
     account, proof = result.account, result.proof
     lost = f", {len(account.lost)} trained ones as before" if account.lost else ""
@@ -57,6 +64,14 @@ def _checkpoint(options: argparse.Namespace, console: Console) -> None:
         + (f" (rounding to 16 bits: {proof.rounding_diff:.1e})" if proof.rounding_diff else "")
         + f"\n{proof.equal_answers} of {len(proof.answers)} probe answers equal"
     )
+    if options.quantize:
+        small = result.report["quantized"]
+        console.print(
+            f"{options.quantize}: loaded back, logits are those of the merged model quantised in "
+            f"memory;\nthey differ from the unquantised ones by at most "
+            f"{small['max_logit_diff']:.2g}, {small['mean_logit_diff']:.2g} on average; "
+            f"{small['equal_answers']} of {len(small['answers'])} probe answers equal"
+        )
     missing = result.report.get("vllm", {}).get("unmet", [])
     if missing:
         console.print(f"vLLM would miss, as in the base: {', '.join(missing)}")
@@ -67,7 +82,11 @@ def _convert(options: argparse.Namespace, console: Console) -> None:
     from molmo_tune.export.convert import convert_checkpoint
 
     made = convert_checkpoint(
-        options.run, options.out, layout=options.layout, like=options.like, dtype=options.dtype
+        options.run,
+        options.out,
+        layout=options.layout or "hub",
+        like=options.like,
+        dtype=options.dtype,
     )
     console.print(
         f"{len(made.account.unchanged)} tensors, every bit as in the {made.source_layout} files\n"

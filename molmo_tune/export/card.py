@@ -20,9 +20,15 @@ from transformers import AutoModelForImageTextToText
 
 base = AutoModelForImageTextToText.from_pretrained("{base}", dtype="auto")
 model = PeftModel.from_pretrained(base, "PATH")""",
+    "vllm-adapter": """\
+# Beside the unchanged base, in vLLM's own environment:
+#   vllm serve {base} --trust-remote-code --enable-lora --lora-modules mine=PATH \\
+#       --max-lora-rank {rank}
+# The processor is the base's: set its caps on frames and crops as under "Training".""",
     "ai2": """\
 # model.pt is the state of Ai2's trainer; put the config.yaml of the base's own state beside it.""",
 }
+_ADAPTERS = ("adapter", "vllm-adapter")
 _USE_WHOLE = """\
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -47,13 +53,15 @@ def model_card(recipe: Recipe, run: RunFolder, export: dict[str, Any], base: Pat
     """
     name, layout = public_name(recipe.model.name), export["layout"]
     licence = _licence(base)
+    tags = ["molmo2", "molmo-tune", recipe.adapter.method]
+    tags += [export["quantized"]["kind"]] if "quantized" in export else []
     lines = [
         "---",
         *([f"base_model: {name}"] if "/" in name else []),
         *([f"license: {licence}"] if licence else []),
-        f"library_name: {'peft' if layout == 'adapter' else 'transformers'}",
+        f"library_name: {'peft' if layout in _ADAPTERS else 'transformers'}",
         "pipeline_tag: image-text-to-text",
-        f"tags: [molmo2, molmo-tune, {recipe.adapter.method}]",
+        f"tags: [{', '.join(tags)}]",
         "---",
         "",
         f"# {name}, fine-tuned with molmo-tune",
@@ -61,12 +69,12 @@ def model_card(recipe: Recipe, run: RunFolder, export: dict[str, Any], base: Pat
         "## Use",
         "",
         "```python",
-        _USE.get(layout, _USE_WHOLE).format(base=name),
+        _USE.get(layout, _USE_WHOLE).format(base=name, rank=_max_lora_rank(export)),
         "```",
         "",
         "## Training",
         "",
-        *_training(recipe, run),
+        *_training(recipe, run, layout),
         *_scores(run),
         "",
         "## What was proven",
@@ -89,18 +97,18 @@ def public_name(name: str) -> str:
     return name.rstrip("/").rsplit("/", 1)[-1] if is_path else name
 
 
-def _training(recipe: Recipe, run: RunFolder) -> list[str]:
+def _training(recipe: Recipe, run: RunFolder, layout: str) -> list[str]:
     report = json.loads(run.report.read_text(encoding="utf-8")) if run.report.is_file() else {}
     adapter, video = recipe.adapter, recipe.video
     ranks = f", rank {adapter.rank}, alpha {adapter.alpha:g}" if adapter.method != "full" else ""
+    carried = ". The processor files here carry these numbers" * (layout != "vllm-adapter")
     small = f", base held in {recipe.model.quantize}" if recipe.model.quantize else ""
     lines = [
         f"- {_METHODS[adapter.method]} on {', '.join(adapter.targets)}{ranks}{small}",
         f"- AdamW ({recipe.optim.name}), rate {recipe.optim.lr:g}, {recipe.optim.schedule}; "
         f"seed {recipe.seed}",
         f"- videos: up to {video.max_frames} frames at {video.max_fps:g} per second "
-        f"({video.sampling}); images: up to {recipe.image.max_crops} crops. The processor files "
-        "here carry these numbers",
+        f"({video.sampling}); images: up to {recipe.image.max_crops} crops{carried}",
     ]
     if "train" in report:
         counts = report["train"]
@@ -124,6 +132,11 @@ def _scores(run: RunFolder) -> list[str]:
     return ["", "## Scores", "", *head, *rows]
 
 
+def _max_lora_rank(export: dict[str, Any]) -> int | None:
+    rank: int | None = export.get("vllm", {}).get("max_lora_rank")
+    return rank
+
+
 def _interval(summary: dict[str, Any]) -> str:
     if summary["f1"] is None:
         return "not scored"
@@ -131,18 +144,32 @@ def _interval(summary: dict[str, Any]) -> str:
 
 
 def _proof(export: dict[str, Any]) -> list[str]:
-    lines = []
+    lines, small = [], export.get("quantized")
     if "tensors" in export:
         counts = export["tensors"]
         lines.append(f"- {counts['merged']} tensors merged, {counts['unchanged']} as in the base")
-    if "modules" in export:
+    if "largest_update_diff" in export:
+        lines.append(
+            f"- {len(export['modules'])} fused modules; each update is that of the run's split "
+            f"ones to {export['largest_update_diff']:.0e} of its largest entry. vLLM was not run"
+        )
+    elif "modules" in export:
         lines.append(f"- {len(export['modules'])} modules, bit for bit those of the run")
     if "max_logit_diff" in export:
+        merged = "of the merged checkpoint, before it was quantised, " if small else ""
         lines += [
-            f"- logits on text, image, two images and a clip differ from the run's by at most "
-            f"{export['max_logit_diff']:.1e}",
+            f"- logits {merged}on text, image, two images and a clip differ from the run's by at "
+            f"most {export['max_logit_diff']:.1e}",
             f"- {export['equal_answers']} of {len(export['answers'])} greedy answers equal the "
             "run's",
+        ]
+    if small:
+        lines += [
+            f"- decoder in {small['kind']}; {', '.join(small['kept_in_bfloat16'])} in bfloat16. "
+            "Loaded back, its logits are those of the merged model quantised in memory",
+            f"- quantising moved the logits by at most {small['max_logit_diff']:.2g}, "
+            f"{small['mean_logit_diff']:.2g} on average; {small['equal_answers']} of "
+            f"{len(small['answers'])} greedy answers stayed",
         ]
     return lines
 

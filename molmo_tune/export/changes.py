@@ -25,7 +25,7 @@ from molmo_tune.model.adapters import WEIGHTS_FILE
 
 PEFT_PREFIX = "base_model.model."
 RowChange = Callable[[torch.Tensor, int], torch.Tensor]
-"""(rows of the base, number of the first one) → the rows now, float32."""
+"""(rows of the base, number of the first one) → the rows now, float32. Threads call it at once."""
 
 
 class Changes(Protocol):
@@ -106,15 +106,12 @@ class LoraChanges:
 
         def change(base: torch.Tensor, first: int) -> torch.Tensor:
             rows = slice(first, first + len(base))
-            whole: torch.Tensor = base.float()
+            whole: torch.Tensor = base.to(torch.float32, copy=True)  # then changed in place
             if not untouched:  # adding zeros would turn a minus zero into a plus zero
-                whole = torch.addmm(whole, b[rows], a, alpha=self.scale)
-            if lengths is None:
-                return whole
-            scaled: torch.Tensor = (
-                whole * (lengths[rows] / torch.linalg.norm(whole, dim=1))[:, None]
-            )
-            return scaled
+                whole.addmm_(b[rows], a, alpha=self.scale)
+            if lengths is not None:
+                whole *= (lengths[rows] / torch.linalg.norm(whole, dim=1))[:, None]
+            return whole
 
         return change
 

@@ -10,6 +10,7 @@ What it does not do: load anything into a model, or write (`merge`).
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,11 @@ class Checkpoint:
     files: tuple[TensorFile, ...]
     where: dict[str, tuple[StoredRows, ...]]
     unexpected: tuple[str, ...]
+
+    @property
+    def num_weights(self) -> int:
+        """Numbers in the native model."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
 
     def native_rows(self, name: str, first: int = 0, last: int | None = None) -> torch.Tensor:
         """Rows ``first`` to ``last`` (exclusive) of a native tensor, in memory of their own."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 from molmo_tune.encoding.sources import limits_of
 from molmo_tune.errors import UserError
 from molmo_tune.export.account import TensorAccount, account_for
+from molmo_tune.export.at_rest import LARGE, load_for_proof, rest_small
 from molmo_tune.export.card import model_card, public_name
 from molmo_tune.export.changes import Changes, read_changes
 from molmo_tune.export.checkpoint import Checkpoint, read_checkpoint
@@ -28,10 +30,11 @@ from molmo_tune.export.hub_layout import NATIVE_EMBEDDING, NATIVE_NORM
 from molmo_tune.export.layouts import HUB_HEAD, Layout
 from molmo_tune.export.merge import write_layout
 from molmo_tune.export.new_folder import new_folder, require_new
+from molmo_tune.export.quantized import Kind, quantize_export, require_quantizable
 from molmo_tune.export.side_files import copy_model_files, side_files
 from molmo_tune.export.verify import Proof, require_same_settings, verify_export
 from molmo_tune.export.vllm_contract import VLLM_VERSION, require_no_worse
-from molmo_tune.model.adapters import load_adapter
+from molmo_tune.model.adapters import WEIGHTS_FILE, load_adapter
 from molmo_tune.model.identity import (
     ROWS,
     processor_identity,
@@ -49,6 +52,7 @@ from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder, write_json
 
 REPORT = "export_report.json"
+_QUANTIZED_ROOM = 1.7  # the merged checkpoint, and at most so much of it again in 8 bits
 DTYPES = {"base": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -63,15 +67,21 @@ class ExportResult:
 
 
 def export_run(
-    run: RunFolder, out: Path, *, layout: Layout = "hub", dtype: str | None = None
+    run: RunFolder,
+    out: Path,
+    *,
+    layout: Layout | None = None,
+    dtype: str | None = None,
+    quantize: Kind | None = None,
 ) -> ExportResult:
     """Merge, write, prove, rename.
 
     Args:
         run: a finished run.
         out: must not exist yet.
-        layout: of the new checkpoint.
+        layout: of the new checkpoint; hub when None, or what the quantised kind needs.
         dtype: ``base``, ``float32`` or ``bfloat16``; the recipe's `export.dtype` when None.
+        quantize: make the proven checkpoint one of 4 or 8 bits, and prove that, too.
 
     Raises:
         UserError: no run, no adapter, another base, no room, a target that exists, or a failed
@@ -79,19 +89,22 @@ def export_run(
     """
     run.require()
     recipe = load_recipe(run.recipe)
-    wanted = DTYPES[dtype or recipe.export.dtype]
+    own = require_quantizable(quantize, layout, dtype) if quantize else layout or "hub"
+    wanted = torch.bfloat16 if quantize else DTYPES[dtype or recipe.export.dtype]
     require_new(out)
     changes = read_changes(run.adapter)
     base = read_checkpoint(checkpoint_folder(recipe.model.name))
     require_trained_base(run, base, load_processor(recipe.model.name))
     with new_folder(out) as unfinished:
-        require_room(out, base, wanted)
-        write_layout(base, changes, unfinished, layout, wanted)
-        side_layout: Layout = "native" if layout == "native" else "hub"
-        copy_model_files(base.folder, unfinished, side_layout, wanted, limits_of(recipe))
-        account, proof = _prove(run, recipe, base, changes, unfinished, wanted)
+        require_room(out, base, wanted, copies=_QUANTIZED_ROOM if quantize else 1.0)
+        whole = unfinished / "merged" if quantize else unfinished
+        whole.mkdir(exist_ok=True)
+        write_layout(base, changes, whole, own, wanted)
+        side_layout: Layout = "native" if own == "native" else "hub"
+        copy_model_files(base.folder, whole, side_layout, wanted, limits_of(recipe))
+        account, proof = _prove(run, recipe, base, changes, whole, wanted)
         report = {
-            "layout": layout,
+            "layout": own,
             "base": public_name(recipe.model.name),
             "tensors": account.to_json(),
             **asdict(proof),
@@ -99,7 +112,10 @@ def export_run(
             "processor": asdict(limits_of(recipe)),
             "base_recorded": run.base.is_file(),
         }
-        if layout == "hub":
+        if quantize:
+            report["quantized"] = quantize_export(whole, unfinished, quantize)
+            shutil.rmtree(whole)
+        if own == "hub":
             missing = require_no_worse(unfinished, base.folder)
             report["vllm"] = {"version": VLLM_VERSION, "unmet": missing}
         write_json(unfinished / REPORT, report)
@@ -108,15 +124,17 @@ def export_run(
     return ExportResult(out, account, proof, report)
 
 
-def require_room(out: Path, base: Checkpoint, dtype: torch.dtype | None) -> None:
-    """Check that the disk takes a checkpoint of this size.
+def require_room(
+    out: Path, base: Checkpoint, dtype: torch.dtype | None, *, copies: float = 1.0
+) -> None:
+    """Check that the disk takes a checkpoint of this size, or several.
 
     Raises:
         UserError: it does not.
     """
     tensors = [tensor for file in base.files for tensor in file.tensors]
     weights = sum(t.num_rows * t.row_bytes * _growth(t.dtype, dtype) for t in tensors)
-    needed = weights * 1.02 + sum(file.stat().st_size for file in side_files(base.folder))
+    needed = weights * 1.02 * copies + sum(file.stat().st_size for file in side_files(base.folder))
     free = shutil.disk_usage(out.parent).free
     if free < needed:
         raise UserError(out, f"{free / 1e9:.1f} GB are free", f"{needed / 1e9:.1f} GB")
@@ -141,20 +159,34 @@ def _prove(
     processors = load_processor(recipe.model.name), load_processor(str(folder))
     require_same_settings(processors[1], limits, folder)
     proof = verify_export(
-        load_adapter(load_model(recipe.model.name), run.adapter),
-        load_written(export),
+        partial(_load_run, run, recipe.model.name, base),
+        partial(load_written, export),
         processors,
         max_crops=limits.max_crops,
-        stored=dtype or base.where[HUB_HEAD][0].tensor.dtype,
+        stored=dtype or stored_type(base),
         where=folder,
     )
     return account, proof
 
 
+def stored_type(checkpoint: Checkpoint) -> torch.dtype:
+    """Type of the weights in its files."""
+    return checkpoint.where[HUB_HEAD][0].tensor.dtype
+
+
+def _load_run(run: RunFolder, name: str, base: Checkpoint) -> Any:
+    if (run.adapter / WEIGHTS_FILE).is_file():  # trained in float32, and not to be rounded
+        return load_adapter(load_model(name), run.adapter)
+    return load_adapter(load_for_proof(name, stored_type(base), base.num_weights), run.adapter)
+
+
 def load_written(export: Checkpoint) -> Any:
-    """The model of a checkpoint, in float32: as transformers loads it, where it can."""
+    """The model of a checkpoint, computing in float32: as transformers loads it, where it can."""
     if export.layout != "ai2":
-        return load_model(str(export.folder))
+        return load_for_proof(str(export.folder), stored_type(export), export.num_weights)
+    if export.num_weights >= LARGE and stored_type(export) != torch.float32:
+        tensors = {name: export.native_rows(name) for name in export.where}
+        return rest_small(model_from_tensors(export.config, tensors))
     tensors = {name: export.native_rows(name).float() for name in export.where}
     return model_from_tensors(export.config, tensors)
 

@@ -81,7 +81,7 @@ def write_fused_adapter(lora: LoraChanges, shapes: Shapes, base_name: str, out: 
         ranks[hub_module.rsplit(".", 1)[-1]] = len(a)
         tensors[f"{PEFT_PREFIX}{hub_module}.lora_A.weight"] = a
         tensors[f"{PEFT_PREFIX}{hub_module}.lora_B.weight"] = b
-    stored = [(TensorSpec(n, t.dtype, tuple(t.shape)), [t]) for n, t in tensors.items()]
+    stored = [(TensorSpec(n, t.dtype, tuple(t.shape)), [t.contiguous]) for n, t in tensors.items()]
     write_tensor_file(out / WEIGHTS_NAME, stored, {"format": "pt"})
     write_json(out / CONFIG_NAME, _config(ranks, lora.scale, base_name))
 

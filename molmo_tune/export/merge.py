@@ -2,9 +2,9 @@
 
 The tensors of the new layout are walked in the order of the base's files. Each is a stack of native
 rows (`layouts`); rows of a tensor that was trained are changed in float32 (`changes`), all others
-are copied. Some megabytes are in memory at a time, the base is never quantised, and in the base's
-own layout the result has exactly the files, tensors and shapes of the base. Where nothing was
-changed the files are bit-equal.
+are copied. Some megabytes are in memory at a time, several pieces under way in threads (`ahead`).
+The base is never quantised, and in the base's own layout the result has exactly the files, tensors
+and shapes of the base. Where nothing was changed the files are bit-equal.
 
 The trainer's state is one file, and has no head where the head is the embedding: such a model was
 trained with tied embeddings, and its trainer would refuse a head.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from molmo_tune.export.layouts import (
     tensor_parts,
     tensor_shape,
 )
-from molmo_tune.export.tensor_files import TensorSpec, write_tensor_file
+from molmo_tune.export.tensor_files import Piece, StoredTensor, TensorSpec, write_tensor_file
 from molmo_tune.export.torch_files import MODEL_PT, write_torch_file
 
 Parts = tuple[NativeRows, ...]
@@ -104,8 +105,8 @@ class _Writer:
     dtype: torch.dtype | None
     tally: _Tally
 
-    def tensor(self, name: str, parts: Parts) -> tuple[TensorSpec, Iterator[torch.Tensor]]:
-        """A new tensor and its rows, piece after piece."""
+    def tensor(self, name: str, parts: Parts) -> tuple[TensorSpec, Iterator[Piece]]:
+        """A new tensor and the pieces of its rows."""
         if not parts:
             return self._copied(name)
         stored = self.base.where[parts[0].name][0].tensor.dtype
@@ -113,30 +114,40 @@ class _Writer:
         trained = any(part.name in self.changes.names for part in parts)
         (self.tally.merged if trained else self.tally.unchanged).append(name)
         spec = TensorSpec(name, dtype, tensor_shape(parts, self.base.shapes))
-        return spec, self._pieces(name, parts, dtype)
+        return spec, self._pieces(parts, dtype)
 
-    def _copied(self, name: str) -> tuple[TensorSpec, Iterator[torch.Tensor]]:
+    def _copied(self, name: str) -> tuple[TensorSpec, Iterator[Piece]]:
         tensor = next(t for file in self.base.files for t in file.tensors if t.name == name)
         spec = TensorSpec(name, tensor.dtype, tensor.shape)
-        return spec, (tensor.rows(*rows) for rows in tensor.chunks(0, tensor.num_rows))
+        return spec, (partial(tensor.rows, *rows) for rows in tensor.chunks(0, tensor.num_rows))
 
-    def _pieces(self, name: str, parts: Parts, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+    def _pieces(self, parts: Parts, dtype: torch.dtype) -> Iterator[Piece]:
         for part in parts:
             trained = part.name in self.changes.names
             change = self.changes.row_change(part.name) if trained else None
             for place in self.base.where[part.name]:
-                yield from _changed_rows(place, part, change, dtype)
+                yield from _part_pieces(place, part, change, dtype)
 
 
-def _changed_rows(
+def _part_pieces(
     place: StoredRows, part: NativeRows, change: RowChange | None, dtype: torch.dtype
-) -> Iterator[torch.Tensor]:
-    """The rows of ``part`` that lie here, as they are now."""
+) -> Iterator[Piece]:
+    """Pieces that make the rows of ``part`` that lie here, as they are now."""
     first, last = max(place.rows.first, part.first), min(place.rows.last, part.last)
     to_stored = place.offset - place.rows.first
     for start, end in place.tensor.chunks(first + to_stored, max(first, last) + to_stored):
-        old = place.tensor.rows(start, end)
-        yield (old if change is None else change(old, start - to_stored)).to(dtype)
+        yield partial(_rows_now, place.tensor, (start, end), to_stored, change, dtype)
+
+
+def _rows_now(
+    tensor: StoredTensor,
+    rows: tuple[int, int],
+    to_stored: int,
+    change: RowChange | None,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    old = tensor.rows(*rows)
+    return (old if change is None else change(old, rows[0] - to_stored)).to(dtype)
 
 
 def require_fit(base: Checkpoint, changes: Changes) -> None:

@@ -6,7 +6,8 @@ and no tensor is ever in memory whole; reading uses the same places. PyTorch rea
 other. (The zip's check sums of the tensors are left at zero; PyTorch never looks at them, a general
 unzip complains.)
 
-What it does not do: the trainer's sharded states (folders `model_and_optim`), or its optimiser.
+What it does not do: the trainer's optimiser, or its sharded states (folders `model_and_optim`):
+which keys and metadata its version of the format has was nowhere to be read; we do not guess.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch.serialization import skip_data
 
 from molmo_tune.errors import UserError
 from molmo_tune.export.tensor_files import (
+    Piece,
     StoredTensor,
     TensorFile,
     TensorSpec,
@@ -48,9 +50,7 @@ def read_torch_file(path: Path) -> TensorFile:
     return TensorFile(path, tuple(sorted(tensors, key=lambda tensor: tensor.start)), {})
 
 
-def write_torch_file(
-    path: Path, tensors: Sequence[tuple[TensorSpec, Iterable[torch.Tensor]]]
-) -> None:
+def write_torch_file(path: Path, tensors: Sequence[tuple[TensorSpec, Iterable[Piece]]]) -> None:
     """Write a flat state as the tensors' rows are produced; see `write_tensor_file`.
 
     Raises:
@@ -63,9 +63,7 @@ def write_torch_file(
         torch.save(skeleton, file)
     places = {tensor.name: tensor.start for tensor in read_torch_file(path).tensors}
     with path.open("r+b", buffering=0) as file:
-        for spec, pieces in tensors:
-            file.seek(places[spec.name])
-            write_pieces(file, spec, pieces)
+        write_pieces(file, tensors, places)
 
 
 def _skeleton(path: Path) -> dict[str, Any]:

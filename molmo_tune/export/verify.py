@@ -5,21 +5,26 @@ them) go through the run and through the freshly loaded export:
 
 * the processor files give the same token ids and the same pixels under the run's caps on frames and
   crops, and carry these caps themselves;
-* the logits agree to 1e-4 in float32. An export in a 16-bit type is compared with the run's weights
-  merged by PEFT (other code than ours) and rounded to that type, and what the rounding itself costs
-  is reported beside it;
+* the logits agree to 1e-4 in float32. Adding B·A·x to W·x and multiplying (W + B·A) by x round
+  differently, and with adapters in all towers that alone can come to 1.5e-4: where PEFT's own merge
+  in float32 (other code than ours) is so far from the run, we may be as far, and it is reported;
+* an export in a 16-bit type is compared with the run's weights merged by PEFT and rounded to that
+  type, to 1e-4, and what the rounding itself costs is reported beside it;
 * the greedy answers are listed side by side.
 """
 
 from __future__ import annotations
 
-import copy
+import gc
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.encoded import EncodedSample
@@ -29,10 +34,11 @@ from molmo_tune.encoding.vision_inputs import NO_VISION, VisionInputs, image_inp
 from molmo_tune.errors import UserError
 from molmo_tune.evaluation.generation import generate_answers
 from molmo_tune.export.side_files import image_settings, video_settings
-from molmo_tune.model.adapters import bare_model, merged_model
+from molmo_tune.model.adapters import bare_model
 from molmo_tune.model.forward import hidden_states
 
 MAX_LOGIT_DIFF = 1e-4
+_AS_FAR, _MAX_FLOOR = 1.2, 1e-3
 PROBE_SEED = 20261122
 _NEW_TOKENS = 32
 
@@ -42,11 +48,13 @@ class Proof:
     """What was measured.
 
     ``max_logit_diff``: export against run, over all probes and positions. ``rounding_diff``: what
-    storing in 16 bits changes, 0 for float32. ``answers``: probe, run's answer, export's answer.
+    storing in 16 bits changes, 0 for float32. ``merge_floor``: PEFT's own float32 merge against the
+    run, 0 for 16 bits. ``answers``: probe, run's answer, export's answer.
     """
 
     max_logit_diff: float
     rounding_diff: float
+    merge_floor: float
     answers: tuple[tuple[str, str, str], ...]
 
     @property
@@ -56,19 +64,19 @@ class Proof:
 
 
 def verify_export(
-    adapted: Any,
-    exported: Any,
+    load_run: Callable[[], Any],
+    load_export: Callable[[], Any],
     processors: tuple[Any, Any],
     *,
     max_crops: int,
     stored: torch.dtype,
     where: Path,
 ) -> Proof:
-    """Compare an export with the model it was made from.
+    """Compare an export with the model it was made from; one model is in memory at a time.
 
     Args:
-        adapted: from `load_adapter`, in float32, evaluation mode.
-        exported: the export's model, in float32, evaluation mode.
+        load_run: loads what `load_adapter` returns, computing in float32, in evaluation mode.
+        load_export: loads the export's model, the same way.
         processors: the base's, and the export's.
         max_crops: the run's cap; the export's processor must have its own.
         stored: type that the export's weights lie in.
@@ -78,25 +86,49 @@ def verify_export(
         UserError: token ids, pixels or logits differ.
     """
     processor, exported_processor = processors
-    run_model = bare_model(adapted)
-    reference = run_model if stored == torch.float32 else _merged_and_rounded(adapted, stored)
-    diff = rounding = 0.0
-    answers = []
-    exported_probes = make_probes(exported_processor)
-    for name, ours in make_probes(processor, max_crops).items():
-        theirs = exported_probes[name]
-        _require_same_inputs(name, ours, theirs, where)
-        logits = _logits(exported, theirs)
-        diff = max(diff, float((logits - _logits(reference, ours)).abs().max()))
-        rounding = max(rounding, float((logits - _logits(run_model, ours)).abs().max()))
-        said = [
-            generate_answers(model, processor, [probe], max_new_tokens=_NEW_TOKENS)[0].text
-            for model, probe in ((run_model, ours), (exported, theirs))
-        ]
-        answers.append((name, said[0], said[1]))
-    if not diff <= MAX_LOGIT_DIFF:
-        raise UserError(where, f"logits differ by {diff:.2e}", f"at most {MAX_LOGIT_DIFF:.0e}")
-    return Proof(diff, rounding if stored != torch.float32 else 0.0, tuple(answers))
+    ours, theirs = make_probes(processor, max_crops), make_probes(exported_processor)
+    for name, probe in ours.items():
+        _require_same_inputs(name, probe, theirs[name], where)
+    run, merged = _run_says(load_run(), processor, ours, stored)
+    gc.collect()  # the run's model, before the next is loaded
+    found = listen(load_export(), processor, theirs)
+    is_wide = stored == torch.float32
+    diff = largest_diff(found, run if is_wide else merged)
+    floor = largest_diff(merged, run) if is_wide else 0.0
+    allowed = max(MAX_LOGIT_DIFF, min(_AS_FAR * floor, _MAX_FLOOR))
+    if not diff <= allowed:
+        raise UserError(where, f"logits differ by {diff:.2e}", f"at most {allowed:.1e}")
+    rounding = 0.0 if is_wide else largest_diff(found, run)
+    answers = zip(ours, run.answers, found.answers, strict=True)
+    return Proof(diff, rounding, floor, tuple(answers))
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a model makes of all probes: logits ``(L, vocabulary)`` of each, greedy answers."""
+
+    logits: tuple[torch.Tensor, ...]
+    answers: tuple[str, ...]
+
+
+def listen(model: Any, processor: Any, probes: dict[str, EncodedSample]) -> Said:
+    """Put the probes to a bare model; the answers are generated in one batch."""
+    said = generate_answers(model, processor, list(probes.values()), max_new_tokens=_NEW_TOKENS)
+    return Said(_logits(model, probes), tuple(answer.text for answer in said))
+
+
+def largest_diff(found: Said, wanted: Said) -> float:
+    """Over all probes, positions and tokens; NaN where there is one."""
+    pairs = zip(found.logits, wanted.logits, strict=True)
+    return float(torch.stack([(ours - theirs).abs().max() for ours, theirs in pairs]).max())
+
+
+def _run_says(
+    adapted: Any, processor: Any, probes: dict[str, EncodedSample], stored: torch.dtype
+) -> tuple[Said, Said]:
+    """What the run says, and what it would say with its merged weights stored in this type."""
+    run = listen(bare_model(adapted), processor, probes)
+    return run, Said(_logits(_merge_and_round(adapted, stored), probes), ())
 
 
 def require_same_settings(processor: Any, limits: MediaLimits, where: Path) -> None:
@@ -150,14 +182,25 @@ def _require_same_inputs(
 
 
 @torch.no_grad()
-def _logits(model: Any, probe: EncodedSample) -> torch.Tensor:
-    batch = collate([probe], pad_id=0)
-    logits: torch.Tensor = model.lm_head(hidden_states(model, batch)).float()
-    return logits
+def _logits(model: Any, probes: dict[str, EncodedSample]) -> tuple[torch.Tensor, ...]:
+    batches = (collate([probe], pad_id=0) for probe in probes.values())
+    return tuple(model.lm_head(hidden_states(model, batch))[0].float() for batch in batches)
 
 
-def _merged_and_rounded(adapted: Any, dtype: torch.dtype) -> Any:
-    merged = merged_model(copy.deepcopy(adapted))
-    for parameter in merged.parameters():  # not the buffers: rotary frequencies stay exact
-        parameter.data = parameter.data.to(dtype).float()
+def _merge_and_round(adapted: Any, dtype: torch.dtype) -> Any:
+    """The run's model merged by PEFT in float32, its weights then rounded; changed in place.
+
+    Layer by layer, so that weights at rest in 16 bits (`at_rest`) are wide one layer at a time.
+    """
+    for layer in [m for m in adapted.modules() if isinstance(m, BaseTunerLayer)]:
+        weight = layer.get_base_layer().weight
+        at_rest = weight.dtype
+        layer.float()
+        layer.merge()
+        if dtype != torch.float32:
+            weight.data = weight.data.to(dtype).to(at_rest)
+    merged = adapted.unload() if isinstance(adapted, PeftModel) else adapted
+    if dtype != torch.float32:
+        for parameter in merged.parameters():  # not the buffers: rotary frequencies stay exact
+            parameter.data = parameter.data.to(dtype).to(parameter.dtype)
     return merged.eval()

@@ -8,15 +8,17 @@ What it does not do: run vLLM, which needs an environment of its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
+from molmo_tune.encoding.sources import limits_of
 from molmo_tune.errors import UserError
+from molmo_tune.export.card import model_card, public_name
 from molmo_tune.export.changes import LoraChanges, read_changes
 from molmo_tune.export.checkpoint import read_checkpoint
-from molmo_tune.export.export import require_trained_base
+from molmo_tune.export.export import REPORT, require_trained_base
 from molmo_tune.export.fused_adapter import (
     fused_changes,
     require_fusible,
@@ -27,9 +29,10 @@ from molmo_tune.export.hub_layout import hub_sources
 from molmo_tune.export.layouts import Shapes
 from molmo_tune.export.merge import require_fit
 from molmo_tune.export.new_folder import new_folder, require_new
+from molmo_tune.export.vllm_contract import VLLM_VERSION
 from molmo_tune.model.loading import checkpoint_folder, load_processor
 from molmo_tune.recipe.loader import load_recipe
-from molmo_tune.run_folder import RunFolder
+from molmo_tune.run_folder import RunFolder, write_json
 
 MAX_UPDATE_DIFF = 1e-6  # relative to the largest entry of the update
 
@@ -60,22 +63,35 @@ def export_vllm_adapter(run: RunFolder, out: Path) -> VllmAdapter:
     shapes = base.shapes
     with new_folder(out) as unfinished:
         write_fused_adapter(lora, shapes, recipe.model.name, unfinished)
-        num_modules = _prove(lora, shapes, unfinished)
+        modules = _prove(lora, shapes, unfinished)
         rank = smallest_vllm_rank(unfinished)
         if rank is None:
             raise UserError(run.adapter, "its fused rank is beyond vLLM's largest, 512", "less")
-    return VllmAdapter(out, num_modules, rank)
+        report = {
+            "layout": "vllm-adapter",
+            "base": public_name(recipe.model.name),
+            "modules": sorted(modules),
+            "largest_update_diff": max(modules.values()),
+            "vllm": {"version": VLLM_VERSION, "was_run": False, "max_lora_rank": rank},
+            "processor": asdict(limits_of(recipe)),
+            "base_recorded": run.base.is_file(),
+        }
+        write_json(unfinished / REPORT, report)
+        card = model_card(recipe, run, report, base.folder)
+        (unfinished / "README.md").write_text(card, encoding="utf-8")
+    return VllmAdapter(out, len(modules), rank)
 
 
-def _prove(lora: LoraChanges, shapes: Shapes, folder: Path) -> int:
-    """The number of fused modules, all of them equal to their split ones."""
-    proven = 0
+def _prove(lora: LoraChanges, shapes: Shapes, folder: Path) -> dict[str, float]:
+    """How far each fused module's update is from that of its split ones, relative to it."""
+    proven: dict[str, float] = {}
     for hub_module, update in fused_changes(folder):
         sources = hub_sources(f"{hub_module}.weight") or ()
         split = torch.cat([_update(lora, source, shapes) for source in sources])
-        if float((update - split).abs().max()) > MAX_UPDATE_DIFF * float(split.abs().max()):
+        diff, largest = float((update - split).abs().max()), float(split.abs().max())
+        if diff > MAX_UPDATE_DIFF * largest:
             raise UserError(folder, f"the update of {hub_module} is not that of {sources[0]} …")
-        proven += 1
+        proven[hub_module] = diff / largest if largest else 0.0
     return proven
 
 

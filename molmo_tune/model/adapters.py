@@ -151,11 +151,6 @@ def bare_model(model: Any) -> Any:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def merged_model(model: Any) -> Any:
-    """The model with its adapters worked into the weights, by PEFT; the model itself otherwise."""
-    return model.merge_and_unload() if isinstance(model, PeftModel) else model
-
-
 def trainable_parameters(model: Any) -> list[tuple[str, Any]]:
     """Names and parameters that receive gradients."""
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]

@@ -1,0 +1,158 @@
+"""Exports of 4 and 8 bits load in transformers and answer as the model quantised in memory."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
+
+from molmo_tune.cli import main
+from molmo_tune.errors import UserError
+from molmo_tune.export import quantized
+from molmo_tune.export.export import export_run
+from molmo_tune.export.fp8_files import write_fp8
+from molmo_tune.model.loading import load_model, load_processor
+from molmo_tune.run_folder import RunFolder
+from tests.export_runs import make_run, probe_logits
+
+KINDS = ("nf4", "int8", "fp8")
+LAYERS = {"nf4": "Linear4bit", "int8": "Linear8bitLt", "fp8": "Linear"}
+KEPT = ("vision_tower", "multi_modal_projector", "embed_tokens", "lm_head", "norm")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return make_run(tmp_path_factory.mktemp("quantized") / "run", "tiny")
+
+
+def _require_package(kind: str) -> None:
+    if kind == "fp8":
+        pytest.importorskip("compressed_tensors")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_small_and_transformers_loads_it(
+    kind: Any, run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _require_package(kind)
+    out = tmp_path / "out"
+    assert main(["export", str(run.root), "--out", str(out), "--quantize", kind]) == 0
+    assert f"{kind}: loaded back" in capsys.readouterr().out
+    report = json.loads((out / "export_report.json").read_text())
+    assert report["max_logit_diff"] <= 1e-4  # of the merged one
+    assert report["quantized"]["diff_to_quantised_in_memory"] == 0
+    assert 0 < report["quantized"]["mean_logit_diff"] < 1
+    assert f"decoder in {kind}" in (out / "README.md").read_text()
+    assert not [path for path in out.iterdir() if path.is_dir()]
+    assert str(tmp_path) not in (out / "config.json").read_text()
+    model = AutoModelForImageTextToText.from_pretrained(out, dtype="auto")
+    small = [m for n, m in model.named_modules() if n.endswith("_proj") and ".layers." in n]
+    of_decoder = [m for m in small if type(m).__name__ == LAYERS[kind]]
+    assert len(of_decoder) >= 7 * model.config.text_config.num_hidden_layers
+    kept = [p for n, p in model.named_parameters() if any(part in n for part in KEPT)]
+    assert {p.dtype for p in kept} == {torch.bfloat16}
+    stored = load_file(out / "model.safetensors")
+    narrow = {t.dtype for t in stored.values()} & {torch.uint8, torch.int8, torch.float8_e4m3fn}
+    assert narrow
+
+
+@pytest.mark.parametrize("name", ["molmo2-tiny-qwen", "molmo2-tiny-olmo"])
+def test_fp8_in_the_released_layout_is_the_decoder_rounded_row_by_row(
+    name: str, shared: Path, tmp_path: Path
+) -> None:
+    """Fused rows times their scales are the base's to half a step of e4m3; all else is the same."""
+    _require_package("fp8")
+    from molmo_tune.export.checkpoint import read_checkpoint
+
+    base = shared / "fixtures" / name
+    write_fp8(read_checkpoint(base), tmp_path)
+    ours, theirs = (load_file(f / "model.safetensors") for f in (tmp_path, base))
+    scaled = {n for n in theirs if f"{n}_scale" in ours}
+    assert {n.rsplit(".", 2)[1] for n in scaled} == {"att_proj", "attn_out", "ff_proj", "ff_out"}
+    assert ours.keys() == theirs.keys() | {f"{n}_scale" for n in scaled}
+    for n, tensor in theirs.items():
+        if n not in scaled:
+            assert torch.equal(ours[n], tensor)
+            continue
+        assert ours[n].dtype == torch.float8_e4m3fn
+        back = ours[n].float() * ours[f"{n}_scale"].float()
+        largest = tensor.float().abs().amax(1, keepdim=True)
+        step = torch.maximum(tensor.float().abs() / 8, largest / 448 / 64)
+        assert ((back - tensor.float()).abs() <= 0.51 * step + 0.005 * tensor.float().abs()).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_wrong_number_in_the_files_is_noticed(
+    kind: Any, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _require_package(kind)
+    write = quantized._write
+
+    def spoilt(merged: Path, out: Path, *rest: Any) -> None:
+        write(merged, out, *rest)
+        tensors = load_file(out / "model.safetensors")
+        name = next(n for n in tensors if n.endswith(("up_proj.weight", "ff_proj.weight")))
+        tensors[name] = tensors[name].flip(0)
+        save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+
+    monkeypatch.setattr(quantized, "_write", spoilt)
+    with pytest.raises(UserError, match="from quantising in memory"):
+        export_run(run, tmp_path / "place" / "out", quantize=kind)
+    assert list((tmp_path / "place").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--quantize", "nf4", "--layout", "hub"], "hub with --quantize nf4; expected native"),
+        (["--quantize", "int8", "--dtype", "float32"], "float32 with --quantize int8"),
+        (["--quantize", "int8", "--layout", "adapter"], "int8 with a run and --layout adapter"),
+    ],
+)
+def test_what_does_not_go_together_is_told(
+    options: list[str],
+    message: str,
+    run: RunFolder,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["export", str(run.root), "--out", str(tmp_path / "out"), *options]) == 1
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("kind", "package"), [("fp8", "compressed"), ("nf4", "bitsandbytes")])
+def test_a_missing_package_is_told(
+    kind: Any, package: str, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=package):
+        export_run(run, tmp_path / "out", quantize=kind)
+
+
+def test_a_checkpoint_without_a_run_is_not_quantised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from molmo_tune.model.loading import TINY_FOLDER
+
+    out = str(tmp_path / "out")
+    assert main(["export", str(TINY_FOLDER), "--out", out, "--quantize", "nf4"]) == 1
+    assert "nf4 with a checkpoint" in capsys.readouterr().err
+
+
+def test_a_quantised_model_says_much_of_what_the_whole_one_says(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    """Its logits go along with those of the merged model; a wrong scale would end that."""
+    export_run(run, tmp_path / "whole", dtype="bfloat16")
+    export_run(run, tmp_path / "small", quantize="int8")
+    processor = load_processor("tiny")
+    models = (load_model(str(tmp_path / n), dtype=torch.bfloat16) for n in ("whole", "small"))
+    whole, small = (probe_logits(m, processor, None).float().flatten() for m in models)
+    assert float(torch.corrcoef(torch.stack([whole, small]))[0, 1]) > 0.99
