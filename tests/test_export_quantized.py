@@ -153,6 +153,6 @@ def test_a_quantised_model_says_much_of_what_the_whole_one_says(
     export_run(run, tmp_path / "whole", dtype="bfloat16")
     export_run(run, tmp_path / "small", quantize="int8")
     processor = load_processor("tiny")
-    models = (load_model(str(tmp_path / n), dtype=torch.bfloat16) for n in ("whole", "small"))
+    models = (load_model(str(tmp_path / n)) for n in ("whole", "small"))  # float32 where it can be
     whole, small = (probe_logits(m, processor, None).float().flatten() for m in models)
     assert float(torch.corrcoef(torch.stack([whole, small]))[0, 1]) > 0.99

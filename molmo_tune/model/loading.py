@@ -75,14 +75,17 @@ def load_model(
 
     Args:
         name: hub id, folder or ``tiny``.
-        dtype: of all weights that are not quantised, and in which quantised ones compute.
+        dtype: of all weights that are not quantised, and in which quantised ones compute; files
+            that are quantised already keep their own.
         quantize: store the decoder's linear layers in 4 or 8 bits (`quantization`).
 
     Raises:
         UserError: no such checkpoint, another architecture, or weights missing from the files.
     """
     source = checkpoint_source(name)
-    _refuse_other_architectures(source, name)
+    config = _refuse_other_architectures(source, name)
+    if getattr(config, "quantization_config", None):
+        dtype = config.dtype or dtype  # other types would meet its whole parts in the middle
     options = {"quantization_config": quantization_config(quantize, dtype)} if quantize else {}
     with _quiet_loading():
         try:
@@ -137,7 +140,8 @@ def load_processor(name: str) -> Any:
     return processor
 
 
-def _refuse_other_architectures(source: str, name: str) -> None:
+def _refuse_other_architectures(source: str, name: str) -> Any:
+    """The native configuration."""
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
@@ -145,6 +149,7 @@ def _refuse_other_architectures(source: str, name: str) -> None:
         raise UserError(name, f"no checkpoint found ({_first_line(error)})", fix=fix) from error
     if config.model_type != "molmo2":
         raise UserError(name, f"a {config.model_type!r} checkpoint", "a Molmo 2 one")
+    return config
 
 
 def _first_line(error: Exception) -> str:
