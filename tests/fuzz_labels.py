@@ -224,7 +224,7 @@ def can_be_read(format: str) -> bool:
 
 def _run(victims: list[Victim], count: int, only: int | None) -> int:
     read, tried, failures = Counter[str](), Counter[str](), 0
-    start, slowest = time.monotonic(), 0.0
+    start, slowest = time.monotonic(), (0.0, 0, "")
     for victim, seed in in_turn(victims, count):
         if only is not None and seed != only:
             continue
@@ -237,11 +237,12 @@ def _run(victims: list[Victim], count: int, only: int | None) -> int:
             print(f"--only {seed}  {victim.name}: {type(error).__name__}: {str(error)[:200]}")
             if only is not None:
                 traceback.print_exc()
-        slowest = max(slowest, time.monotonic() - before)
+        slowest = max(slowest, (time.monotonic() - before, seed, victim.name))
     for name, number in tried.items():
         print(f"{name}: {number} broken files, {read[name]} read nevertheless")
     seconds = time.monotonic() - start
-    print(f"{tried.total()} files, {failures} defects, {seconds:.0f} s, slowest {slowest:.2f} s")
+    print(f"slowest: {slowest[0]:.2f} s, --only {slowest[1]}  {slowest[2]}")
+    print(f"{tried.total()} files, {failures} defects, {seconds:.0f} s")
     return int(failures > 0)
 
 

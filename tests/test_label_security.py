@@ -21,6 +21,7 @@ import tarfile
 import time
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -509,6 +510,33 @@ def test_the_same_id_a_hundred_thousand_times_is_not_slow(tmp_path, name):
     (sample,), _ = read_labels(name, path)
     assert len(sample.annotations) >= many // 10
     assert time.process_time() - start < 3 * LIMIT_S
+
+
+MANY = 20_000
+WORDS = ("1", "1,", "1 ", "0.0", "1e", "-", ".", ",", " ", "[", "{", '"')
+ELEMENTS = ("<image ", "<track ", "<annotations ", '<image name="frame_')
+KEYS = ("videos", "shapes", "annotations", "format", "type")
+# beginnings that a careless search for a format reads again and again
+LONG = {
+    **{word: word * MANY for word in (*WORDS, *ELEMENTS)},
+    **{key: "{" + f'"{key}" ' * MANY for key in KEYS},
+    "numbers": ",".join(["1" * MANY] * 8) + "x",
+    "numbers apart": " ".join(["0 2 Car 0 0", *["1" * MANY] * 4]) + " x",
+    "a number": "1,2," + "3" * MANY + "x",
+    "blanks": '{"videos"' + " " * MANY + "x",
+    "rows": "0 " + "0.1 " * MANY + "x",
+    "a mask": "1 1001 1 50 100 " + "P" * MANY + " x",
+}
+
+
+@pytest.mark.parametrize("beginning", LONG)
+def test_telling_formats_apart_takes_no_time(tmp_path, beginning):
+    path = tmp_path / "x.json"
+    path.write_text(LONG[beginning])
+    start = time.process_time()
+    with limits(), suppress(UserError):
+        detect_format(path)
+    assert time.process_time() - start < LIMIT_S / 2
 
 
 # ------------------------------------------------------------------------------- the package itself

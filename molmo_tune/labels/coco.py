@@ -211,7 +211,7 @@ def _extent(row: Row, size_wh: SizeWH) -> tuple[Box | Polygon | Mask | None, boo
             return mask_of(segmentation, size_wh, BAD_RUNS), False
         if not isinstance(segmentation, list):
             raise LostError(NOT_A_NUMBER)
-        return Polygon(tuple(corners_of(floats(part)) for part in segmentation)), False
+        return Polygon(tuple([corners_of(floats(part)) for part in segmentation])), False
     except LostError:
         if not has_box:
             raise

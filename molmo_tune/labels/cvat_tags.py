@@ -43,7 +43,7 @@ class _Run:
 
 def looks_like_cvat_tags(head: str) -> bool:
     """Whether this is the beginning of such a file."""
-    is_images = re.search(r'<image\s[^>]*name="[^"]*frame_\d+', head)
+    is_images = re.search(r'<image\s[^<>]*name="[^"]*frame_\d+', head)
     return bool(is_images and re.search(r"<tag\s", head))
 
 

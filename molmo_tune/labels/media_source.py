@@ -39,12 +39,18 @@ _FIX = "check the media folder of the recipe"
 class _Index:
     """Files by what they may be called; a folder of a million is asked a million times."""
 
-    def __init__(self, files: Sequence[PurePosixPath]) -> None:
-        self.paths = {str(path): path for path in files}
-        self.levels: list[dict[str, list[PurePosixPath]]] = [{} for _ in _LEVELS]
-        for by_name, level in zip(self.levels, _LEVELS, strict=True):
-            for path in files:
+    def __init__(self, files: Sequence[str]) -> None:
+        self.paths = frozenset(files)
+        self._files = files
+
+    @cached_property
+    def levels(self) -> list[dict[str, list[PurePosixPath]]]:
+        """By parts of their names, for names that are not written as the files lie."""
+        levels: list[dict[str, list[PurePosixPath]]] = [{} for _ in _LEVELS]
+        for path in map(PurePosixPath, self._files):
+            for by_name, level in zip(levels, _LEVELS, strict=True):
                 by_name.setdefault(level(path), []).append(path)
+        return levels
 
 
 class MissingMediaError(UserError):
@@ -129,7 +135,7 @@ class MediaSource:
         """All image files of the folder, by their endings; a single file is no folder."""
         if self.path.is_file():
             return []
-        return [self.path / name for name in self._files if name.suffix.lower() in IMAGE_SUFFIXES]
+        return [self.path / name for name in self._files if name.lower().endswith(IMAGE_SUFFIXES)]
 
     def _video_at(self, names: Sequence[str], hints: Sequence[str], where: str) -> Path:
         try:
@@ -170,10 +176,10 @@ class MediaSource:
         return self.path.is_file()
 
     @cached_property
-    def _files(self) -> tuple[PurePosixPath, ...]:
+    def _files(self) -> tuple[str, ...]:
         if not self.path.is_dir():
             raise UserError(self.path, "no such file or folder", "the media of the labels", _FIX)
-        return tuple(sorted(_walk(self.path), key=lambda path: path.parts))
+        return tuple(sorted(_walk(self.path), key=lambda path: path.split("/")))
 
     @cached_property
     def _index(self) -> _Index:
@@ -184,8 +190,8 @@ class MediaSource:
         return _Index(self._videos)
 
     @cached_property
-    def _videos(self) -> tuple[PurePosixPath, ...]:
-        return tuple(path for path in self._files if path.suffix.lower() in VIDEO_SUFFIXES)
+    def _videos(self) -> tuple[str, ...]:
+        return tuple(path for path in self._files if path.lower().endswith(VIDEO_SUFFIXES))
 
 
 def _without_ending(name: str) -> str:
@@ -194,12 +200,13 @@ def _without_ending(name: str) -> str:
     return stem if dot and f".{ending.lower()}" in VIDEO_SUFFIXES else name
 
 
-def _walk(folder: Path) -> Iterable[PurePosixPath]:
+def _walk(folder: Path) -> Iterable[str]:
     """Paths of all files relative to the folder; hidden files and folders are passed over."""
     for here, subfolders, files in os.walk(folder):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        inside = PurePosixPath(Path(here).relative_to(folder).as_posix())
-        yield from (inside / name for name in files if not name.startswith("."))
+        inside = Path(here).relative_to(folder).as_posix()
+        before = "" if inside == "." else f"{inside}/"
+        yield from (before + name for name in files if not name.startswith("."))
 
 
 def _nearest(fits: list[PurePosixPath], wanted: PurePosixPath) -> list[PurePosixPath]:
@@ -219,16 +226,15 @@ def _inside(name: str, where: str) -> PurePosixPath:
     return wanted
 
 
-def _match(files: _Index, name: str, where: str) -> PurePosixPath | None:
-    as_written = files.paths.get(name)
-    if as_written is not None:
-        return as_written
+def _match(files: _Index, name: str, where: str) -> str | None:
+    if name in files.paths:
+        return name
     wanted = _inside(name, where)
     if not wanted.name:
         return None
     for start in range(len(wanted.parts)):  # the folder may be known by more or fewer parents
-        inside = files.paths.get("/".join(wanted.parts[start:]))
-        if inside is not None:
+        inside = "/".join(wanted.parts[start:])
+        if inside in files.paths:
             return inside
     for by_name, level in zip(files.levels, _LEVELS, strict=True):
         fits = _nearest(by_name.get(level(wanted), []), wanted)
@@ -236,5 +242,5 @@ def _match(files: _Index, name: str, where: str) -> PurePosixPath | None:
             listed = " and ".join(str(path) for path in fits[:2])
             raise UserError(where, f"{name!r} fits several files: {listed}", "one", "rename one")
         if fits:
-            return fits[0]
+            return str(fits[0])
     return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import chain
 from operator import mul
 
 from molmo_tune.labels.masks import runs_of
@@ -125,13 +124,16 @@ def _fit_box(box: Box, size_wh: SizeWH) -> tuple[Box | None, bool]:
 
 
 def _fit_polygon(polygon: Polygon, size_wh: SizeWH) -> tuple[Polygon | None, bool]:
-    xs, ys = zip(*chain.from_iterable(polygon.parts_px), strict=True)
-    out = max(-min(xs), -min(ys), max(xs) - size_wh[0], max(ys) - size_wh[1])
+    if len(polygon.parts_px) == 1:  # nearly all there are, and nearly all lie in the frame
+        xs, ys = zip(*polygon.parts_px[0], strict=True)
+        if min(xs) >= 0 and min(ys) >= 0 and max(xs) <= size_wh[0] and max(ys) <= size_wh[1]:
+            return (polygon if abs(_area_px2(xs, ys)) > _NO_AREA_PX2 else None), False
+    corners = [corner for part in polygon.parts_px for corner in part]
+    left, top, right, bottom = bounds(corners).xyxy_px
+    out = max(-left, -top, right - size_wh[0], bottom - size_wh[1])
     if out > 0:
         cut = (_cut_at_edges(part, size_wh) for part in polygon.parts_px)
         polygon = Polygon(tuple(part for part in cut if len(part) >= 3))
-    elif len(polygon.parts_px) == 1:  # nearly all there are, and their sides are known already
-        return (polygon if abs(_area_px2(xs, ys)) > _NO_AREA_PX2 else None), False
     return (polygon if has_area(polygon) else None), out > _ROUNDING_PX
 
 

@@ -15,7 +15,8 @@ from molmo_tune.labels.images import NEGATIVE, LostError, spelled
 from molmo_tune.labels.opening import read_text
 from molmo_tune.labels.sample import Box
 
-NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+# each digit fits in one way only, or a line of digits would keep the search busy for hours
+NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?"
 _WHOLE = re.compile(r"\s*[+-]?\d{1,15}(\.0*)?\s*")
 
 
