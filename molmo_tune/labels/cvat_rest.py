@@ -8,9 +8,12 @@
 Names, frames and media stand in answers beside it (`molmo_tune.labels.cvat_rest_task`). The shapes
 are those of CVAT's XML, written another way (`molmo_tune.labels.cvat_rest_nodes`), and are read as
 those: ``points`` of a mask are its runs, then left, top, right and bottom pixel; of an ellipse the
-centre, then the right and the top end. Tracks hold key frames only, and the last one holds to the
-end of the task, or of the job if ``job.json`` is there. The points of a skeleton's track are tracks
-of their own: where one has a key frame, the others are in between.
+centre, then the right and the top end. Tracks hold key frames only. What is between them moves on
+straight lines, corner by corner and point by point (CVAT pairs the corners of polygons by their
+place on the outline; where their numbers differ the nearer polygon is taken here). Before a key
+frame that is ``outside`` the shape stays as it is, and after the last one to the end of the task,
+or of the job if ``job.json`` is there. The points of a skeleton's track are tracks of their own:
+where one has a key frame, the others are in between.
 
 A task of pictures has shapes and tags (which are about a whole picture: losses), and tracks through
 pictures are losses, too. In a video a shape is a track of one frame, and tags on successive frames
@@ -22,7 +25,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,7 @@ from molmo_tune.errors import UserError
 from molmo_tune.labels.cvat_images import add_node
 from molmo_tune.labels.cvat_rest_nodes import Entry, key_frames, kind_of, node_of
 from molmo_tune.labels.cvat_rest_task import CvatFrames, read_frames, read_label_names
-from molmo_tune.labels.cvat_video import row_of, shape_of_values
+from molmo_tune.labels.cvat_video import is_outside, row_of, shape_of_values
 from molmo_tune.labels.images import open_objects, stated_size
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.opening import read_json
@@ -161,10 +164,26 @@ def _of_video(task: _Task, media: MediaSource, tally: Tally) -> list[Sample]:
 def _track(
     task: _Task, track: Entry, video: OpenVideo | None, tally: Tally, taken: dict[str, int]
 ) -> Track | None:
-    label, shapes = task.label(track), key_frames(track)
-    rows = [_row(task, label, {**s, "id": track.get("id")}, "track", video, tally) for s in shapes]
-    last = task.frames.in_video(task.frames.last)
-    return _closed(label, track, rows, video, tally, taken, -1 if last is None else last)
+    label, id = task.label(track), track.get("id", "")
+    shapes = [{**shape, "id": id} for shape in key_frames(track)]
+    rows = [_row(task, label, shape, "track", video, tally) for shape in shapes]
+    known = _held([row for row in rows if row is not None], task.frames)
+    if known and known[-1].holds_to > known[-1].frame_index:
+        tally.note(UNTIL_THE_END, f"{task.path}: track {id}")
+    return _closed(label, track, known, video, tally, taken)
+
+
+def _held(rows: list[Row], frames: CvatFrames) -> list[Row]:
+    """Rows in order, each with how long it stays where no key frame says where it moves."""
+    rows = sorted(rows, key=lambda row: row.frame_index)
+    last = frames.in_video(frames.last)
+    held = [replace(row, keyed=True) for row in rows]
+    for number, row in enumerate(rows):
+        after = rows[number + 1] if number + 1 < len(rows) else None
+        if row.shows and (after is None or (after.ends and not after.shows)):
+            end = last if after is None else after.frame_index - frames.step
+            held[number] = replace(held[number], holds_to=-1 if end is None else end)
+    return held
 
 
 def _shape_track(
@@ -172,26 +191,20 @@ def _shape_track(
 ) -> Track | None:
     label = task.label(shape)
     row = _row(task, label, shape, "shape", video, tally)
-    return _closed(label, shape, [row], video, tally, taken, -1)
+    return _closed(label, shape, [row] if row is not None else [], video, tally, taken)
 
 
 def _closed(
     label: str,
     entry: Entry,
-    rows: Sequence[Row | None],
+    rows: Sequence[Row],
     video: OpenVideo | None,
     tally: Tally,
     taken: dict[str, int],
-    hold_until: int,
 ) -> Track | None:
     if video is None:
         return None
-    known = [row for row in rows if row is not None]
-    found = observations(
-        known, video.info, shape_of_values, lambda kind: tally.of(label, kind), hold_until
-    )
-    if any(o.frame_index > max(row.frame_index for row in known) for o in found):
-        tally.note(UNTIL_THE_END, f"track {entry.get('id', '')}")
+    found = observations(rows, video.info, shape_of_values, lambda kind: tally.of(label, kind))
     return Track(unique(str(entry.get("id", "track")), taken), label, found)
 
 
@@ -208,7 +221,8 @@ def _row(
         counts.leave_out(DELETED, place)
         return None
     node = node_of(shape, task.label, task.frames.in_video(frame))
-    return row_of(node, label, place, video.info, tally)
+    row = row_of(node, label, place, video.info, tally)
+    return replace(row, ends=True) if row is not None and is_outside(node) else row
 
 
 def _events(task: _Task, objects: VideoObjects) -> list[Any]:
