@@ -50,7 +50,7 @@ def clip_box(box: Box, size_wh: SizeWH) -> Box | None:
     left, top, right, bottom = box.xyxy_px
     left, right = max(left, 0.0), min(right, float(size_wh[0]))
     top, bottom = max(top, 0.0), min(bottom, float(size_wh[1]))
-    if right <= left or bottom <= top:
+    if not (left < right and top < bottom):  # nor with a NaN, as of a share that overflowed
         return None
     return Box((left, top, right, bottom))
 
@@ -159,6 +159,8 @@ def _fit_polygon(polygon: Polygon, size_wh: SizeWH) -> tuple[Polygon | None, boo
         if min(xs) >= 0 and min(ys) >= 0 and max(xs) <= size_wh[0] and max(ys) <= size_wh[1]:
             return (polygon if abs(_area_px2(xs, ys)) > _NO_AREA_PX2 else None), False
     corners = [corner for part in polygon.parts_px for corner in part]
+    if not all(math.isfinite(value) for corner in corners for value in corner):
+        return None, False  # a share of the frame that overflowed
     left, top, right, bottom = bounds(corners).xyxy_px
     out = max(-left, -top, right - size_wh[0], bottom - size_wh[1])
     if out > 0:
