@@ -236,6 +236,19 @@ def test_polygons_are_cut_at_the_frame():
     assert area == pytest.approx(np.pi * 32, rel=0.1)
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("place", range(4))
+def test_shapes_that_overflowed_have_no_part_in_the_frame_or_one_of_numbers(value, place):
+    numbers = [1.0, 1.0, 5.0, 5.0]
+    numbers[place] = value
+    triangle = ((numbers[0], numbers[1]), (5.0, 1.0), (numbers[2], numbers[3]))
+    assert fit(Polygon((triangle,)), SIZE) == (None, False)
+    assert fit(Keypoints((), Polygon((triangle, *RING.parts_px))), SIZE) == (None, False)
+    assert fit(Point((value, 1.0)), SIZE) == (None, False)
+    box, _ = fit(Box(tuple(numbers)), SIZE)
+    assert box is None or np.isfinite(box.xyxy_px).all()
+
+
 corner = st.tuples(st.floats(-50, 50), st.floats(-50, 50))
 
 
@@ -523,6 +536,8 @@ YOLO_ROWS = [
     ("1 .95 .5 .2 .2", "clipped", ""),
     ("1 100 50 20 20", "dropped", "wholly outside"),
     ("1 .5 .5 0 0", "dropped", "without area"),
+    ("1 .5 1e308 .2 1e308", "dropped", ""),
+    ("1 .1 .1 .2 1e308 .2 .2", "dropped", "area"),
     ("1 .1 .1 .2 .1 .2 .2 .1 .2 .1 .1", "kept", ""),  # without kpt_shape a polygon of five corners
 ]
 

@@ -290,10 +290,11 @@ CASES["cvat_rest"] = Case(
             "dog",
             (
                 seen(4, posed((4.0, 5.0))),
-                seen(5, posed((4.0, 5.0)), interpolated=True),
+                seen(5, posed((5.0, 6.0)), interpolated=True),
                 seen(6, posed((6.0, 7.0), 6.0, 7.0)),
-                seen(7, posed((6.0, 7.0), 6.0, 7.0), interpolated=True),
+                seen(7, posed((7.0, 8.0), 6.0, 7.0), interpolated=True),
                 seen(8, posed((8.0, 9.0), 6.0, 7.0)),
+                *(seen(n, posed((8.0, 9.0), 6.0, 7.0), interpolated=True) for n in range(9, 15)),
             ),
         ),
         Track("1-2", "car", (boxed(4, 10, 10, 20, 30),)),
@@ -310,7 +311,7 @@ CASES["cvat_rest"] = Case(
     VIDEO
     | {
         ("dot", "box"): {"read": 4, "kept": 3, "interpolated": 3, "left_out": 1},
-        ("dog", "skeleton"): {"read": 3, "kept": 3, "interpolated": 2},
+        ("dog", "skeleton"): {"read": 3, "kept": 3, "interpolated": 8},
         ("car", "box"): {"read": 2, "kept": 1, "left_out": 1},
         ("car", "polygon"): {"read": 1, "kept": 1},
         ("car", "ellipse"): {"read": 1, "kept": 1},
@@ -368,6 +369,35 @@ def test_answers_beside_cvat_s_annotations_are_needed_and_told_apart(folder):
         shutil.copy(folder / f"{name}.json", folder / "two" / f"7_{name}.json")
         shutil.copy(folder / f"{name}.json", folder / "two" / f"8_{name}.json")
     assert len(read_labels("cvat_rest", folder / "two", folder)[0]) == 2
+
+
+POLYGONS = [
+    # corners in frames 0 and 10: those in frame 4, of nearest or of corners on their way
+    ([1, 1, 11, 1, 11, 11], [11, 1, 21, 1, 21, 11], [(5, 1), (15, 1), (15, 11)]),
+    ([1, 1, 11, 1, 11, 11], [1, 1, 11, 1, 11, 11, 1, 11], [(1, 1), (11, 1), (11, 11)]),
+]
+
+
+@pytest.mark.parametrize(("first", "last", "expected"), POLYGONS, ids=["as many", "others"])
+def test_polygons_between_key_frames_of_cvat_s_server_are_there(folder, first, last, expected):
+    """A gap of a second: no frame of it may read as "not there"."""
+    shapes = [rest("polygon", 0, first), rest("polygon", 10, last), rest("polygon", 15, last)]
+    shapes[-1]["outside"] = True
+    track = {"id": 1, "label": "car", "shapes": shapes}
+    write(folder / "meta.json", {"frames": [{"name": "clip.mp4"}], "size": 20})
+    path = write(folder / "annotations.json", {"shapes": [], "tags": [], "tracks": [track]})
+    (sample,), report = read_labels("cvat_rest", path)
+    found = sample.annotations[0].observations
+    assert [o.frame_index for o in found] == list(range(15))  # it is gone from frame 15 on
+    corners = [(round(x, 6), round(y, 6)) for x, y in found[4].shape.parts_px[0]]
+    assert corners == expected
+    assert found[10].shape == found[14].shape
+    assert counts_of(report)["car", "polygon"] == {
+        "read": 3,
+        "kept": 2,
+        "interpolated": 13,
+        "left_out": 1,
+    }
 
 
 def test_cvat_s_server_about_pictures(tmp_path):

@@ -25,10 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from molmo_tune.errors import UserError
+from molmo_tune.labels.cvat_rest_nodes import Entry, kind_of
 from molmo_tune.labels.media_source import VIDEO_SUFFIXES
 from molmo_tune.labels.opening import read_json
+from molmo_tune.labels.report import Tally
 
-Entry = Mapping[str, Any]
+DELETED = "its frame was deleted from the task"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,25 @@ class CvatFrames:
         """The frame of the video; None when it is no frame."""
         known = type(frame) is int and abs(frame) < 2**31
         return self.start + int(str(frame)) * self.step if known else None
+
+
+@dataclass(frozen=True, slots=True)
+class CvatAnswer:
+    """An answer with what belongs to it."""
+
+    path: Path
+    frames: CvatFrames
+    names: Mapping[int, str]
+    lists: Mapping[str, list[Entry]]
+
+    def label(self, entry: Entry) -> str:
+        """Its class; backups of CVAT write the name itself."""
+        id, name = entry.get("label_id"), entry.get("label")
+        return self.names.get(id, "") if type(id) is int else str(name or "").strip()
+
+    def place(self, what: str, entry: Entry) -> str:
+        """Where an entry stands."""
+        return f"{self.path}: {what} {entry.get('id', '')}, frame {entry.get('frame')}"
 
 
 def beside(path: Path, what: str) -> Path | None:
@@ -158,3 +179,17 @@ def _whole(values: Entry, key: str, default: int, file: Path) -> int:
     if type(value) is not int or not 0 <= value < 2**31:
         raise UserError(file, f"{key} is {value!r:.40}", "a whole number from 0")
     return value
+
+
+def lose(task: CvatAnswer, entry: Entry, key: str, reason: str, tally: Tally) -> None:
+    """Count an entry that cannot be kept."""
+    counts = tally.of(task.label(entry), "tag" if key == "tags" else kind_of(entry))
+    counts.read()
+    counts.drop(reason, task.place(key.removesuffix("s"), entry))
+
+
+def leave_out(task: CvatAnswer, entry: Entry, key: str, tally: Tally) -> None:
+    """Count an entry on a deleted frame."""
+    counts = tally.of(task.label(entry), "tag" if key == "tags" else kind_of(entry))
+    counts.read()
+    counts.leave_out(DELETED, task.place(key.removesuffix("s"), entry))

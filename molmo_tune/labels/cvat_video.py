@@ -130,7 +130,7 @@ def row_of(node: Node, label: str, place: str, info: VideoInfo, tally: Tally) ->
     if any(child.tag == "attribute" for child in node.children):
         tally.note(ATTRIBUTES, place)
     values, drawn = None, None
-    if _is_outside(node):
+    if is_outside(node):
         counts.leave_out(NOT_THERE, place)
     elif not label:
         counts.drop(NO_LABEL, place)
@@ -183,8 +183,8 @@ def shape_of_values(values: Values) -> Shape:
     return Box((values[0], values[1], values[2], values[3]))
 
 
-def _is_outside(node: Node) -> bool:
-    """A skeleton is gone when all its points are."""
+def is_outside(node: Node) -> bool:
+    """Whether a row says that nothing is there; a skeleton is gone when all its points are."""
     if node.tag == "skeleton":
         parts = [child for child in node.children if child.tag != "attribute"]
         return bool(parts) and all(_is_set(part, "outside") for part in parts)

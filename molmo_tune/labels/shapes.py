@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from operator import mul
 
 from molmo_tune.labels.masks import runs_of
-from molmo_tune.labels.sample import Box, Keypoints, Mask, Point, Polygon, Shape
+from molmo_tune.labels.sample import Box, Keypoint, Keypoints, Mask, Point, Polygon, Shape
 
 XY = tuple[float, float]
 SizeWH = tuple[int, int]
@@ -50,7 +50,7 @@ def clip_box(box: Box, size_wh: SizeWH) -> Box | None:
     left, top, right, bottom = box.xyxy_px
     left, right = max(left, 0.0), min(right, float(size_wh[0]))
     top, bottom = max(top, 0.0), min(bottom, float(size_wh[1]))
-    if right <= left or bottom <= top:
+    if not (left < right and top < bottom):  # nor with a NaN, as of a share that overflowed
         return None
     return Box((left, top, right, bottom))
 
@@ -112,6 +112,36 @@ def turned(xy: XY, pivot: XY, degrees: float) -> XY:
     return pivot[0] + u * cos - v * sin, pivot[1] + u * sin + v * cos
 
 
+def moved(before: Shape, after: Shape, share: float) -> Shape:
+    """What lies between two shapes of an object, at a share of the way from 0 to 1.
+
+    Corners move on straight lines where both have as many, named points where both have the name;
+    of all else the nearer is taken.
+    """
+    if isinstance(before, Keypoints) and isinstance(after, Keypoints):
+        ends = {point.name: point.xy_px for point in after.points}
+        return Keypoints(
+            tuple(
+                Keypoint(p.name, _on_line(p.xy_px, ends.get(p.name, p.xy_px), share), p.visible)
+                for p in before.points
+            )
+        )
+    if isinstance(before, Polygon) and isinstance(after, Polygon):
+        pairs = list(zip(before.parts_px, after.parts_px, strict=False))
+        if list(map(len, before.parts_px)) == list(map(len, after.parts_px)):
+            return Polygon(
+                tuple(
+                    tuple(_on_line(a, b, share) for a, b in zip(first, second, strict=True))
+                    for first, second in pairs
+                )
+            )
+    return before if share <= 0.5 else after
+
+
+def _on_line(before: XY, after: XY, share: float) -> XY:
+    return before[0] + (after[0] - before[0]) * share, before[1] + (after[1] - before[1]) * share
+
+
 def _fit_box(box: Box, size_wh: SizeWH) -> tuple[Box | None, bool]:
     left, top, right, bottom = box.xyxy_px
     if 0 <= left < right <= size_wh[0] and 0 <= top < bottom <= size_wh[1]:
@@ -129,6 +159,8 @@ def _fit_polygon(polygon: Polygon, size_wh: SizeWH) -> tuple[Polygon | None, boo
         if min(xs) >= 0 and min(ys) >= 0 and max(xs) <= size_wh[0] and max(ys) <= size_wh[1]:
             return (polygon if abs(_area_px2(xs, ys)) > _NO_AREA_PX2 else None), False
     corners = [corner for part in polygon.parts_px for corner in part]
+    if not all(math.isfinite(value) for corner in corners for value in corner):
+        return None, False  # a share of the frame that overflowed
     left, top, right, bottom = bounds(corners).xyxy_px
     out = max(-left, -top, right - size_wh[0], bottom - size_wh[1])
     if out > 0:

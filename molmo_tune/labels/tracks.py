@@ -21,7 +21,7 @@ from itertools import pairwise
 
 from molmo_tune.labels.report import ClassTally
 from molmo_tune.labels.sample import Box, Observation, Shape
-from molmo_tune.labels.shapes import bounds, fit, has_area, turned_box
+from molmo_tune.labels.shapes import bounds, fit, has_area, moved, turned_box
 from molmo_tune.labels.sparse import MAX_HOLD_S
 from molmo_tune.media.video import VideoInfo
 
@@ -53,6 +53,9 @@ class Row:
         ends: nothing is there after this row, until the next one.
         computed: written by the tool between key frames, not drawn.
         shape: as it was drawn (polygon, mask, …), where no few numbers say it; no values then.
+        keyed: the file has key frames only; the tool moves a shape from one to the next, however
+            far.
+        holds_to: the last frame to which it stays as it is; -1 where other rows say.
     """
 
     frame_index: int
@@ -63,6 +66,8 @@ class Row:
     ends: bool = False
     computed: bool = False
     shape: Shape | None = None
+    keyed: bool = False
+    holds_to: int = -1
 
     @property
     def shows(self) -> bool:
@@ -169,7 +174,7 @@ def _between(
     for row, after in pairwise(rows):
         if not (row.shows and after.shows) or row.kind != after.kind or row.ends:
             continue
-        if row.shape is not None and not _is_near(row, after, video):
+        if row.shape is not None and not row.keyed and not _is_near(row, after, video):
             continue
         span = after.frame_index - row.frame_index
         for index in range(max(row.frame_index + 1, 0), min(after.frame_index, video.num_frames)):
@@ -178,10 +183,15 @@ def _between(
     if last is not None and last.values and not last.ends:
         for index in range(max(last.frame_index + 1, 0), min(hold_until + 1, video.num_frames)):
             yield last, index, shape_of(last.values)
+    for row in rows:
+        for index in range(max(row.frame_index + 1, 0), min(row.holds_to + 1, video.num_frames)):
+            yield row, index, row.shape or shape_of(row.values or ())
 
 
 def _moved(row: Row, after: Row, share: float, shape_of: ShapeOf) -> Shape:
     if row.shape is not None and after.shape is not None:
+        if row.keyed:
+            return moved(row.shape, after.shape, share)
         return row.shape if share <= 0.5 else after.shape
     pairs = zip(row.values or (), after.values or (), strict=True)
     return shape_of(tuple(a + (b - a) * share for a, b in pairs))
