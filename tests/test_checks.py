@@ -48,7 +48,8 @@ def boxes(*labels: str) -> list[tuple[str, Shape]]:
 
 def recipe_of(folder: Path, train: Sequence[Sample], val: Sequence[Sample], *more: str) -> Path:
     template = "event_times" if isinstance(train[0].annotations[0], Span) else "image_pointing"
-    lines = ["model: {name: tiny}", f"output: {{dir: {folder / 'run'}}}", *more, "data:"]
+    lines = ["model: {name: tiny}", f"output: {{dir: {folder / 'run'}}}", *more]
+    lines += ["trainer: {max_steps: 4}", "optim: {warmup_steps: 1}", "data:"]
     for split, samples in (("train", train), ("val", val)):
         if samples:
             path = folder / f"{split}.jsonl"
@@ -253,6 +254,12 @@ def test_how_many_frames_fit_is_exact(pond_recipe: Path, pond: Path) -> None:
 def test_thin_sampling_is_told(pond_recipe: Path) -> None:
     lines = [str(one) for one in check_recipe(load_recipe(pond_recipe, ["video.max_frames=2"]))]
     assert "seen at down to" in only(lines, "warning", "4 of 4 videos are longer than 2 frames")
+
+
+def test_many_epochs_are_told(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path, *clean(tmp_path))
+    recipe.write_text(recipe.read_text().replace("max_steps: 4", "max_steps: 600"))
+    only(found(recipe), "warning", "trainer.max_steps: every sequence is seen 600 times")
 
 
 def test_worst_first() -> None:

@@ -109,6 +109,7 @@ def test_what_init_writes_runs(name: str, pond: Path, tmp_path: Path) -> None:
     to = tmp_path / "to"
     assert start(folder, to) == 0
     recipe = run_recipe(to)
+    assert (recipe["trainer"]["max_steps"], recipe["optim"]["warmup_steps"]) == (100, 10)
     own_parts = name in ("coco", "yolo")
     for part in ("train", "val"):
         (source,) = recipe["data"][part]

@@ -20,6 +20,7 @@ from molmo_tune.encoding.sources import SourceData, limits_of, measure_packing
 from molmo_tune.media.clip import SampledTimes
 from molmo_tune.recipe.sections import Recipe
 
+MANY_EPOCHS = 50
 _SLACK_S = 0.01
 
 
@@ -85,6 +86,9 @@ def _steps(recipe: Recipe, items: Sequence[Item]) -> Iterator[Finding]:
         f"{math.ceil(len(items) / per_step)} steps, max_steps = {recipe.trainer.max_steps} "
         f"is {epochs:.1f} epochs",
     )
+    if epochs > MANY_EPOCHS:
+        text = f"every sequence is seen {epochs:.0f} times and may be learned by heart: more labels"
+        yield Finding("warning", "trainer.max_steps", f"{text}, or fewer steps", len(items))
     figures = measure_packing(items, recipe)
     if figures is not None:
         steps = figures.packs_per_pass / per_step

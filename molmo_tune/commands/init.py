@@ -27,6 +27,8 @@ from molmo_tune.labels.survey import Place, media_folders, survey
 from molmo_tune.recipe.bundled import bundled
 
 VAL_SHARE = 0.1  # of the media, when nothing says which are for validation
+EPOCHS, MIN_STEPS, MAX_STEPS = 10, 100, 2000
+_PER_STEP = 8  # accumulate_grad_batches below
 _LABEL_FOLDERS = {"annotations", "labels", "masks", "gt", "instances"}
 _RECIPE = """\
 # Written by molmo-tune init for {title}.
@@ -41,8 +43,8 @@ data:
   val:{val}
   max_tokens: 16384
 video: {{max_frames: 128, max_fps: 2}}
-optim: {{lr: 1.0e-4, schedule: cosine, warmup_steps: 50}}
-trainer: {{max_steps: 600, accumulate_grad_batches: 8, gradient_checkpointing: true}}
+optim: {{lr: 1.0e-4, schedule: cosine, warmup_steps: {warmup_steps}}}
+trainer: {{max_steps: {max_steps}, accumulate_grad_batches: 8, gradient_checkpointing: true}}
 eval: {{max_samples: 64, max_new_tokens: {answer_tokens}, batch_size: 1}}
 output: {{dir: {run}}}
 """
@@ -101,6 +103,8 @@ def init(
         template=words,
         model=model,
         answer_tokens=answer_tokens(template),
+        max_steps=(max_steps := _max_steps(train)),
+        warmup_steps=max_steps // 10,
         train=_listed(train, words),
         val=f"\n{_listed(val, words)}" if val else " []                   # one medium only",
         run=_quoted(to / "run"),
@@ -191,6 +195,12 @@ def _template(samples: list[Sample], wanted: str | None) -> tuple[str, list[str]
 
 def _either(names: list[str]) -> str:
     return f"one of {', '.join(names)}"
+
+
+def _max_steps(train: list[_Source]) -> int:
+    """Some passes over the data, but enough steps to learn from little, and no endless runs."""
+    num_samples = sum(len(source.samples) for source in train)
+    return min(max(EPOCHS * num_samples // _PER_STEP, MIN_STEPS), MAX_STEPS)
 
 
 def _refuse_existing(paths: list[Path]) -> None:
