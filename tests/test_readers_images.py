@@ -842,6 +842,7 @@ ROWS: list[tuple[str, str, str, str, str]] = [
             (via_region("hologram"), "dropped", "not known"),
             (via_region("point", {"a": True, "b": True}, cx=1, cy=1), "dropped", "no class label"),
             ({"shape_attributes": [], "region_attributes": 3}, "dropped", "no class label"),
+            (via_region("ellipse", cx=5, cy=5, rx=2, ry=1, theta=1e308), "dropped", "area"),
         )
     ),
     *(

@@ -106,7 +106,8 @@ def ellipse(centre_xy: XY, radii: XY, degrees: float = 0.0) -> Polygon:
 
 
 def turned(xy: XY, pivot: XY, degrees: float) -> XY:
-    """A point turned clockwise on the screen."""
+    """A point turned clockwise on the screen; NaN by an angle that overflowed."""
+    degrees = degrees if math.isfinite(degrees) else math.nan
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     u, v = xy[0] - pivot[0], xy[1] - pivot[1]
     return pivot[0] + u * cos - v * sin, pivot[1] + u * sin + v * cos
