@@ -229,8 +229,17 @@ def test_a_sharded_checkpoint_becomes_one_state(tmp_path: Path) -> None:
     assert index.keys() == load_model("tiny").state_dict().keys()
 
 
-def _shard(tensors: dict[str, torch.Tensor], folder: Path) -> int:
-    """Three files, with fused tensors at their borders."""
+def test_a_lone_shard_keeps_its_index(tmp_path: Path) -> None:
+    """A base of `model-00001-of-00001.safetensors` would otherwise be exported unreadably."""
+    _shard(load_file(TINY_FOLDER / "model.safetensors"), tmp_path / "base", count=1)
+    run = make_run(tmp_path / "run", str(tmp_path / "base"))
+    _export(run.root, tmp_path / "out", "hub")
+    assert (tmp_path / "out" / "model-00001-of-00001.safetensors").is_file()
+    assert (tmp_path / "out" / "model.safetensors.index.json").is_file()
+
+
+def _shard(tensors: dict[str, torch.Tensor], folder: Path, count: int = 3) -> int:
+    """Some files, with fused tensors at their borders."""
     from safetensors.torch import save_file
 
     folder.mkdir()
@@ -238,13 +247,14 @@ def _shard(tensors: dict[str, torch.Tensor], folder: Path) -> int:
         if file.suffix != ".safetensors":
             (folder / file.name).write_bytes(file.read_bytes())
     names, weight_map = sorted(tensors), {}
-    for number in range(3):
-        part = names[number::3]
-        file_name = f"model-{number + 1:05d}-of-00003.safetensors"
+    for number in range(count):
+        part = names[number::count]
+        file_name = f"model-{number + 1:05d}-of-{count:05d}.safetensors"
         save_file({n: tensors[n] for n in part}, folder / file_name, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(part, file_name)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    return 3
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return count
 
 
 def test_torch_files_are_torchs(tmp_path: Path) -> None:

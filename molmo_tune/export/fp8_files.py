@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from molmo_tune.export.checkpoint import INDEX_NAME, Checkpoint
+from molmo_tune.export.checkpoint import INDEX_NAME, SINGLE_NAME, Checkpoint
 from molmo_tune.export.tensor_files import Piece, StoredTensor, TensorSpec, write_tensor_file
 from molmo_tune.run_folder import write_json
 
@@ -46,7 +46,7 @@ def write_fp8(merged: Checkpoint, out: Path) -> None:
         write_tensor_file(out / file.path.name, tensors, file.metadata)
         index |= {spec.name: file.path.name for spec, _ in tensors}
         total += sum(spec.num_bytes for spec, _ in tensors)
-    if len(merged.files) > 1:
+    if set(index.values()) != {SINGLE_NAME}:
         write_json(out / INDEX_NAME, {"metadata": {"total_size": total}, "weight_map": index})
 
 

@@ -91,7 +91,7 @@ def write_layout(
         else:
             write_tensor_file(out / name, tensors, metadata.get(name, _METADATA))
         specs[name] = [spec for spec, _ in tensors]
-    if len(specs) > 1:
+    if not specs.keys() <= {SINGLE_NAME, MODEL_PT}:  # also a lone shard is found by its index
         _write_index(base, specs, out)
     return Written(tuple(tally.unchanged), tuple(tally.merged))
 
