@@ -154,7 +154,7 @@ def _add_run_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
     )
     export.add_argument(
         "--quantize",
-        choices=("nf4", "int8", "fp8"),
+        choices=("nf4", "int8", "w4a16", "fp8"),
         help="decoder in 4 or 8 bits: nf4 and int8 for transformers with bitsandbytes (layout "
         "native), fp8 as compressed-tensors (layout hub)",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,15 +15,15 @@ from transformers import AutoModelForImageTextToText
 
 from molmo_tune.cli import main
 from molmo_tune.errors import UserError
-from molmo_tune.export import quantized
+from molmo_tune.export import int4_files, quantized
 from molmo_tune.export.export import export_run
 from molmo_tune.export.fp8_files import write_fp8
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.run_folder import RunFolder
 from tests.export_runs import make_run, probe_logits
 
-KINDS = ("nf4", "int8", "fp8")
-LAYERS = {"nf4": "Linear4bit", "int8": "Linear8bitLt", "fp8": "Linear"}
+KINDS = ("nf4", "int8", "w4a16", "fp8")
+LAYERS = {"nf4": "Linear4bit", "int8": "Linear8bitLt", "w4a16": "Linear", "fp8": "Linear"}
 KEPT = ("vision_tower", "multi_modal_projector", "embed_tokens", "lm_head", "norm")
 
 
@@ -32,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 def _require_package(kind: str) -> None:
-    if kind == "fp8":
+    if kind in ("w4a16", "fp8"):
         pytest.importorskip("compressed_tensors")
 
 
@@ -58,7 +59,12 @@ def test_it_is_small_and_transformers_loads_it(
     kept = [p for n, p in model.named_parameters() if any(part in n for part in KEPT)]
     assert {p.dtype for p in kept} == {torch.bfloat16}
     stored = load_file(out / "model.safetensors")
-    narrow = {t.dtype for t in stored.values()} & {torch.uint8, torch.int8, torch.float8_e4m3fn}
+    narrow = {t.dtype for t in stored.values()} & {
+        torch.uint8,
+        torch.int8,
+        torch.int32,
+        torch.float8_e4m3fn,
+    }
     assert narrow
 
 
@@ -87,6 +93,40 @@ def test_fp8_in_the_released_layout_is_the_decoder_rounded_row_by_row(
         assert ((back - tensor.float()).abs() <= 0.51 * step + 0.005 * tensor.float().abs()).all()
 
 
+@pytest.mark.parametrize(
+    ("widths", "size"), [((4096, 12288, 32, 128), 128), ((96, 256, 6, 16), 32)]
+)
+def test_columns_share_scales_in_the_largest_groups_that_fit(
+    widths: tuple[int, ...], size: int
+) -> None:
+    names = ("hidden_size", "intermediate_size", "num_attention_heads", "head_dim")
+    text = SimpleNamespace(**dict(zip(names, widths, strict=True)))
+    model = SimpleNamespace(config=SimpleNamespace(text_config=text))
+    assert int4_files._group_size(model) == size
+    text.hidden_size = 100
+    with pytest.raises(UserError, match=r"matrices of 100, .* multiples of 32"):
+        int4_files._group_size(model)
+
+
+def test_four_bits_are_the_decoder_rounded_in_groups(run: RunFolder, tmp_path: Path) -> None:
+    """Unpacked by hand, numbers times their scales are the merged model's to half a step."""
+    _require_package("w4a16")
+    export_run(run, tmp_path / "whole", dtype="bfloat16", layout="native")
+    export_run(run, tmp_path / "small", quantize="w4a16")
+    whole, small = (load_file(tmp_path / n / "model.safetensors") for n in ("whole", "small"))
+    packed = [n.removesuffix("_packed") for n in small if n.endswith("weight_packed")]
+    assert len(packed) >= 7
+    for name in packed:
+        rows, columns = small[f"{name}_shape"].tolist()
+        shifts = torch.arange(0, 32, 4, dtype=torch.int32)
+        numbers = (small[f"{name}_packed"][..., None] >> shifts & 15).flatten(1)[:, :columns] - 8
+        scale = small[f"{name}_scale"].float()
+        steps = scale.repeat_interleave(columns // scale.shape[1], dim=1)
+        assert numbers.shape == (rows, columns)
+        away = (numbers * steps - whole[name].float()).abs()
+        assert (away <= 0.51 * steps + 0.01 * whole[name].float().abs()).all()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_wrong_number_in_the_files_is_noticed(
     kind: Any, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -97,7 +137,8 @@ def test_a_wrong_number_in_the_files_is_noticed(
     def spoilt(merged: Path, out: Path, *rest: Any) -> None:
         write(merged, out, *rest)
         tensors = load_file(out / "model.safetensors")
-        name = next(n for n in tensors if n.endswith(("up_proj.weight", "ff_proj.weight")))
+        ends = ("up_proj.weight", "up_proj.weight_packed", "ff_proj.weight")
+        name = next(n for n in tensors if (n.endswith(ends) and "layers" in n) or "ff_proj" in n)
         tensors[name] = tensors[name].flip(0)
         save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
 
@@ -127,7 +168,9 @@ def test_what_does_not_go_together_is_told(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("kind", "package"), [("fp8", "compressed"), ("nf4", "bitsandbytes")])
+@pytest.mark.parametrize(
+    ("kind", "package"), [("fp8", "compressed"), ("w4a16", "compressed"), ("nf4", "bitsandbytes")]
+)
 def test_a_missing_package_is_told(
     kind: Any, package: str, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,12 +1,11 @@
 """FP8 checkpoints in the released layout, in the format of compressed-tensors: written row by row.
 
 Every row of the decoder's matrices gets a scale of its own and numbers of 8 bits; activations are
-scaled token by token as they come. No calibration is needed, so nothing depends on a choice of
-data. Rows are what the released layout stacks, so a fused matrix is quantised as its parts would
-be, and one file serves readers that keep it whole and readers that split it. The arithmetic is the
-library's; only the rows are ours.
+scaled token by token as they come. Rows are what the released layout stacks, so a fused matrix is
+quantised as its parts would be, and one file serves readers that keep it whole and readers that
+split it.
 
-What it does not do: formats that pack whole matrices (W4A16), or anything about their quality.
+What it does not do: formats that pack whole matrices (`int4_files`).
 """
 
 from __future__ import annotations
@@ -20,14 +19,18 @@ from typing import Any
 import torch
 
 from molmo_tune.export.checkpoint import INDEX_NAME, SINGLE_NAME, Checkpoint
+from molmo_tune.export.compressed_format import (
+    compressed_config,
+    quantize_in_place,
+    row_scales,
+    scheme_of,
+)
 from molmo_tune.export.tensor_files import Piece, StoredTensor, TensorSpec, write_tensor_file
 from molmo_tune.run_folder import write_json
 
 _DECODER_MATRIX = re.compile(
     r"model\.transformer\.blocks\.\d+\.(self_attn\.(att_proj|attn_out)|mlp\.ff_(proj|out))\.weight"
 )
-_KEPT = ["lm_head", *(f"re:.*{part}.*" for part in ("vision_tower", "multi_modal_projector"))]
-_KEPT_HUB = ["re:.*vision_backbone.*"]
 _SCALE = "_scale"
 
 
@@ -58,17 +61,7 @@ def fp8_config() -> dict[str, Any]:
 
 def fp8_in_place(model: Any) -> Any:
     """A model in memory, quantised by the library itself, for comparison; the same model."""
-    from compressed_tensors.quantization import QuantizationStatus, apply_quantization_config
-
-    config = _config()
-    config.quantization_status = QuantizationStatus.FROZEN
-    apply_quantization_config(model, config)
-    for module in model.modules():
-        if getattr(module, "quantization_scheme", None) is not None:
-            scale, zero = _scales(module.weight, module.quantization_scheme.weights)
-            module.weight_scale.data = scale
-            module.weight_zero_point = torch.nn.Parameter(zero, requires_grad=False)
-    return model
+    return quantize_in_place(model, _config())
 
 
 def _new_tensors(
@@ -89,7 +82,7 @@ def _small_rows(tensor: StoredTensor, rows: tuple[int, int], format_: Any) -> to
     from compressed_tensors.quantization.lifecycle.forward import quantize
 
     weight = tensor.rows(*rows)
-    scale, zero = _scales(weight, format_)
+    scale, zero = row_scales(weight, format_)
     small: torch.Tensor = quantize(
         x=weight, scale=scale, zero_point=zero, args=format_, dtype=torch.float8_e4m3fn
     )
@@ -97,30 +90,12 @@ def _small_rows(tensor: StoredTensor, rows: tuple[int, int], format_: Any) -> to
 
 
 def _row_scales(tensor: StoredTensor, rows: tuple[int, int], format_: Any) -> torch.Tensor:
-    return _scales(tensor.rows(*rows), format_)[0]
-
-
-def _scales(weight: torch.Tensor, format_: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale and zero point ``(rows, 1)`` of a matrix's rows, in its type."""
-    from compressed_tensors.quantization.utils import calculate_qparams
-
-    scale, zero = calculate_qparams(*weight.aminmax(dim=1, keepdim=True), format_)
-    return scale, zero
+    return row_scales(tensor.rows(*rows), format_)[0]
 
 
 def _scheme() -> Any:
-    from compressed_tensors.quantization import preset_name_to_scheme
-
-    return preset_name_to_scheme("FP8_DYNAMIC", ["Linear"])
+    return scheme_of("FP8_DYNAMIC")
 
 
 def _config() -> Any:
-    from compressed_tensors.quantization import QuantizationConfig, QuantizationStatus
-
-    return QuantizationConfig(
-        config_groups={"group_0": _scheme()},
-        quant_method="compressed-tensors",
-        format="float-quantized",
-        quantization_status=QuantizationStatus.COMPRESSED,
-        ignore=[*_KEPT, *_KEPT_HUB],
-    )
+    return compressed_config(_scheme(), "float-quantized")

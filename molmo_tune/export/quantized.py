@@ -2,6 +2,7 @@
 
     nf4, int8   bitsandbytes, in transformers' own layout: its files hold whole matrices in blocks,
                 which no reader of the released layout could split
+    w4a16       compressed-tensors, in transformers' own layout, likewise (`int4_files`)
     fp8         compressed-tensors, in the released layout (`fp8_files`)
 
 Only the decoder's linear layers become small. Vision tower, connector, embedding and head stay in
@@ -30,6 +31,7 @@ from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.errors import UserError
 from molmo_tune.export.checkpoint import read_checkpoint
 from molmo_tune.export.fp8_files import fp8_config, fp8_in_place, write_fp8
+from molmo_tune.export.int4_files import int4_in_place, write_int4
 from molmo_tune.export.layouts import Layout
 from molmo_tune.export.side_files import CONFIG, side_files
 from molmo_tune.export.verify import Said, largest_diff, listen, make_probes
@@ -37,8 +39,14 @@ from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.model.quantization import keep_trainable_kernels, require_bitsandbytes
 from molmo_tune.run_folder import write_json
 
-Kind = Literal["nf4", "int8", "fp8"]
-KIND_LAYOUTS: dict[Kind, Layout] = {"nf4": "native", "int8": "native", "fp8": "hub"}
+Kind = Literal["nf4", "int8", "w4a16", "fp8"]
+KIND_LAYOUTS: dict[Kind, Layout] = {
+    "nf4": "native",
+    "int8": "native",
+    "w4a16": "native",
+    "fp8": "hub",
+}
+_BITSANDBYTES = ("nf4", "int8")
 _KEPT = ("vision tower", "connector", "embedding", "lm_head")
 
 
@@ -54,14 +62,14 @@ def require_quantizable(kind: Kind, layout: Layout | None, dtype: str | None) ->
         raise UserError("--dtype", f"{dtype} with --quantize {kind}", "bfloat16", "leave it away")
     if layout not in (None, own):
         raise UserError("--layout", f"{layout} with --quantize {kind}", own, "leave it away")
-    if kind != "fp8":
+    if kind in _BITSANDBYTES:
         require_bitsandbytes("--quantize", kind)
     elif importlib.util.find_spec("compressed_tensors") is None:
         raise UserError(
             "--quantize",
-            "fp8 needs the package compressed-tensors",
+            f"{kind} needs the package compressed-tensors",
             "it to be installed",
-            "pip install 'molmo-tune[fp8]'",
+            "pip install 'molmo-tune[compressed]'",
         )
     return own
 
@@ -87,6 +95,8 @@ def _write(merged: Path, out: Path, kind: Kind) -> None:
     if kind == "fp8":
         write_fp8(read_checkpoint(merged), out)
         told = fp8_config()
+    elif kind == "w4a16":
+        told = write_int4(merged, out)
     else:
         model = load_model(str(merged), dtype=torch.bfloat16, quantize=kind)
         save_torch_state_dict(model.state_dict(), out, metadata={"format": "pt"})
@@ -126,6 +136,8 @@ def load_quantized(folder: Path) -> Any:
 def _quantized_in_place(merged: Path, kind: Kind) -> Any:
     if kind == "fp8":
         return fp8_in_place(load_model(str(merged), dtype=torch.bfloat16))
+    if kind == "w4a16":
+        return int4_in_place(load_model(str(merged), dtype=torch.bfloat16))
     return load_model(str(merged), dtype=torch.bfloat16, quantize=kind)
 
 

@@ -186,6 +186,7 @@ def main() -> None:
     config = released_config(options.size)
     if options.layers:
         config.text_config.num_hidden_layers = options.layers
+    options.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.scratch) as name:
         scratch = Path(name)
         base, adapter = scratch / "base", scratch / "adapter"
