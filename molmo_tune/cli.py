@@ -84,6 +84,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _rate(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1000:
+        raise ValueError(text)
+    return number
+
+
 def _add_data_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
     init = made["init"]
     init.add_argument("folder", type=Path, help="folder with labels and their media")
@@ -111,20 +125,15 @@ def _add_data_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
         "--media", action="store_true", help="decode every medium, as training will"
     )
     made["preview"].add_argument("--out", type=Path, default=Path("preview.html"))
-    made["preview"].add_argument("--samples", type=int, default=50, help="at most so many samples")
+    made["preview"].add_argument(
+        "--samples", type=_positive, default=50, help="at most so many samples"
+    )
     made["train"].add_argument(
         "--resume", action="store_true", help="continue from the run's last checkpoint"
     )
     recipes = made["recipes"]
     recipes.add_argument("copy", nargs="?", metavar="NAME", help="recipe or template to copy")
     recipes.add_argument("--to", type=Path, default=Path(), help="folder to copy into")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
 
 
 def _add_run_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
@@ -140,7 +149,7 @@ def _add_run_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
     predict.add_argument("--together", action="store_true", help="all images in one question")
     predict.add_argument("--out", type=Path, help="folder for answers.json, .html, labels.jsonl")
     predict.add_argument("--max-frames", type=_positive, help="cap on frames of a video")
-    predict.add_argument("--max-fps", type=float, help="cap on frames per second")
+    predict.add_argument("--max-fps", type=_rate, help="cap on frames per second")
     predict.add_argument("--max-new-tokens", type=_positive, help="longest answer")
     export = made["export"]
     export.add_argument("run", type=Path, help="folder of a run, or of a checkpoint to convert")
@@ -155,8 +164,8 @@ def _add_run_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
     export.add_argument(
         "--quantize",
         choices=("nf4", "int8", "w4a16", "fp8"),
-        help="decoder in 4 or 8 bits: nf4 and int8 for transformers with bitsandbytes (layout "
-        "native), fp8 as compressed-tensors (layout hub)",
+        help="decoder in 4 or 8 bits: nf4 and int8 for bitsandbytes, w4a16 for compressed-tensors "
+        "(layout native), fp8 for compressed-tensors (layout hub)",
     )
     export.add_argument("--like", help="checkpoint whose config.json and processor are taken")
     push = made["push"]

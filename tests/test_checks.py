@@ -20,7 +20,7 @@ from molmo_tune.encoding.items import Item
 from molmo_tune.encoding.sources import read_items
 from molmo_tune.labels.jsonl import write_jsonl
 from molmo_tune.labels.masks import pack
-from molmo_tune.labels.sample import Box, Instance, Mask, Media, Sample, Shape, Span
+from molmo_tune.labels.sample import Box, Dialogue, Instance, Mask, Media, Sample, Shape, Span
 from molmo_tune.media.likeness import NUM_BITS, hash_of, nearest
 from molmo_tune.model.loading import load_processor
 from molmo_tune.recipe.loader import load_recipe
@@ -271,3 +271,41 @@ def test_worst_first() -> None:
     ]
     assert [one.where for one in worst_first(findings)] == ["c", "d", "b", "a"]
     assert counted(findings) == "1 error, 2 warnings"
+
+
+def test_signs_of_markup_are_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "[a]"
+    folder.mkdir()
+    train = [image_sample(picture(folder, "t.png", 1), *boxes("[koi]", "[/INST]"))]
+    assert main(["check", str(recipe_of(tmp_path, train, []))]) == 0
+    assert "questions by label: [koi] 1, [/INST] 1" in capsys.readouterr().out
+
+
+def test_epochs_of_packs(tmp_path: Path) -> None:
+    train = [image_sample(picture(tmp_path, f"t{n}.png", n), *boxes("koi")) for n in range(40)]
+    recipe = load_recipe(recipe_of(tmp_path, train, []), ["data.packing=true"])
+    line = only([str(one) for one in check_recipe(recipe)], "packs, 4 per step")
+    assert "max_steps = 4 is " in line
+    assert float(line.split("max_steps = 4 is ")[1].split()[0]) > 4
+
+
+def test_written_answers_may_hold_points(tmp_path: Path) -> None:
+    path = picture(tmp_path, "a.png", 1)
+    points = '<points coords="1 1 500 500">cat</points>'
+    said = Sample("a", Media("image", (path,)), (Dialogue("Where?", points),))
+    recipe = recipe_of(tmp_path, [said], [])
+    recipe.write_text(recipe.read_text().replace("image_pointing", "dialogue"))
+    assert not list(unlike_their_labels("here", items_of(recipe), 7))
+
+
+def test_media_of_texts_and_of_broken_sources(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = Sample("a", Media("text"), (Dialogue("Why?", "So."),))
+    recipe = recipe_of(tmp_path, [said], [])
+    recipe.write_text(recipe.read_text().replace("image_pointing", "dialogue"))
+    assert main(["check", str(recipe), "--media"]) == 0
+    assert "0 of 0 media open" in capsys.readouterr().out
+    (tmp_path / "train.jsonl").unlink()
+    assert main(["check", str(recipe), "--media"]) == 1
+    assert "nothing was decoded: mend the errors first" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,10 @@ import yaml
 from PIL import Image
 
 from molmo_tune.cli import main
+from molmo_tune.commands import init
+from molmo_tune.commands.init import _set_apart
 from molmo_tune.commands.init_wording import fitting_templates
+from molmo_tune.labels.readers import read_labels
 from molmo_tune.labels.sample import (
     Dialogue,
     Instance,
@@ -23,6 +27,7 @@ from molmo_tune.labels.sample import (
     Span,
     Track,
 )
+from molmo_tune.labels.survey import survey
 from molmo_tune.templates.template import load_template
 from tests.label_inputs import TINY, coco
 
@@ -205,6 +210,7 @@ def track(moments: int) -> Track:
         (sample("video", Span("jump", 0, 1)), "event_times", False),
         (sample("video", Dialogue("", "a pond")), "video_caption", False),
         (sample("image", Dialogue("What?", "a pond")), "dialogue", False),
+        (sample("text", Dialogue("", "a pond")), "dialogue", False),
         (sample("image", Dialogue("What?", "A", options=("a", "b"))), "multiple_choice", False),
         (sample("image", Instance("1", "koi", Point((1, 1)))), "image_pointing", False),
         (sample("image", exhaustive=("koi",)), "image_pointing", True),
@@ -216,3 +222,54 @@ def test_wordings_that_fit(one: Sample, first: str, has_counts: bool) -> None:
     assert any(name.endswith("count") for name in names) == has_counts
     for name in names:
         load_template(name)
+
+
+def test_several_folders_may_use_the_same_names(tmp_path: Path) -> None:
+    for part in ("a", "b"):
+        TINY["coco"].write(tmp_path / "data" / part)
+        (tmp_path / "data" / part / "x.json").write_text(json.dumps(coco({"bbox": [2, 3, 4, 5]})))
+    other_pictures(tmp_path / "data" / "b")
+    assert start(tmp_path / "data", tmp_path / "to") == 0
+    lines = [*(tmp_path / "to").glob("*.jsonl")]
+    ids = [json.loads(line)["id"] for path in lines for line in path.read_text().splitlines()]
+    assert len(set(ids)) == len(ids) == 2
+
+
+def test_the_last_name_says_the_part(tmp_path: Path) -> None:
+    coco_parts(tmp_path / "training_data")
+    _, places = survey(tmp_path, "coco")
+    assert [place.split for place in places] == ["train", "val"]
+
+
+def text(name: str) -> Sample:
+    return Sample(name, Media("text"), (Dialogue("Why?", "So."),))
+
+
+def test_what_shares_media_stays_together() -> None:
+    pairs = [
+        Sample(str(n), Media("image", (Path(f"{n}.png"), Path(f"{n + 1}.png"))), ())
+        for n in (*range(10), *range(20, 30))
+    ]
+    kept, held_out = _set_apart(pairs)
+    assert len(kept) == len(held_out) == 10
+    kept, held_out = _set_apart([text(str(n)) for n in range(50)])
+    assert (len(kept), len(held_out)) == (45, 5)
+
+
+def test_a_loss_that_no_folder_mends_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in range(6):
+        folder = tmp_path / f"p{part}"
+        TINY["coco"].write(folder)
+        rows = coco({"bbox": [2, 3, 4, 5]}, {"bbox": [2, 3, -4, 5]})
+        (folder / "x.json").write_text(json.dumps(rows))
+    reads = []
+
+    def counted(*given: Any) -> Any:
+        reads.append(given)
+        return read_labels(*given)
+
+    monkeypatch.setattr(init, "read_labels", counted)
+    assert start(tmp_path, tmp_path / "to") == 0
+    assert len(reads) <= 2 * 6

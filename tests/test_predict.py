@@ -14,6 +14,7 @@ from molmo_tune.cli import main
 from molmo_tune.encoding.datasets import encode_questions
 from molmo_tune.encoding.items import MediaLimits, item_to_ask
 from molmo_tune.encoding.sources import limits_of, read_items
+from molmo_tune.errors import UserError
 from molmo_tune.evaluation.generation import Answer, generate_answers
 from molmo_tune.evaluation.predict import Prediction, media_of, predict
 from molmo_tune.grounding.text import label_of_answer
@@ -50,18 +51,10 @@ def test_the_prompt_is_that_of_training(pond_recipe: Path) -> None:
     prompts = encode_questions(item, processor, limits)
     expected = [generate_answers(model, processor, [p], max_new_tokens=24)[0] for p in prompts]
     questions = [conversation.question for conversation in item.conversations]
-    done: list[int] = []
-    (found,) = predict(
-        model,
-        processor,
-        [item.sample.media],
-        questions,
-        limits,
-        max_new_tokens=24,
-        on_progress=done.append,
-    )
+    media = [item.sample.media]
+    (found,) = predict(model, processor, media, questions, limits, max_new_tokens=24)
+    assert isinstance(found, Prediction)
     assert list(found.answers) == expected
-    assert sum(done) == len(questions)
 
 
 def test_points_become_pixels_and_labels(pond: Path, tmp_path: Path) -> None:
@@ -108,7 +101,8 @@ def test_media_by_their_endings(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("a.PNG", "b.mp4", "frames")]
     assert [one.kind for one in media_of(paths)] == ["image", "video", "video"]
     assert media_of(paths[:1] * 2, together=True) == [Media("image", (paths[0], paths[0]))]
-    assert len(media_of(paths, together=True)) == 3
+    with pytest.raises(UserError, match=r"b.mp4: is no image; expected images only"):
+        media_of(paths, together=True)
 
 
 def test_the_command_writes_answers_page_and_labels(
@@ -134,12 +128,44 @@ def test_the_command_writes_answers_page_and_labels(
 
 
 @pytest.mark.parametrize(
-    ("model", "medium", "word"),
-    [("tiny", "nothing.mp4", "no such image"), ("./none", "a.png", "is no folder")],
+    ("model", "medium", "out", "word"),
+    [
+        ("tiny", "nothing.mp4", "out", "no such image"),
+        ("./none", "a.png", "out", "is no folder"),
+        ("tiny", "a.png", "a.png", "is a file; expected a new folder"),
+    ],
 )
 def test_what_cannot_be_asked(
-    model: str, medium: str, word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: str,
+    medium: str,
+    out: str,
+    word: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     noise(tmp_path / "a.png")
-    assert main(["predict", model, str(tmp_path / medium), "--ask", "What?"]) == 1
+    call = ["predict", model, str(tmp_path / medium), "--ask", "What?"]
+    assert main([*call, "--out", str(tmp_path / out)]) == 1
     assert word in capsys.readouterr().err
+
+
+def test_one_bad_medium_loses_no_answer(
+    pond: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, clip = tmp_path / "bad.mp4", sorted((pond / "clips").iterdir())[0]
+    bad.write_bytes(clip.read_bytes()[:300])
+    out = tmp_path / "out"
+    call = ["predict", "tiny", str(bad), str(clip), "--ask", "What?", "--max-new-tokens", "4"]
+    assert main([*call, "--out", str(out)]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1].startswith(f"not answered: {bad}: not a video")
+    assert [record["media"] for record in json.loads((out / "answers.json").read_text())] == [
+        [str(clip)]
+    ]
+
+
+@pytest.mark.parametrize("rate", ["0", "nan", "-1", "many"])
+def test_a_rate_is_positive(rate: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "tiny", "a.mp4", "--ask", "What?", f"--max-fps={rate}"])
+    assert ended.value.code == 2

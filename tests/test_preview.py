@@ -16,6 +16,7 @@ from molmo_tune.media.small_frames import read_small_frames
 from molmo_tune.model.loading import load_processor
 from molmo_tune.pages import frames
 from molmo_tune.pages.pack_map import MAX_ROWS, first_rows
+from molmo_tune.pages.page import write_page
 from molmo_tune.pages.pictures import Mark, frames_of_patches, picture, place_text
 from molmo_tune.recipe.loader import load_recipe
 
@@ -105,3 +106,11 @@ def test_the_page_says_what_it_shows(
     assert text.count('<section class="card"') == 2
     assert 'href="#s0"' in text
     assert "http" not in text, "nothing outside the page is referred to"
+
+
+def test_very_tall_pictures_and_strange_names(tmp_path: Path) -> None:
+    assert len(picture(np.zeros((30_000, 100, 3), np.uint8))) < 100_000
+    page = tmp_path / "page.html"
+    write_page("answers.html.j2", page, title="a", lead="caf\udce9.png <b>", cards=[])
+    assert "caf\\udce9.png &lt;b&gt;" in page.read_text(encoding="utf-8")
+    assert list(tmp_path.iterdir()) == [page]

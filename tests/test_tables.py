@@ -298,3 +298,11 @@ def test_files_that_are_none_are_one_clear_error(tmp_path, name, content):
     with pytest.raises(UserError, match=r"file that opens|need pyarrow") as caught:
         read_labels("table", tmp_path / name, layout=NESTED)
     assert "\n" not in str(caught.value)
+
+
+def test_a_text_table_has_a_column_for_each_number(tmp_path: Path) -> None:
+    """One column with a list is for files that have lists."""
+    (tmp_path / "boxes.csv").write_text("file,class,x1\na.png,cat,3\n")
+    layout = TableLayout("file", "class", ("x1",), "pixel")
+    with pytest.raises(UserError, match=r"1 columns for 4 numbers; expected 4 columns"):
+        read_labels("table", tmp_path / "boxes.csv", tmp_path, layout)

@@ -253,3 +253,19 @@ def test_a_run_is_not_overwritten(pond_recipe: Path, monkeypatch: pytest.MonkeyP
     # The other processes of a data-parallel run find the folder that the first has just made.
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     assert training_run._checkpoint_to_resume(RunFolder(recipe.output.dir), False) is None
+
+
+def test_a_model_that_does_not_load_leaves_no_run(
+    pond_recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next try would be told that the folder holds a run, and have nothing to resume."""
+    recipe = load_recipe(pond_recipe)
+
+    def failing(*_: Any, **__: Any) -> Any:
+        raise UserError("model", "no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training_run, "build_model", failing)
+        with pytest.raises(UserError, match="no room"):
+            train(recipe, Console(quiet=True))
+    assert training_run._checkpoint_to_resume(RunFolder(recipe.output.dir), False) is None

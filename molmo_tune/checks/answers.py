@@ -57,10 +57,14 @@ def unlike_their_labels(where: str, items: Sequence[Item], seed: int) -> Iterato
 
 def _farthest(item: Item, conversation: Conversation, seed: int) -> float:
     """How far the answer's worst point is from the nearest label of its moment or image."""
-    labelled = _labelled(item, conversation.label, seed)
+    if not conversation.label:  # its words are the labels' own
+        return 0.0
+    labelled: dict[float, list[tuple[float, float]]] = {}
+    for at, x, y in _labelled(item, conversation.label, seed):
+        labelled.setdefault(at, []).append((x, y))
     worst = 0.0
     for at, x, y in _said(item, conversation.answer):
-        beside = (max(abs(x - u), abs(y - v)) for t, u, v in labelled if t == at)
+        beside = (max(abs(x - u), abs(y - v)) for u, v in labelled.get(at, ()))
         worst = max(worst, min(beside, default=1.0))
     return worst
 

@@ -33,7 +33,7 @@ def about_budget(recipe: Recipe, train: Sequence[SourceData], processor: Any) ->
     middle, high = (int(np.percentile(lengths, share)) for share in (50, 95))
     text = f"tokens of a sequence: half have up to {middle}, 95 % up to {high}, the longest"
     yield Finding("note", "data.max_tokens", f"{text} {lengths.max()} of {recipe.data.max_tokens}")
-    clips = list({item.sample.id: item for item in items if item.sampled is not None}.values())
+    clips = list({i.sample.media.paths: i for i in items if i.sampled is not None}.values())
     if clips:
         yield _frames_that_fit(recipe, clips, processor)
         yield from _thinned(recipe, clips)
@@ -78,19 +78,18 @@ def _thinned(recipe: Recipe, clips: Sequence[Item]) -> Iterator[Finding]:
 
 def _steps(recipe: Recipe, items: Sequence[Item]) -> Iterator[Finding]:
     per_step = recipe.trainer.batch_size * recipe.trainer.accumulate_grad_batches
-    epochs = recipe.trainer.max_steps * per_step / len(items)
+    figures = measure_packing(items, recipe)
+    rows = len(items) if figures is None else figures.packs_per_pass
+    what = "sequences" if figures is None else "packs"
+    epochs = recipe.trainer.max_steps * per_step / rows
     yield Finding(
         "note",
         "trainer",
-        f"{len(items)} sequences, {per_step} per step: an epoch is "
-        f"{math.ceil(len(items) / per_step)} steps, max_steps = {recipe.trainer.max_steps} "
-        f"is {epochs:.1f} epochs",
+        f"{rows:.0f} {what}, {per_step} per step: an epoch is {math.ceil(rows / per_step)} steps, "
+        f"max_steps = {recipe.trainer.max_steps} is {epochs:.1f} epochs",
     )
     if epochs > MANY_EPOCHS:
         text = f"every sequence is seen {epochs:.0f} times and may be learned by heart: more labels"
         yield Finding("warning", "trainer.max_steps", f"{text}, or fewer steps", len(items))
-    figures = measure_packing(items, recipe)
     if figures is not None:
-        steps = figures.packs_per_pass / per_step
-        text = f"{figures}; {per_step} packs per step: an epoch is about {steps:.1f} steps"
-        yield Finding("note", "data.packing", text)
+        yield Finding("note", "data.packing", str(figures))

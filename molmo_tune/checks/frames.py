@@ -20,7 +20,7 @@ _Placed = tuple[str, Shape, tuple[int, int]]  # which label, its shape, width an
 
 def about_frames(where: str, items: Iterable[Item]) -> Iterator[Finding]:
     """Findings about the media of these items, each medium once."""
-    media = list({item.sample.id: item for item in items}.values())
+    media = list({(item.sample.id, item.sample.media.paths): item for item in items}.values())
     yield from _sizes(where, media)
     yield from _durations(where, media)
     yield from _shapes(where, media)

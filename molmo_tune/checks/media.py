@@ -32,20 +32,21 @@ def check_media(
     processor, limits = load_processor(recipe.model.name), limits_of(recipe)
     for split, sources in (("train", recipe.data.train), ("val", recipe.data.val)):
         items, refused = read_items(sources, recipe, processor) if sources else ([], [])
-        distinct = list({item.sample.media.paths: item for item in items}.values())
-        bad = {one.bad_medium: one.reason for one in refused if one.bad_medium}
+        by_paths = {item.sample.media.paths: item for item in items if item.sample.media.paths}
+        distinct = list(by_paths.values())
+        bad: dict[object, str] = {one.bad_medium: one.reason for one in refused if one.bad_medium}
         num_media = len(distinct) + len(bad)
         for number, item in enumerate(distinct, start=1):
             try:
                 vision_of(item, processor, limits)
             except UserError as error:
-                bad[str(item.sample.media.paths[0])] = str(error)
+                bad[item.sample.media.paths] = str(error)
             on_progress(number, len(distinct))
         too_many = split == "train" and len(bad) > recipe.data.max_bad_media * num_media
         for reason in bad.values():
             yield Finding("error" if too_many else "warning", f"data.{split}", reason)
         yield Finding("note", f"data.{split}", f"{num_media - len(bad)} of {num_media} media open")
-        good = [item for item in distinct if str(item.sample.media.paths[0]) not in bad]
+        good = [item for item in distinct if item.sample.media.paths not in bad]
         yield from _about_images(f"data.{split}", good)
 
 

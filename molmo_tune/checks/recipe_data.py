@@ -1,6 +1,6 @@
 """All questions to the data of a recipe, in one pass: labels are read and items planned once.
 
-Nothing is decoded but a few pictures for `leaks`, nothing is changed, no model is loaded. What a
+Nothing is decoded but a few pictures for `leaks`, and no model is loaded. What a
 source says of itself (unreadable, losses, things left out) is found here; the rest in the modules
 beside this one.
 """
@@ -84,7 +84,8 @@ def _about_parts(
 
 def _repeated_ids(where: str, read: Sequence[SourceData]) -> Iterator[Finding]:
     """Reports and predictions name samples by their ids."""
-    ids = Counter(sample.id for data in read for sample in data.samples)
+    distinct = {(s.id, s.media.paths) for data in read for s in data.samples}
+    ids = Counter(name for name, _ in distinct)
     repeated = [name for name, times in ids.items() if times > 1]
     if repeated:
         text = f"{len(repeated)} ids stand for several samples: {examples(repeated)}"

@@ -9,7 +9,7 @@ code 1; warnings do not.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from molmo_tune.recipe.bundled import bundled
 from molmo_tune.recipe.loader import load_recipe
@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     recipe = load_recipe(path, options.overrides)
     from rich import console as rich_console
 
-    console = rich_console.Console(soft_wrap=True)
+    console = rich_console.Console(soft_wrap=True, markup=False)
     console.print(f"{path}: the recipe is sound", highlight=False)
     return check(recipe, console, decode=options.media)
 
@@ -38,7 +38,7 @@ def check(recipe: Recipe, console: Console, *, decode: bool = False) -> int:
     from molmo_tune.checks.recipe_data import check_recipe
 
     findings = check_recipe(recipe, all_pictures=decode)
-    if decode and not any(finding.severity == "error" for finding in findings):
+    if decode:
         findings = worst_first([*findings, *_media(recipe, console)])
     for finding in findings:
         console.print(str(finding), highlight=False)
@@ -49,8 +49,17 @@ def check(recipe: Recipe, console: Console, *, decode: bool = False) -> int:
 
 
 def _media(recipe: Recipe, console: Console) -> list[Finding]:
+    from molmo_tune.checks.finding import Finding
     from molmo_tune.checks.media import check_media
+    from molmo_tune.errors import UserError
 
+    try:
+        return _decoded(recipe, console, check_media)
+    except UserError:  # found and told already
+        return [Finding("warning", "--media", "nothing was decoded: mend the errors first")]
+
+
+def _decoded(recipe: Recipe, console: Console, check_media: Any) -> list[Finding]:
     with console.status("opening media") as status:
         return list(
             check_media(recipe, lambda done, total: status.update(f"media {done} of {total}"))

@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
         options.format or ("table" if layout else None),
         options.media,
         options.out,
-        Console(soft_wrap=True),
+        Console(soft_wrap=True, markup=False),
         options.allow_lossy,
         layout,
     )

@@ -62,7 +62,7 @@ class Steps:
 def run(options: argparse.Namespace) -> int:
     """Run the demo; exit code 0 when everything worked."""
     started = time.perf_counter()
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     out: Path = options.out
     _require_new(out)
     steps = Steps(console)

@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     folder = RunFolder(options.run)
     folder.require()
     recipe = load_recipe(folder.recipe)
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     if options.model:
         recipe = with_model(recipe, options.model)
     adapter = None if options.base or options.model else folder.adapter

@@ -17,7 +17,7 @@ from molmo_tune.run_folder import RunFolder
 
 def run(options: argparse.Namespace) -> int:
     """Export and print the proof."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
     adapters = {"adapter": _adapter, "vllm-adapter": _vllm_adapter}
     is_run = RunFolder(options.run).recipe.is_file()
     if options.layout in adapters:

@@ -12,7 +12,7 @@ import argparse
 import random
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -24,6 +24,7 @@ from molmo_tune.labels.readers import read_labels
 from molmo_tune.labels.report import ConversionReport
 from molmo_tune.labels.sample import Sample
 from molmo_tune.labels.survey import Place, media_folders, survey
+from molmo_tune.labels.tracks import unique
 from molmo_tune.recipe.bundled import bundled
 
 VAL_SHARE = 0.1  # of the media, when nothing says which are for validation
@@ -86,7 +87,12 @@ def init(
         or files that exist already.
     """
     name, places = survey(folder, labels)
-    sources = {place: _read(name, place.path, folder) for place in places if place.split != "test"}
+    anywhere = media_folders(folder)
+    sources = {
+        place: _read(name, place.path, folder, anywhere)
+        for place in places
+        if place.split != "test"
+    }
     if not sources:
         raise UserError(folder, "only labels of a test part", "labels to train on")
     template, others = _template(next(iter(sources.values())).samples, wanted)
@@ -115,11 +121,11 @@ def init(
     return [*_told(name, sources), f"task: {template}{more}", *written]
 
 
-def _read(name: str, path: Path, top: Path) -> _Source:
+def _read(name: str, path: Path, top: Path, anywhere: list[Path]) -> _Source:
     """With the media folder, from the labels upwards, with which least is lost."""
     best: _Source | None = None
     fault: UserError | None = None
-    for media in _media_folders(path, top):
+    for media in _media_folders(path, top, anywhere):
         try:
             samples, report = read_labels(name, path, media)
         except UserError as error:
@@ -127,7 +133,7 @@ def _read(name: str, path: Path, top: Path) -> _Source:
             continue
         if best is None or report.num_losses < best.report.num_losses:
             best = _Source(name, path, media, samples, report)
-        if not report.num_losses:
+        if not any("missing" in loss.reason for loss in report.losses):
             break
     if best is None:
         assert fault is not None
@@ -135,7 +141,7 @@ def _read(name: str, path: Path, top: Path) -> _Source:
     return best
 
 
-def _media_folders(path: Path, top: Path) -> list[Path | None]:
+def _media_folders(path: Path, top: Path, anywhere: list[Path]) -> list[Path | None]:
     """Where the media may be: as the labels say, by custom, further up, anywhere that has some."""
     start = path if path.is_dir() else path.parent
     upwards = [one for one in (start, *start.parents) if one.is_relative_to(top)]
@@ -145,7 +151,7 @@ def _media_folders(path: Path, top: Path) -> list[Path | None]:
         start.parent / "images",
     ]
     exist = [one for one in beside if one.is_dir() and one != start]
-    elsewhere = [one for one in media_folders(top) if not _holds_labels(one, start, top)]
+    elsewhere = [one for one in anywhere if not _holds_labels(one, start, top)]
     return [None, *dict.fromkeys([*exist, *upwards, *elsewhere])]
 
 
@@ -164,7 +170,12 @@ def _parts(
     train = [source for place, source in sources.items() if place.split != "val"]
     if val and train:
         return train, val, {}
-    samples = [sample for source in sources.values() for sample in source.samples]
+    taken: dict[str, int] = {}
+    samples = [
+        replace(sample, id=unique(sample.id, taken))
+        for source in sources.values()
+        for sample in source.samples
+    ]
     kept, held_out = _set_apart(samples)
     if not held_out:
         return [*train, *val], [], {}
@@ -175,13 +186,37 @@ def _parts(
 
 
 def _set_apart(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
-    """By medium: questions about one clip must not stand on both sides."""
-    media = sorted({sample.media.paths for sample in samples})
-    if len(media) < 2:
+    """By medium: questions about one clip must not stand on both sides.
+
+    Samples of several images that share one belong together, too; texts have no medium.
+    """
+    groups = _connected(samples)
+    names = sorted(set(groups))
+    if len(names) < 2:
         return samples, []
-    chosen = set(random.Random(7).sample(media, max(1, round(VAL_SHARE * len(media)))))
-    kept = [sample for sample in samples if sample.media.paths not in chosen]
-    return kept, [sample for sample in samples if sample.media.paths in chosen]
+    chosen = set(random.Random(7).sample(names, max(1, round(VAL_SHARE * len(names)))))
+    parts: tuple[list[Sample], list[Sample]] = ([], [])
+    for sample, group in zip(samples, groups, strict=True):
+        parts[group in chosen].append(sample)
+    return parts
+
+
+def _connected(samples: list[Sample]) -> list[str]:
+    """The group of each sample: those that are joined by media, directly or by way of others."""
+    leader: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while leader.setdefault(name, name) != name:
+            leader[name] = name = leader[leader[name]]
+        return name
+
+    first = []
+    for sample in samples:
+        media = [str(path) for path in sample.media.paths] or [f"text {sample.id}"]
+        first.append(media[0])
+        for other in media[1:]:
+            leader[find(other)] = find(media[0])
+    return [find(name) for name in first]
 
 
 def _template(samples: list[Sample], wanted: str | None) -> tuple[str, list[str]]:

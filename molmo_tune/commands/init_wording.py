@@ -38,7 +38,7 @@ def fitting_templates(samples: Sequence[Sample]) -> list[str]:
         return _about_points("multi_image" if several else "image", samples)
     tracks = [note for note in notes if isinstance(note, Track)]
     moments = sum(len(track.observations) for track in tracks)
-    following = ["tracking", "tracking_start_end", "tracking_single_point"]
+    following = ["tracking", "tracking_rates", "tracking_start_end", "tracking_single_point"]
     pointing = _about_points("video", samples)
     is_followed = bool(tracks) and moments >= FOLLOWED_MOMENTS * len(tracks)
     return [*following, *pointing] if is_followed else [*pointing, *following]
@@ -53,9 +53,10 @@ def answer_tokens(template: str) -> int:
 def _about_words(first: Dialogue, medium: str) -> list[str]:
     if first.options:
         return ["multiple_choice"]
-    if first.question:
-        return ["dialogue"]
-    return [f"{medium}_caption", f"{medium}_short_caption"]
+    if first.question or medium == "text":
+        return ["dialogue"] if medium == "text" else ["dialogue", f"{medium}_short_answer"]
+    films = ["video_motion_caption", "video_transcript"] if medium == "video" else []
+    return [f"{medium}_caption", f"{medium}_short_caption", *films]
 
 
 def _about_points(family: str, samples: Sequence[Sample]) -> list[str]:

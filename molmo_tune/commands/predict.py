@@ -8,7 +8,8 @@ written as JSON, as a page with pictures, and as labels in our JSONL to correct 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,84 +21,133 @@ from molmo_tune.run_folder import RunFolder, write_json
 if TYPE_CHECKING:
     from molmo_tune.encoding.items import MediaLimits
     from molmo_tune.evaluation.predict import Prediction
+    from molmo_tune.labels.sample import Sample
+    from molmo_tune.pages.answers import Card
+    from molmo_tune.templates.template import Template
 
 
 def run(options: argparse.Namespace) -> int:
-    """Ask, print, and write where that was wished for."""
+    """Ask, print, and write where that was wished for; exit code 1 where a medium does not open."""
     missing = next((path for path in options.media if not path.exists()), None)
     if missing is not None:
         raise UserError(missing, "no such image, video or folder of frames")
-    if options.out is not None and options.out.exists() and any(options.out.iterdir()):
-        raise UserError(options.out, "is not empty", fix="choose another folder with --out")
+    _require_empty(options.out)
     from rich.console import Console
 
-    console = Console(soft_wrap=True)
-    predictions = answer(options, console)
-    for prediction in predictions:
-        for record in prediction.to_json():
-            cut = " (cut)" if record["is_cut"] else ""
-            name = " ".join(record["media"])
-            console.print(f"{name}: {record['question']}", highlight=False, markup=False)
-            console.print(f"  {record['answer']}{cut}", highlight=False, markup=False)
-    if options.out is not None:
-        write(predictions, options.out, options.model)
+    from molmo_tune.pages.answers import answer_card
+
+    console = Console(soft_wrap=True, markup=False)
+    records: list[dict[str, Any]] = []
+    cards: list[Card] = []
+    samples: list[Sample] = []
+    faults: list[UserError] = []
+    for answered in answers(options, console):
+        if isinstance(answered, UserError):
+            faults.append(answered)
+            continue
+        _print(answered, console)
+        if options.out is not None:
+            records += answered.to_json()
+            cards.append(answer_card(answered))
+            samples.append(answered.to_sample())
+    if cards:
+        _write(records, cards, samples, options)
         console.print(f"written: answers.json, answers.html, labels.jsonl in {options.out}")
-    return 0
+    for fault in faults:
+        console.print(f"not answered: {fault}", highlight=False)
+    return 1 if faults else 0
 
 
-def answer(options: argparse.Namespace, console: Any) -> list[Prediction]:
+def _require_empty(out: Path | None) -> None:
+    if out is not None and out.exists() and not out.is_dir():
+        raise UserError(out, "is a file", "a new folder")
+    if out is not None and out.is_dir() and any(out.iterdir()):
+        raise UserError(out, "is not empty", fix="choose another folder with --out")
+
+
+def answers(options: argparse.Namespace, console: Any) -> Iterator[Prediction | UserError]:
     """Load the model and ask it everything."""
     from molmo_tune.commands.evaluate import ready_model
     from molmo_tune.evaluation.predict import media_of, predict
     from molmo_tune.model.loading import load_processor
     from molmo_tune.training.progress import progress_columns
 
-    base, adapter, dtype, limits, max_new_tokens = _settings(options)
-    processor = load_processor(base)
-    model = ready_model(base, dtype, adapter).eval()
     media = media_of(options.media, together=options.together)
+    asking = _settings(options)
+    processor = load_processor(asking.base)
+    model = ready_model(asking.base, asking.dtype, asking.adapter).eval()
     with progress_columns(console) as progress:
-        task = progress.add_task("asking", total=len(media) * len(options.ask), note="")
-        return predict(
+        task = progress.add_task("asking", total=len(media), note="")
+        for answered in predict(
             model,
             processor,
             media,
             options.ask,
-            limits,
-            max_new_tokens=max_new_tokens,
-            on_progress=lambda done: progress.advance(task, done),
-        )
+            asking.limits,
+            max_new_tokens=asking.max_new_tokens,
+            template=asking.template,
+        ):
+            progress.advance(task)
+            yield answered
 
 
-def _settings(
-    options: argparse.Namespace,
-) -> tuple[str, Path | None, Any, MediaLimits, int]:
-    """Base, adapter, type, caps on media and on answers: the run's own, or the defaults."""
+def _print(prediction: Prediction, console: Any) -> None:
+    for record in prediction.to_json():
+        cut = " (cut)" if record["is_cut"] else ""
+        console.print(f"{' '.join(record['media'])}: {record['question']}", highlight=False)
+        console.print(f"  {record['answer']}{cut}", highlight=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    base: str
+    adapter: Path | None
+    dtype: Any
+    limits: MediaLimits
+    max_new_tokens: int
+    template: Template | None = None
+
+
+def _settings(options: argparse.Namespace) -> _Asking:
+    """Caps on media and answers: the run's own, or the defaults; the command line goes before."""
     from molmo_tune.encoding.items import MediaLimits
     from molmo_tune.encoding.sources import limits_of
+    from molmo_tune.templates.template import load_template
 
     folder = RunFolder(Path(options.model))
+    longest = options.max_new_tokens
     if folder.recipe.is_file():
         recipe = load_recipe(folder.recipe)
-        base, adapter, dtype = recipe.model.name, folder.adapter, recipe.model.dtype
-        limits, max_new_tokens = limits_of(recipe), recipe.eval.max_new_tokens
-    else:
-        video, image = VideoSection(), ImageSection()
-        base, adapter, dtype = options.model, None, "auto"
-        limits = MediaLimits(video.max_frames, video.max_fps, image.max_crops)
-        max_new_tokens = EvalSection().max_new_tokens
+        is_timed = recipe.video.sampling == "fps"
+        return _Asking(
+            recipe.model.name,
+            folder.adapter,
+            recipe.model.dtype,
+            _capped(limits_of(recipe), options),
+            longest or recipe.eval.max_new_tokens,
+            load_template(recipe.data.train[0].template) if is_timed else None,
+        )
+    video, image = VideoSection(), ImageSection()
+    limits = _capped(MediaLimits(video.max_frames, video.max_fps, image.max_crops), options)
+    return _Asking(options.model, None, "auto", limits, longest or EvalSection().max_new_tokens)
+
+
+def _capped(limits: MediaLimits, options: argparse.Namespace) -> MediaLimits:
     caps = {"max_frames": options.max_frames, "max_fps": options.max_fps}
-    limits = replace(limits, **{name: cap for name, cap in caps.items() if cap is not None})
-    return base, adapter, dtype, limits, options.max_new_tokens or max_new_tokens
+    return replace(limits, **{name: cap for name, cap in caps.items() if cap is not None})
 
 
-def write(predictions: list[Prediction], out: Path, model: str) -> None:
+def _write(
+    records: list[dict[str, Any]],
+    cards: list[Card],
+    samples: list[Sample],
+    options: argparse.Namespace,
+) -> None:
     """The three files."""
     from molmo_tune.labels.jsonl import write_jsonl
     from molmo_tune.pages.answers import write_answers
 
-    out.mkdir(parents=True, exist_ok=True)
-    records = [record for prediction in predictions for record in prediction.to_json()]
-    write_json(out / "answers.json", records)
-    write_answers(predictions, out / "answers.html", model=model)
-    write_jsonl([prediction.to_sample() for prediction in predictions], out / "labels.jsonl")
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_json(options.out / "answers.json", records)
+    write_answers(cards, options.out / "answers.html", model=options.model)
+    write_jsonl(samples, options.out / "labels.jsonl")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from molmo_tune.recipe.bundled import bundled
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
+
+if TYPE_CHECKING:
+    from molmo_tune.encoding.encoded import EncodedSample
 
 
 def run(options: argparse.Namespace) -> int:
@@ -17,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     told = preview(recipe, options.out, options.samples)
-    Console(soft_wrap=True).print(told, highlight=False)
+    Console(soft_wrap=True, markup=False).print(told, highlight=False)
     return 0
 
 
@@ -33,18 +37,24 @@ def preview(recipe: Recipe, out: Path, max_samples: int) -> str:
     items, refused = read_items(recipe.data.train, recipe, processor)
     shown = items[:max_samples]
     training_set = TrainingSet(shown, processor, limits_of(recipe), recipe.loss.weighting)
-    started = time.perf_counter()
-    encoded = [training_set[number] for number in range(len(shown))]
-    decoded = time.perf_counter()
+    decoding_s = 0.0
+
+    def encode(number: int) -> EncodedSample:
+        nonlocal decoding_s
+        started = time.perf_counter()
+        encoded = training_set[number]
+        decoding_s += time.perf_counter() - started
+        return encoded
+
     lead = f"{len(shown)} of {len(items)} sequences."
     if refused:
         lead += f" {len(refused)} questions are left out; molmo-tune check says why."
     packing = measure_packing(items, recipe)
     if packing is not None:
         lead += f" In training they share rows: {packing}."
-    write_preview(
-        shown, encoded, processor.tokenizer, out, lead=lead, rows=first_rows(items, recipe)
-    )
-    written = time.perf_counter()
-    seconds = f"decoded in {decoded - started:.1f} s, drawn in {written - decoded:.1f} s"
+    rows = first_rows(items, recipe)
+    started = time.perf_counter()
+    write_preview(shown, encode, processor.tokenizer, out, lead=lead, rows=rows)
+    drawing_s = time.perf_counter() - started - decoding_s
+    seconds = f"decoded in {decoding_s:.1f} s, drawn in {drawing_s:.1f} s"
     return f"{len(shown)} sequences in {out} ({seconds})"

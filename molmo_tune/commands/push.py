@@ -11,7 +11,7 @@ from molmo_tune.export.push import files_to_push, push, require_repository_name
 
 def run(options: argparse.Namespace) -> int:
     """List what goes to the hub, and unless it is a dry run, send it."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
     require_repository_name(options.repository)
     files = files_to_push(options.folder)
     for name, size in files:

@@ -15,7 +15,7 @@ def run(options: argparse.Namespace) -> int:
 
     from molmo_tune.training.run import train
 
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     result = train(recipe, console, resume=options.resume)
     final = f", final loss {result.losses[-1][1]:.4f}" if result.losses else ""
     console.print(

@@ -9,7 +9,7 @@ What it does not do: score (there is no truth), or choose words: questions are t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from molmo_tune.encoding.items import Item, MediaLimits, item_to_ask
 from molmo_tune.encoding.media_inputs import vision_of
 from molmo_tune.encoding.sample_encoder import encode_prompt
+from molmo_tune.encoding.vision_inputs import NO_VISION
+from molmo_tune.errors import UserError
 from molmo_tune.evaluation.generation import Answer, generate_answers
 from molmo_tune.grounding.text import (
     ParsedPoint,
@@ -27,18 +29,20 @@ from molmo_tune.grounding.text import (
     parse_multi_image_points,
     parse_points,
 )
+from molmo_tune.labels.media_source import IMAGE_SUFFIXES
 from molmo_tune.labels.sample import (
     Annotation,
     Dialogue,
     Instance,
     Media,
+    MediaKind,
     Observation,
     Point,
     Sample,
     Track,
 )
 from molmo_tune.templates.conversations import Conversation
-from molmo_tune.templates.template import load_template
+from molmo_tune.templates.template import Template, load_template
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ class Prediction:
     """One medium with the answers to all questions about it.
 
     ``item``: its conversations hold the questions and what was answered. ``answers``: the same,
-    with whether they were cut. ``patches (C, P, D)``: what the model saw, for pictures.
+    with whether they were cut. ``patches (C, P, D)``: what the model saw of a video, for pictures.
     """
 
     item: Item
@@ -110,8 +114,8 @@ def predict(
     limits: MediaLimits,
     *,
     max_new_tokens: int,
-    on_progress: Callable[[int], None] = lambda _: None,
-) -> list[Prediction]:
+    template: Template | None = None,
+) -> Iterator[Prediction | UserError]:
     """Greedy answers to every question about every medium, each medium opened once.
 
     Args:
@@ -121,38 +125,49 @@ def predict(
         questions: as the user writes them, without tags of styles.
         limits: caps on media, those of training for a tuned model.
         max_new_tokens: an answer is cut there and marked.
-        on_progress: told the number of questions answered since the last call.
+        template: what a run was trained with; the sampling rule `fps` follows its rate.
 
-    Raises:
-        UserError: a medium is missing or does not decode.
+    Yields:
+        For each medium what was answered, as soon as it is; or why it does not open.
     """
-    predictions = []
+    template = template or load_template("dialogue")
     for number, medium in enumerate(media):
         name = f"{number:04d}_{medium.paths[0].stem}"
-        item = item_to_ask(Sample(name, medium, ()), load_template("dialogue"), limits)
-        vision = vision_of(item, processor, limits)
+        try:
+            item = item_to_ask(Sample(name, medium, ()), template, limits)
+            vision = vision_of(item, processor, limits)
+        except UserError as error:
+            yield error
+            continue
         answers = []
         for question in questions:
             prompt = encode_prompt(processor, name, [question], vision)
             answers += generate_answers(model, processor, [prompt], max_new_tokens=max_new_tokens)
-            on_progress(1)
         asked = tuple(
             Conversation(name, label_of_answer(answer.text), question, answer.text)
             for question, answer in zip(questions, answers, strict=True)
         )
-        seen = replace(item, conversations=asked)
-        predictions.append(Prediction(seen, tuple(answers), vision.patches))
-    return predictions
+        patches = vision.patches if item.sampled is not None else NO_VISION.patches
+        yield Prediction(replace(item, conversations=asked), tuple(answers), patches)
 
 
 def media_of(paths: Sequence[Path], *, together: bool = False) -> list[Media]:
-    """Images by their endings, everything else as a video; `together`: images as one medium."""
-    from molmo_tune.labels.media_source import IMAGE_SUFFIXES
+    """Images by their endings, everything else as a video; `together`: images as one medium.
 
-    images = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
-    if together and len(images) == len(paths):
+    Raises:
+        UserError: together, but not all are images.
+    """
+    kinds = [_kind(path) for path in paths]
+    if together and "video" in kinds:
+        other = paths[kinds.index("video")]
+        raise UserError(other, "is no image", "images only with --together")
+    if together:
         return [Media("image", tuple(paths))]
-    return [Media("image" if path in images else "video", (path,)) for path in paths]
+    return [Media(kind, (path,)) for kind, path in zip(kinds, paths, strict=True)]
+
+
+def _kind(path: Path) -> MediaKind:
+    return "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video"
 
 
 def _tracks(points: Sequence[ParsedPoint], label: str, number: int) -> list[Annotation]:

@@ -10,8 +10,8 @@ of its points; `key_frames` puts them together, frame by frame.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 from typing import Any
 
 from molmo_tune.labels.cvat_shapes import kind_of_node
@@ -62,8 +62,9 @@ def key_frames(track: Entry) -> list[Entry]:
     if not elements:
         return shapes
     frames = {s["frame"] for e in (track, *elements) for s in _shapes(e) if _has_frame(s)}
+    keyed = [(e, sorted(filter(_has_frame, _shapes(e)), key=_frame_of)) for e in elements]
     found = [
-        {"type": "skeleton", "frame": frame, "elements": [_point_at(e, frame) for e in elements]}
+        {"type": "skeleton", "frame": frame, "elements": [_point_at(*e, frame) for e in keyed]}
         for frame in sorted(frames)
     ]
     gone = {s["frame"] for s in shapes if _has_frame(s) and s.get("outside") is True}
@@ -73,19 +74,26 @@ def key_frames(track: Entry) -> list[Entry]:
     return [*found, *(s for s in shapes if not _has_frame(s))]
 
 
-def _point_at(track: Entry, frame: int) -> dict[str, Any]:
-    """A point of a skeleton in a frame: its key frame, or between two on a straight line."""
-    shapes = sorted(filter(_has_frame, _shapes(track)), key=lambda shape: shape["frame"])
+def _point_at(track: Entry, shapes: list[Entry], frame: int) -> dict[str, Any]:
+    """A point of a skeleton in a frame: its key frame, or between two on a straight line.
+
+    ``shapes``: the point's key frames, in order.
+    """
     label = {key: track[key] for key in ("label_id", "label") if key in track}
-    before = [shape for shape in shapes if shape["frame"] <= frame]
-    if not before:
+    after = bisect_right(shapes, frame, key=_frame_of)
+    if not after:
         return {**label, "outside": True}
-    here = {"occluded": False, "outside": False, **before[-1], **label}
-    for first, second in pairwise(shapes):
-        if first is before[-1] and first["frame"] < frame and not second.get("outside"):
-            share = (frame - first["frame"]) / (second["frame"] - first["frame"])
-            here["points"] = _between(first, second, share)
+    first, second = shapes[after - 1], shapes[after] if after < len(shapes) else None
+    here = {"occluded": False, "outside": False, **first, **label}
+    if second is not None and first["frame"] < frame and not second.get("outside"):
+        share = (frame - first["frame"]) / (second["frame"] - first["frame"])
+        here["points"] = _between(first, second, share)
     return here
+
+
+def _frame_of(shape: Entry) -> int:
+    frame: int = shape["frame"]
+    return frame
 
 
 def _between(first: Entry, second: Entry, share: float) -> object:

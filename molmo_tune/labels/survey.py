@@ -158,5 +158,10 @@ def _one_or_all(path: Path, inside: list[Path]) -> list[Place]:
 
 
 def _split_of(name: str) -> Split:
-    words = re.split(r"[^a-z0-9]+", name.lower())
-    return next((s for s, sign in _SPLITS if any(re.fullmatch(sign, w) for w in words)), "")
+    """By the last part of a path that says one: of `training_data/val` it is `val`."""
+    for part in reversed(name.lower().split("/")):
+        words = re.split(r"[^a-z0-9]+", part)
+        for split, sign in _SPLITS:
+            if any(re.fullmatch(sign, word) for word in words):
+                return split
+    return ""

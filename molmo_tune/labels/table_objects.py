@@ -61,6 +61,9 @@ def table_objects(
     suffix = path.suffix.lower()
     if suffix not in (*SUFFIXES, ".jsonl"):
         for place, row in table_rows(path, (image, label, *shape)):
+            if len(shape) != num_values:
+                found = f"{len(shape)} columns for {num_values} numbers"
+                raise UserError(path, found, f"{num_values} columns: text has no lists")
             yield place, str(row[image] or "").strip(), row[label], [row[name] for name in shape]
         return
     names = class_names(path, label) if suffix in SUFFIXES else ()

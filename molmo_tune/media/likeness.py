@@ -15,7 +15,7 @@ from PIL import Image
 SIDE = 16
 NUM_BITS = SIDE * SIDE
 _FLAT = 2.0  # standard deviation in grey levels under which there is nothing to compare
-_AT_ONCE = 1024
+_AT_ONCE = 20_000_000  # pairs compared, two bytes each
 
 Hashes = NDArray[np.uint64]
 """``(n, 4)``."""
@@ -33,11 +33,12 @@ def hash_of(picture: NDArray[np.uint8]) -> Hashes | None:
 def nearest(those: Hashes, among: Hashes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For each of `those` the place of the most similar one and how many bits differ."""
     places, bits = [], []
-    for start in range(0, len(those), _AT_ONCE):
-        part = those[start : start + _AT_ONCE, None, :]
-        differ = np.zeros((part.shape[0], len(among)), np.int64)
+    rows = max(1, _AT_ONCE // max(len(among), 1))
+    for start in range(0, len(those), rows):
+        part = those[start : start + rows, None, :]
+        differ = np.zeros((part.shape[0], len(among)), np.uint16)
         for word in range(part.shape[2]):
             differ += np.bitwise_count(part[..., word] ^ among[None, :, word])
         places.append(differ.argmin(axis=1))
-        bits.append(differ.min(axis=1))
+        bits.append(differ.min(axis=1).astype(np.int64))
     return np.concatenate(places), np.concatenate(bits)

@@ -1,38 +1,49 @@
-"""The page of `molmo-tune predict`: every medium with the questions, the answers, and where."""
+"""The page of `molmo-tune predict`: every medium with the questions, the answers, and where.
+
+A card is made as soon as a medium is answered, so that its pixels need not be kept.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from molmo_tune.evaluation.predict import Prediction
 from molmo_tune.pages.frames import COLORS, frame_pictures
 from molmo_tune.pages.page import write_page
 
+Card = dict[str, Any]
 
-def write_answers(predictions: Sequence[Prediction], out: Path, *, model: str) -> None:
+
+def answer_card(prediction: Prediction) -> Card:
+    """What the page shows of one medium.
+
+    Raises:
+        UserError: an image does not open.
+    """
+    item = prediction.item
+    asked = zip(item.conversations, prediction.answers, strict=True)
+    return {
+        "name": ", ".join(str(path) for path in item.sample.media.paths),
+        "frames": frame_pictures(item, prediction.patches),
+        "answers": [
+            {
+                "color": COLORS[number % len(COLORS)],
+                "question": conversation.question,
+                "text": answer.text,
+                "is_cut": answer.is_cut,
+            }
+            for number, (conversation, answer) in enumerate(asked)
+        ],
+    }
+
+
+def write_answers(cards: Sequence[Card], out: Path, *, model: str) -> None:
     """Write the page.
 
     Raises:
-        UserError: an image does not open, or the page cannot be written.
+        UserError: it cannot be written.
     """
-    cards = [
-        {
-            "name": ", ".join(str(path) for path in one.item.sample.media.paths),
-            "frames": frame_pictures(one.item, one.patches),
-            "answers": [
-                {
-                    "color": COLORS[number % len(COLORS)],
-                    "question": conversation.question,
-                    "text": answer.text,
-                    "is_cut": answer.is_cut,
-                }
-                for number, (conversation, answer) in enumerate(
-                    zip(one.item.conversations, one.answers, strict=True)
-                )
-            ],
-        }
-        for one in predictions
-    ]
     lead = f"{model}: {len(cards)} media."
     write_page("answers.html.j2", out, title="What the model answers", lead=lead, cards=cards)

@@ -107,10 +107,12 @@ def _marks_on(item: Item, number: int) -> list[Mark]:
     marks = []
     for order, conversation in enumerate(item.conversations):
         if len(item.sizes_wh) > 1:
-            parsed = parse_multi_image_points(conversation.answer, sizes_wh=item.sizes_wh)
+            parsed = parse_multi_image_points(
+                conversation.answer, sizes_wh=item.sizes_wh, tolerant=True
+            )
             points = [p for p in parsed if int(p.frame_id) == number]
         else:
-            points = parse_points(conversation.answer, size_wh=item.sizes_wh[0])
+            points = parse_points(conversation.answer, size_wh=item.sizes_wh[0], tolerant=True)
         marks += [_mark(_Said(order, conversation.label, point)) for point in points]
     return marks
 

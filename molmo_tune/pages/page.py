@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ def write_page(template: str, out: Path, **variables: Any) -> None:
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         temporary.replace(out)
     except OSError as error:
         raise UserError(out, f"cannot be written ({error.strerror})") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 PICTURE_WIDTH = 240
+MAX_HEIGHT = 1200  # of very tall pictures
 JPEG_QUALITY = 85
 RING_PX = 5
 _EDGE_PX = 2
@@ -62,8 +63,9 @@ def picture(
         size_wh: of the original frame, when `frame` is the model's square view of it.
     """
     original = size_wh or (frame.shape[1], frame.shape[0])
-    scale = width / original[0]
-    image = Image.fromarray(frame).resize((width, max(1, round(original[1] * scale))))
+    scale = min(width / original[0], MAX_HEIGHT / original[1])
+    size = max(1, round(original[0] * scale)), max(1, round(original[1] * scale))
+    image = Image.fromarray(frame).resize(size)
     draw = ImageDraw.Draw(image)
     for outline in outlines:
         draw.rectangle([v * scale for v in outline.xyxy_px], outline=outline.color, width=1)

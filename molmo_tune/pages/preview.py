@@ -8,7 +8,7 @@ that is not what the user meant.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class Piece:
 
 def write_preview(
     items: Sequence[Item],
-    encoded: Sequence[EncodedSample],
+    encode: Callable[[int], EncodedSample],
     tokenizer: Any,
     out: Path,
     *,
@@ -44,16 +44,16 @@ def write_preview(
 
     Args:
         items: what is shown.
-        encoded: the same, encoded.
+        encode: gives the encoded one of that number; asked once for each, nothing is kept.
         tokenizer: of the checkpoint.
         out: the page.
         lead: said at its head.
         rows: how sequences share rows in training.
 
     Raises:
-        UserError: an image does not open, or the page cannot be written.
+        UserError: a medium does not decode, or the page cannot be written.
     """
-    cards = [_card(*pair, tokenizer) for pair in zip(items, encoded, strict=True)]
+    cards = [_card(item, encode(number), tokenizer) for number, item in enumerate(items)]
     title = "What the model is taught"
     write_page("preview.html.j2", out, title=title, lead=lead, cards=cards, rows=rows)
 

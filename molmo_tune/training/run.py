@@ -1,8 +1,8 @@
 """The composition root: a recipe in, a trained run folder out.
 
 Only here do the rooms meet: labels become items, the model gets its adapters, Lightning gets both.
-Everything that can fail on the user's side fails before the model is loaded, and the run folder is
-not touched until then. The run's report says what was trained on what and what was left out.
+Labels, media and settings fail before the model is loaded, and the run folder is not touched until
+it is. The run's report says what was trained on what and what was left out.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
     _print_packing(console, recipe, train_items)
     media = _watch_media(console, recipe, train_items, refused)
     _require_caches(recipe)
+    model = build_model(recipe)
     if _is_first_process():
         run.create()
         run.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
-    model = build_model(recipe)
     names = feature_names(recipe, model, processor)
     module = MolmoModule(
         model,
