@@ -52,7 +52,7 @@ def test_frames_that_answers_speak_of_come_first(
     items, _ = read_items(recipe.data.train, recipe, load_processor("tiny"))
     item = next(item for item in items if len(item.conversations) > 1)
     assert item.sampled is not None
-    said = frames._said_of_video(item)
+    said = frames._said(item)
     moments = {one.point.frame_id for one in said}
     monkeypatch.setattr(frames, "MAX_FRAMES", len(moments) + 1)
     shown = frames._shown_frames(item.sampled.times_s, said)
@@ -65,7 +65,7 @@ def test_a_trail_joins_one_object_of_one_answer(pond_recipe: Path) -> None:
     item = read_items(recipe.data.train, recipe, load_processor("tiny"))[0][0]
     answer = '<tracks coords="0.0 1 100 100 2 500 500;0.5 1 200 100;1.0 1 300 100">koi</tracks>'
     conversation = replace(item.conversations[0], answer=answer, label="koi")
-    said = frames._said_of_video(replace(item, conversations=(conversation, conversation)))
+    said = frames._said(replace(item, conversations=(conversation, conversation)))
     marks = frames._marks_at(said, 1.0)
     assert [mark.trail for mark in marks] == [((16.0, 12.0), (32.0, 12.0))] * 2
     assert frames._marks_at(said, 0.0)[1].trail == ()

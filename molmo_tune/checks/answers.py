@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 
 from molmo_tune.checks.finding import Finding, examples
 from molmo_tune.encoding.items import Item
+from molmo_tune.evaluation.answer_points import points_of
 from molmo_tune.evaluation.scoring import score_answer
-from molmo_tune.grounding.text import parse_multi_image_points, parse_points
 from molmo_tune.grounding.times import written_time
 from molmo_tune.labels.points import shape_point
 from molmo_tune.labels.sample import Instance
@@ -70,21 +70,13 @@ def _farthest(item: Item, conversation: Conversation, seed: int) -> float:
 
 
 def _said(item: Item, answer: str) -> list[_Placed]:
-    if item.sampled is not None:
-        points, sizes = parse_points(answer, size_wh=item.sampled.size_wh), None
-    elif len(item.sizes_wh) > 1:
-        points, sizes = parse_multi_image_points(answer, sizes_wh=item.sizes_wh), item.sizes_wh
-    elif item.sizes_wh:
-        found = parse_points(answer, size_wh=item.sizes_wh[0])
-        points, sizes = [point._replace(frame_id=1.0) for point in found], item.sizes_wh
-    else:
-        return []
     placed = []
-    for point in points:
-        clip = item.sampled.size_wh if item.sampled is not None else (1, 1)
-        width, height = sizes[int(point.frame_id) - 1] if sizes is not None else clip
-        at = written_time(point.frame_id) if sizes is None else point.frame_id
-        placed.append((float(at), point.xy_px[0] / width, point.xy_px[1] / height))
+    for at, _, (x, y) in points_of(item, answer):
+        if item.sampled is not None:
+            (width, height), moment = item.sampled.size_wh, float(written_time(at))
+        else:
+            (width, height), moment = item.sizes_wh[int(at) - 1], at
+        placed.append((moment, x / width, y / height))
     return placed
 
 

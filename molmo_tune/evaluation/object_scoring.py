@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from molmo_tune.encoding.items import Item
+from molmo_tune.evaluation.answer_points import points_of
 from molmo_tune.evaluation.scores import Score, match_score, pointing_score
 from molmo_tune.evaluation.truth import (
     clip_of,
@@ -36,12 +37,7 @@ from molmo_tune.grounding.pointing import (
     score_image_pointing,
     score_video_pointing,
 )
-from molmo_tune.grounding.text import (
-    ParsedPoint,
-    parse_multi_image_points,
-    parse_points,
-    parse_tracks,
-)
+from molmo_tune.grounding.text import ParsedPoint, parse_tracks
 from molmo_tune.grounding.times import written_time
 from molmo_tune.grounding.tracking import by_frame, score_tracking
 from molmo_tune.grounding.tracks import TrackFrame
@@ -61,7 +57,7 @@ def score_video_points(item: Item, conversation: Conversation, text: str) -> Sco
     count = score_video_count(parse_count(text), len(tracks))
     if item.template.mode == "count":
         return match_score(item.template.task, float(count.is_correct), _counted(count))
-    said = parse_points(text, size_wh=clip.size_wh, tolerant=True)
+    said = points_of(item, text)
     firsts = [first_sightings([track])[0] for track in tracks]
     score = score_video_pointing(
         [(point.frame_id, *point.xy_px) for point in said],
@@ -78,7 +74,7 @@ def score_image_points(item: Item, conversation: Conversation, text: str) -> Sco
     """Score points and counts on the images that the question was about."""
     task, asked = item.template.task, conversation.image_numbers
     num_objects = sum(len(shapes_on(item, conversation.label, n - 1)) for n in asked)
-    said = _points_on_images(item, text)
+    said = points_of(item, text)
     if item.template.mode == "count":
         stated = parse_count(text)
         count = score_image_count(len(said) or None if stated is None else stated, num_objects)
@@ -110,14 +106,6 @@ def _counted(count: CountScore) -> dict[str, float]:
         "count_close_accuracy": float(count.is_close),
         "count_valid": float(count.is_valid),
     }
-
-
-def _points_on_images(item: Item, text: str) -> list[ParsedPoint]:
-    sizes = item.sizes_wh
-    if len(sizes) > 1:
-        return parse_multi_image_points(text, sizes_wh=sizes, tolerant=True)
-    points = parse_points(text, size_wh=sizes[0], tolerant=True)
-    return [point._replace(frame_id=1.0) for point in points]
 
 
 def _score_images(

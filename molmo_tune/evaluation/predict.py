@@ -22,13 +22,9 @@ from molmo_tune.encoding.media_inputs import vision_of
 from molmo_tune.encoding.sample_encoder import encode_prompt
 from molmo_tune.encoding.vision_inputs import NO_VISION
 from molmo_tune.errors import UserError
+from molmo_tune.evaluation.answer_points import points_of
 from molmo_tune.evaluation.generation import Answer, generate_answers
-from molmo_tune.grounding.text import (
-    ParsedPoint,
-    label_of_answer,
-    parse_multi_image_points,
-    parse_points,
-)
+from molmo_tune.grounding.text import ParsedPoint, label_of_answer
 from molmo_tune.labels.media_source import IMAGE_SUFFIXES
 from molmo_tune.labels.sample import (
     Annotation,
@@ -94,16 +90,6 @@ class Prediction:
                     for p in points
                 ]
         return replace(self.item.sample, annotations=tuple(notes))
-
-
-def points_of(item: Item, text: str) -> list[ParsedPoint]:
-    """Points of an answer about an item; ``frame_id`` is seconds, or the image's number from 1."""
-    if item.sampled is not None:
-        return parse_points(text, size_wh=item.sampled.size_wh, tolerant=True)
-    if len(item.sizes_wh) > 1:
-        return parse_multi_image_points(text, sizes_wh=item.sizes_wh, tolerant=True)
-    found = parse_points(text, size_wh=item.sizes_wh[0], tolerant=True)
-    return [point._replace(frame_id=1.0) for point in found]
 
 
 def predict(

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from molmo_tune.encoding.items import Item
-from molmo_tune.grounding.text import ParsedPoint, parse_multi_image_points, parse_points
+from molmo_tune.evaluation.answer_points import points_of
+from molmo_tune.grounding.text import ParsedPoint
 from molmo_tune.media.clip import read_images
 from molmo_tune.pages.pictures import Mark, frames_of_patches, picture
 
@@ -43,14 +44,14 @@ def frame_pictures(item: Item, patches: NDArray[np.float32]) -> list[dict[str, s
     Raises:
         UserError: an image does not open.
     """
+    said = _said(item)
     if item.sampled is None:
         images = read_images(item.sample.media.paths)
         return [
-            {"uri": picture(image, _marks_on(item, number)), "caption": f"image {number}"}
+            {"uri": picture(image, _marks_on(said, number)), "caption": f"image {number}"}
             for number, image in enumerate(images, start=1)
         ]
     times, size = item.sampled.times_s, item.sampled.size_wh
-    said = _said_of_video(item)
     shown = _shown_frames(times, said)
     pictures = frames_of_patches(patches[shown])
     return [
@@ -75,12 +76,11 @@ def _spread(numbers: Sequence[int], most: int) -> list[int]:
     return [numbers[place * len(numbers) // kept] for place in range(kept)]
 
 
-def _said_of_video(item: Item) -> list[_Said]:
-    assert item.sampled is not None
+def _said(item: Item) -> list[_Said]:
     return [
         _Said(number, conversation.label, point)
         for number, conversation in enumerate(item.conversations)
-        for point in parse_points(conversation.answer, size_wh=item.sampled.size_wh, tolerant=True)
+        for point in points_of(item, conversation.answer)
     ]
 
 
@@ -103,18 +103,8 @@ def _before(said: Sequence[_Said], one: _Said) -> list[tuple[float, float]]:
     return [point.xy_px for point in sorted(earlier, key=lambda point: point.frame_id)]
 
 
-def _marks_on(item: Item, number: int) -> list[Mark]:
-    marks = []
-    for order, conversation in enumerate(item.conversations):
-        if len(item.sizes_wh) > 1:
-            parsed = parse_multi_image_points(
-                conversation.answer, sizes_wh=item.sizes_wh, tolerant=True
-            )
-            points = [p for p in parsed if int(p.frame_id) == number]
-        else:
-            points = parse_points(conversation.answer, size_wh=item.sizes_wh[0], tolerant=True)
-        marks += [_mark(_Said(order, conversation.label, point)) for point in points]
-    return marks
+def _marks_on(said: Sequence[_Said], number: int) -> list[Mark]:
+    return [_mark(one) for one in said if one.point.frame_id == number]
 
 
 def _mark(one: _Said, trail: tuple[tuple[float, float], ...] = ()) -> Mark:
