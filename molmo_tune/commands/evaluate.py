@@ -19,6 +19,12 @@ from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder, write_json
 from molmo_tune.training.progress import progress_columns
 
+_ALWAYS = {
+    *("questions", "f1", "f1_low", "f1_high", "precision", "recall", "cut_share", "unscored"),
+    *("labels", "tasks"),
+}
+"""Keys of a summary that every task has; the others are what a task has besides."""
+
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate a run, its base (`--base`) or another checkpoint (`--model`)."""
@@ -97,6 +103,9 @@ def print_summary(console: Console, name: str, result: Evaluation) -> None:
         else:
             score = f"F1 {row['f1']:.3f} [{row['f1_low']:.3f}, {row['f1_high']:.3f}]"
         console.print(f"{name:<10}{label or '-':<20}{score}  {asked}", highlight=False)
+    more = [f"{key} {value:.3f}" for key, value in summary.items() if key not in _ALWAYS]
+    if more:
+        console.print(f"{name:<10}{'all':<20}{', '.join(more)}", highlight=False)
     if summary["cut_share"]:
         console.print(
             f"{100 * summary['cut_share']:.0f} % of the answers hit eval.max_new_tokens",
