@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 from molmo_tune.encoding.collation import collate
 from molmo_tune.export.verify import make_probes
 from molmo_tune.model.adapters import add_adapter, bare_model, save_adapter
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.identity import base_identity
-from molmo_tune.model.loading import load_model, load_processor
+from molmo_tune.model.loading import TINY_FOLDER, load_model, load_processor
 from molmo_tune.run_folder import RunFolder, write_json
 from tests.drawn_lora import draw
 
@@ -70,3 +72,20 @@ def probe_logits(
         with torch.no_grad():
             found.append(model.lm_head(hidden_states(model, batch))[0])
     return torch.cat(found)
+
+
+def shard(tensors: dict[str, torch.Tensor], folder: Path, count: int = 3) -> int:
+    """A checkpoint of some files, with fused tensors at their borders, of the tiny base's kind."""
+    folder.mkdir()
+    for file in TINY_FOLDER.iterdir():
+        if file.suffix != ".safetensors":
+            (folder / file.name).write_bytes(file.read_bytes())
+    names, weight_map = sorted(tensors), {}
+    for number in range(count):
+        part = names[number::count]
+        file_name = f"model-{number + 1:05d}-of-{count:05d}.safetensors"
+        save_file({n: tensors[n] for n in part}, folder / file_name, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(part, file_name)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return count

@@ -12,6 +12,7 @@ first target that is half there.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import random
@@ -20,6 +21,8 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import torch
@@ -43,16 +46,22 @@ def export_and_die(run: RunFolder, target: Path, after_s: float) -> None:
     child = exporting(run, target)
     time.sleep(after_s)
     os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise RuntimeError("an export failed by itself")
 
 
 def exporting(run: RunFolder, target: Path) -> int:
     """A child at work; its libraries may have one thread only, or it would wait for lost ones."""
     child = os.fork()
     if child == 0:
-        with open(os.devnull, "w") as silence:  # noqa: PTH123
-            os.dup2(silence.fileno(), 2)
-            export_run(run, target)
+        try:
+            torch.set_num_threads(1)  # makes anew what a fork broke, before several threads would
+            with redirect_stderr(io.StringIO()):
+                export_run(run, target)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)  # and leave the parent's folders alone
         os._exit(0)
     return child
 

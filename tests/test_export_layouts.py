@@ -21,7 +21,7 @@ from molmo_tune.export.vllm_contract import unmet
 from molmo_tune.model.adapters import load_adapter
 from molmo_tune.model.loading import TINY_FOLDER, load_model, load_processor
 from molmo_tune.run_folder import RunFolder
-from tests.export_runs import make_run, probe_logits
+from tests.export_runs import make_run, probe_logits, shard
 
 BASES = ("molmo2-tiny-qwen", "molmo2-tiny-olmo")
 
@@ -217,7 +217,7 @@ def test_a_sharded_checkpoint_becomes_one_state(tmp_path: Path) -> None:
     from molmo_tune.export.changes import NoChanges
 
     tensors = load_file(TINY_FOLDER / "model.safetensors")
-    shards = _shard(tensors, tmp_path / "sharded")
+    shards = shard(tensors, tmp_path / "sharded")
     _export(tmp_path / "sharded", tmp_path / "ai2", "ai2")
     state = torch.load(tmp_path / "ai2" / "model.pt", weights_only=True)
     assert all(torch.equal(state[ai2_name(n)], t) for n, t in tensors.items())
@@ -231,30 +231,11 @@ def test_a_sharded_checkpoint_becomes_one_state(tmp_path: Path) -> None:
 
 def test_a_lone_shard_keeps_its_index(tmp_path: Path) -> None:
     """A base of `model-00001-of-00001.safetensors` would otherwise be exported unreadably."""
-    _shard(load_file(TINY_FOLDER / "model.safetensors"), tmp_path / "base", count=1)
+    shard(load_file(TINY_FOLDER / "model.safetensors"), tmp_path / "base", count=1)
     run = make_run(tmp_path / "run", str(tmp_path / "base"))
     _export(run.root, tmp_path / "out", "hub")
     assert (tmp_path / "out" / "model-00001-of-00001.safetensors").is_file()
     assert (tmp_path / "out" / "model.safetensors.index.json").is_file()
-
-
-def _shard(tensors: dict[str, torch.Tensor], folder: Path, count: int = 3) -> int:
-    """Some files, with fused tensors at their borders."""
-    from safetensors.torch import save_file
-
-    folder.mkdir()
-    for file in TINY_FOLDER.iterdir():
-        if file.suffix != ".safetensors":
-            (folder / file.name).write_bytes(file.read_bytes())
-    names, weight_map = sorted(tensors), {}
-    for number in range(count):
-        part = names[number::count]
-        file_name = f"model-{number + 1:05d}-of-{count:05d}.safetensors"
-        save_file({n: tensors[n] for n in part}, folder / file_name, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(part, file_name)
-    index = {"metadata": {}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    return count
 
 
 def test_torch_files_are_torchs(tmp_path: Path) -> None:

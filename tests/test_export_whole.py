@@ -5,22 +5,30 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
+from molmo_tune.cli import main
 from molmo_tune.errors import UserError
 from molmo_tune.export import export as export_module
+from molmo_tune.export import merge as merge_module
+from molmo_tune.export.checkpoint import read_checkpoint
 from molmo_tune.export.export import export_run
-from molmo_tune.export.new_folder import new_folder
+from molmo_tune.export.new_folder import new_folder, work_name
 from molmo_tune.export.vllm_adapter import export_vllm_adapter
+from molmo_tune.model.loading import TINY_FOLDER
 from molmo_tune.run_folder import RunFolder
-from tests.export_runs import make_run
+from tests.export_runs import make_run, shard
+from tests.killed_exports import contents, exporting
 
 EXPORTS: dict[str, Any] = {"hub": export_run, "vllm-adapter": export_vllm_adapter}
 
@@ -112,6 +120,82 @@ def test_only_what_nobody_holds_is_removed(tmp_path: Path) -> None:
         target.rmdir()
     assert (target / "file").read_text() == "slow"
     assert {path.name for path in tmp_path.iterdir()} == {"out", ".outer.unfinished-other"}
+
+
+def test_a_killed_export_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed in its second of three files: the first is kept as it is, the second written anew."""
+    shard(load_file(TINY_FOLDER / "model.safetensors"), tmp_path / "base")
+    run = make_run(tmp_path / "run", str(tmp_path / "base"))
+    export_run(run, tmp_path / "whole")
+    first, second, _ = sorted(path.name for path in (tmp_path / "base").glob("*.safetensors"))
+    target = tmp_path / "place" / "out"
+    with monkeypatch.context() as patch:
+        _kill_while_writing(second, patch)
+        child = exporting(run, target)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    [leftover] = (tmp_path / "place").iterdir()
+    assert {path.name for path in leftover.iterdir()} == {first, second + ".part"}
+    (leftover / "preprocessor_config.json").write_text("{")  # killed a little later
+    written_ns = (leftover / first).stat().st_mtime_ns
+    assert main(["export", str(run.root), "--out", str(target)]) == 0
+    said = capsys.readouterr().out
+    assert "gone on with a killed export: 1 file was whole already" in said
+    assert (target / first).stat().st_mtime_ns == written_ns
+    assert contents(target) == contents(tmp_path / "whole")
+    assert list((tmp_path / "place").iterdir()) == [target]
+
+
+def _kill_while_writing(name: str, patch: pytest.MonkeyPatch) -> None:
+    whole = merge_module.write_tensor_file
+
+    def cut(path: Path, *rest: Any) -> None:
+        if path.name.startswith(name):
+            path.write_bytes(b"a part")
+            os.kill(os.getpid(), signal.SIGKILL)
+        whole(path, *rest)
+
+    patch.setattr(merge_module, "write_tensor_file", cut)
+
+
+@pytest.mark.parametrize("changed", ["adapter", "dtype", "base"])
+def test_other_work_begins_anew(changed: str, tmp_path: Path) -> None:
+    """What was left by an export of something else is not mixed into this one."""
+    base = tmp_path / "base"
+    shutil.copytree(TINY_FOLDER, base)
+    run = make_run(tmp_path / "run", str(base))
+    target = tmp_path / "place" / "out"
+    target.parent.mkdir()
+    leftover = target.parent / f".out.unfinished-{_work(run, base)}-x"
+    leftover.mkdir()
+    wrong = leftover / "model.safetensors"
+    wrong.write_bytes(b"no weights")
+    with pytest.raises(UserError, match=r"model\.safetensors"):  # it is taken, and the proof sees
+        export_run(run, target)
+    assert list(target.parent.iterdir()) == []
+    leftover.mkdir()
+    wrong.write_bytes(b"no weights")
+    touched = {"adapter": run.adapter / "adapter_model.safetensors", "base": base / wrong.name}
+    if changed in touched:
+        os.utime(touched[changed], ns=(1, 1))
+    result = export_run(run, target, dtype="bfloat16" if changed == "dtype" else None)
+    assert result.found == ()
+    assert list(target.parent.iterdir()) == [target]
+
+
+def _work(run: RunFolder, base: Path) -> str:
+    weights = read_checkpoint(base).paths
+    return work_name([*weights, *sorted(run.adapter.iterdir())], "hub", None, None)
+
+
+def test_a_folder_at_work_is_not_taken_over(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "out", "same") as slow:
+        (slow / "file").touch()
+        with suppress(KeyboardInterrupt), new_folder(tmp_path / "out", "same") as other:
+            assert other != slow
+            raise KeyboardInterrupt
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
 def _raise_inside(target: Path, error: BaseException) -> None:

@@ -57,6 +57,9 @@ def _checkpoint(options: argparse.Namespace, console: Console) -> None:
         quantize=options.quantize,
     )
     account, proof = result.account, result.proof
+    if result.found:
+        were = "file was" if len(result.found) == 1 else "files were"
+        console.print(f"gone on with a killed export: {len(result.found)} {were} whole already")
     lost = f", {len(account.lost)} trained ones as before" if account.lost else ""
     console.print(
         f"{len(account.merged)} tensors merged, {len(account.unchanged)} unchanged{lost}\n"

@@ -64,6 +64,11 @@ class Checkpoint:
     unexpected: tuple[str, ...]
 
     @property
+    def paths(self) -> list[Path]:
+        """Its shards."""
+        return [file.path for file in self.files]
+
+    @property
     def num_weights(self) -> int:
         """Numbers in the native model."""
         return sum(math.prod(shape) for shape in self.shapes.values())

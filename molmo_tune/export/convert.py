@@ -21,8 +21,8 @@ from molmo_tune.export.changes import NoChanges
 from molmo_tune.export.checkpoint import read_checkpoint
 from molmo_tune.export.export import DTYPES, REPORT, require_room
 from molmo_tune.export.layouts import Layout
-from molmo_tune.export.merge import write_layout
-from molmo_tune.export.new_folder import new_folder, require_new
+from molmo_tune.export.merge import WEIGHT_FILES, write_layout
+from molmo_tune.export.new_folder import new_folder, require_new, work_name
 from molmo_tune.export.side_files import CONFIG, copy_model_files
 from molmo_tune.export.vllm_contract import VLLM_VERSION, unmet
 from molmo_tune.model.loading import checkpoint_folder, load_processor
@@ -69,8 +69,9 @@ def convert_checkpoint(
         )
     wanted: torch.dtype | None = DTYPES[dtype or "base"]
     base = read_checkpoint(source, described)
-    with new_folder(out) as unfinished:
-        require_room(out, base, wanted)
+    work = work_name(base.paths, layout, wanted)
+    with new_folder(out, work, WEIGHT_FILES) as unfinished:
+        require_room(unfinished, base, wanted)
         write_layout(base, NoChanges(), unfinished, layout, wanted)
         side_layout: Layout = "native" if layout == "native" else "hub"
         copy_model_files(described, unfinished, side_layout, wanted, None)

@@ -28,8 +28,8 @@ from molmo_tune.export.changes import Changes, read_changes
 from molmo_tune.export.checkpoint import Checkpoint, read_checkpoint
 from molmo_tune.export.hub_layout import NATIVE_EMBEDDING, NATIVE_NORM
 from molmo_tune.export.layouts import HUB_HEAD, Layout
-from molmo_tune.export.merge import write_layout
-from molmo_tune.export.new_folder import new_folder, require_new
+from molmo_tune.export.merge import WEIGHT_FILES, write_layout
+from molmo_tune.export.new_folder import new_folder, require_new, work_name
 from molmo_tune.export.quantized import Kind, quantize_export, require_quantizable
 from molmo_tune.export.side_files import copy_model_files, side_files
 from molmo_tune.export.verify import Proof, require_same_settings, verify_export
@@ -58,12 +58,16 @@ DTYPES = {"base": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """Where the export is and what was proven."""
+    """Where the export is and what was proven.
+
+    ``found`` are weight files that an export killed before had finished.
+    """
 
     folder: Path
     account: TensorAccount
     proof: Proof
     report: dict[str, Any]
+    found: tuple[str, ...] = ()
 
 
 def export_run(
@@ -74,7 +78,7 @@ def export_run(
     dtype: str | None = None,
     quantize: Kind | None = None,
 ) -> ExportResult:
-    """Merge, write, prove, rename.
+    """Merge, write, prove, rename. An export that was killed is gone on with.
 
     Args:
         run: a finished run.
@@ -95,11 +99,13 @@ def export_run(
     changes = read_changes(run.adapter)
     base = read_checkpoint(checkpoint_folder(recipe.model.name))
     require_trained_base(run, base, load_processor(recipe.model.name))
-    with new_folder(out) as unfinished:
-        require_room(out, base, wanted, copies=_QUANTIZED_ROOM if quantize else 1.0)
-        whole = unfinished / "merged" if quantize else unfinished
+    work = work_name([*base.paths, *sorted(run.adapter.iterdir())], own, wanted, quantize)
+    place = "merged" if quantize else "."
+    with new_folder(out, work, [f"{place}/{name}" for name in WEIGHT_FILES]) as unfinished:
+        require_room(unfinished, base, wanted, copies=_QUANTIZED_ROOM if quantize else 1.0)
+        whole = unfinished / place
         whole.mkdir(exist_ok=True)
-        write_layout(base, changes, whole, own, wanted)
+        written = write_layout(base, changes, whole, own, wanted)
         side_layout: Layout = "native" if own == "native" else "hub"
         copy_model_files(base.folder, whole, side_layout, wanted, limits_of(recipe))
         account, proof = _prove(run, recipe, base, changes, whole, wanted)
@@ -121,13 +127,13 @@ def export_run(
         write_json(unfinished / REPORT, report)
         card = model_card(recipe, run, report, base.folder)
         (unfinished / "README.md").write_text(card, encoding="utf-8")
-    return ExportResult(out, account, proof, report)
+    return ExportResult(out, account, proof, report, written.found)
 
 
 def require_room(
-    out: Path, base: Checkpoint, dtype: torch.dtype | None, *, copies: float = 1.0
+    folder: Path, base: Checkpoint, dtype: torch.dtype | None, *, copies: float = 1.0
 ) -> None:
-    """Check that the disk takes a checkpoint of this size, or several.
+    """Check that the disk takes a checkpoint of this size, or several, with what is there already.
 
     Raises:
         UserError: it does not.
@@ -135,9 +141,10 @@ def require_room(
     tensors = [tensor for file in base.files for tensor in file.tensors]
     weights = sum(t.num_rows * t.row_bytes * _growth(t.dtype, dtype) for t in tensors)
     needed = weights * 1.02 * copies + sum(file.stat().st_size for file in side_files(base.folder))
-    free = shutil.disk_usage(out.parent).free
+    needed -= sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    free = shutil.disk_usage(folder).free
     if free < needed:
-        raise UserError(out, f"{free / 1e9:.1f} GB are free", f"{needed / 1e9:.1f} GB")
+        raise UserError(folder.parent, f"{free / 1e9:.1f} GB are free", f"{needed / 1e9:.1f} GB")
 
 
 def _growth(stored: torch.dtype, dtype: torch.dtype | None) -> float:

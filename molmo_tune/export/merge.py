@@ -6,6 +6,9 @@ are copied. Some megabytes are in memory at a time, several pieces under way in 
 The base is never quantised, and in the base's own layout the result has exactly the files, tensors
 and shapes of the base. Where nothing was changed the files are bit-equal.
 
+A file has its name only when it is whole and on the disk: whoever goes on with a merge that was
+killed writes those that have none.
+
 The trainer's state is one file, and has no head where the head is the embedding: such a model was
 trained with tied embeddings, and its trainer would refuse a head.
 
@@ -43,19 +46,25 @@ from molmo_tune.export.layouts import (
     tensor_parts,
     tensor_shape,
 )
+from molmo_tune.export.new_folder import whole_file
 from molmo_tune.export.tensor_files import Piece, StoredTensor, TensorSpec, write_tensor_file
 from molmo_tune.export.torch_files import MODEL_PT, write_torch_file
 
+WEIGHT_FILES = ("*.safetensors", MODEL_PT)
 Parts = tuple[NativeRows, ...]
 _METADATA = {"format": "pt"}
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written, by the new names. ``merged``: a part of it was trained."""
+    """What was written, by the new names. ``merged``: a part of it was trained.
+
+    ``found`` are files that an earlier merge had finished; their tensors are among the others.
+    """
 
     unchanged: tuple[str, ...]
     merged: tuple[str, ...]
+    found: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -67,12 +76,12 @@ class _Tally:
 def write_layout(
     base: Checkpoint, changes: Changes, out: Path, layout: Layout, dtype: torch.dtype | None
 ) -> Written:
-    """Write weights into `out` (which holds none yet).
+    """Write weights into `out`, or those that a killed merge has not written there.
 
     Args:
         base: what was trained on.
         changes: what was trained.
-        out: existing folder.
+        out: existing folder, without weights or with some of this very merge.
         layout: of the new files.
         dtype: of all floating tensors; None keeps each tensor's own.
 
@@ -84,16 +93,21 @@ def write_layout(
     writer = _Writer(base, changes, dtype, tally)
     metadata = {file.path.name: file.metadata for file in base.files}
     specs: dict[str, list[TensorSpec]] = {}
+    found = []
     for name, news in _new_files(base, layout).items():
         tensors = [writer.tensor(*new) for new in news]
-        if name == MODEL_PT:
-            write_torch_file(out / name, tensors)
-        else:
-            write_tensor_file(out / name, tensors, metadata.get(name, _METADATA))
         specs[name] = [spec for spec, _ in tensors]
+        if (out / name).is_file():
+            found.append(name)
+            continue
+        with whole_file(out / name) as part:
+            if name == MODEL_PT:
+                write_torch_file(part, tensors)
+            else:
+                write_tensor_file(part, tensors, metadata.get(name, _METADATA))
     if not specs.keys() <= {SINGLE_NAME, MODEL_PT}:  # also a lone shard is found by its index
         _write_index(base, specs, out)
-    return Written(tuple(tally.unchanged), tuple(tally.merged))
+    return Written(tuple(tally.unchanged), tuple(tally.merged), tuple(found))
 
 
 @dataclass(frozen=True, slots=True)
