@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from molmo_tune.checks.recipe_data import check_recipe
+from molmo_tune.cli import main
 from molmo_tune.commands.convert import convert
 from molmo_tune.encoding import media_inputs
 from molmo_tune.encoding.datasets import TrainingSet, encode_questions
@@ -31,6 +33,7 @@ from molmo_tune.model.feature_cache import fingerprint
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe, VideoSection
+from molmo_tune.run_folder import RunFolder
 from molmo_tune.training import run as training_run
 from molmo_tune.training.run import train
 from molmo_tune.training.watch_media import WatchMedia
@@ -252,6 +255,30 @@ def test_media_that_do_not_even_open_are_found_before(pond: Path, pond_recipe: P
     assert report(run)["media"]["from"] == {"file": 12}
     findings = [str(finding) for finding in check_recipe(load_recipe(pond_recipe, [source]))]
     assert any(str(broken) in text and "not a video" in text for text in findings)
+
+
+def test_a_bad_validation_medium_costs_its_own_questions(
+    bad_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the evaluations during training, and in the command after it."""
+    good = r"(val: .*media: )[^}]+"  # the recipe's validation clips; now the spoilt ones as well
+    text = re.sub(good, rf"\g<1>{tmp_path / 'clips'}", bad_recipe.read_text())
+    bad_recipe.write_text(text)
+    run = run_of(bad_recipe, tmp_path / "run", "eval.every_steps=2", "eval.max_new_tokens=4")
+    assert report(run)["media"]["bad_val"]
+    assert main(["evaluate", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "1 samples were left out:" in said
+    assert "does not decode" in said
+    kept = json.loads(RunFolder(run).evaluation("after").read_text())
+    [reason] = kept["left_out"]
+    assert str(sorted((tmp_path / "clips").iterdir())[1]) in reason
+    assert kept["summary"]["left_out"] == 1
+    assert kept["summary"]["questions"] == len(kept["records"]) > 0
+    for clip in (tmp_path / "clips").iterdir():
+        spoil(clip)
+    assert main(["evaluate", str(run)]) == 1
+    assert "none of 4 media opens; the first:" in capsys.readouterr().err
 
 
 def test_resuming_over_bad_media_changes_no_bit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder, write_json
 from molmo_tune.training.progress import progress_columns
+from molmo_tune.training.watch_media import LISTED
 
 _ALWAYS = {
     *("questions", "f1", "f1_low", "f1_high", "precision", "recall", "cut_share", "unscored"),
-    *("labels", "tasks"),
+    *("labels", "tasks", "left_out"),
 }
 """Keys of a summary that every task has; the others are what a task has besides."""
 
@@ -60,7 +62,7 @@ def evaluate_recipe(
     if not recipe.data.val:
         raise UserError("data.val", "is empty", "validation data to ask about")
     processor = load_processor(recipe.model.name)
-    items, _ = read_items(recipe.data.val, recipe, processor)
+    items, refused = read_items(recipe.data.val, recipe, processor)
     model = ready_model(recipe.model.name, recipe.model.dtype, adapter)
     limit = recipe.eval.max_samples
     with progress_columns(console) as progress:
@@ -75,7 +77,8 @@ def evaluate_recipe(
             max_questions=limit,
             on_progress=lambda done: progress.advance(task, done),
         )
-    return result, items
+    unread = tuple(f"{one.sample_id}: {one.reason}" for one in refused)
+    return replace(result, left_out=unread + result.left_out), items
 
 
 def ready_model(name: str, dtype: Any, adapter: Path | None) -> Any:
@@ -93,7 +96,7 @@ def ready_model(name: str, dtype: Any, adapter: Path | None) -> Any:
 
 
 def print_summary(console: Console, name: str, result: Evaluation) -> None:
-    """One line for all questions and one per label."""
+    """One line for all questions and one per label, and what was left out."""
     summary = result.summary()
     rows = [("all", summary), *summary["labels"].items()]
     for label, row in rows:
@@ -111,3 +114,9 @@ def print_summary(console: Console, name: str, result: Evaluation) -> None:
             f"{100 * summary['cut_share']:.0f} % of the answers hit eval.max_new_tokens",
             highlight=False,
         )
+    if result.left_out:
+        console.print(f"{len(result.left_out)} samples were left out:", highlight=False)
+    for reason in result.left_out[:LISTED]:
+        console.print(f"  {reason}", highlight=False)
+    if len(result.left_out) > LISTED:
+        console.print(f"  and {len(result.left_out) - LISTED} more, all beside the answers")

@@ -2,7 +2,8 @@
 
 Small user sets are noisy, so F1 comes with a bootstrap 95 % interval, and every single answer is
 kept beside its truth for a person to read. Means are over the answers that have a score; how many
-have none (captions) is said beside them, and when none has one, F1 is NaN, in JSON null.
+have none (captions) is said beside them, and when none has one, F1 is NaN, in JSON null. A medium
+that does not open costs its own questions, not the evaluation: it is left out, with the reason.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from molmo_tune.encoding.datasets import encode_questions
 from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.encoding.items import Item, MediaLimits
+from molmo_tune.errors import UserError
 from molmo_tune.evaluation.generation import Answer, generate_answers
 from molmo_tune.evaluation.scores import Score
 from molmo_tune.evaluation.scoring import score_answer
@@ -39,27 +41,38 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All records of one evaluation, in the order of the items."""
+    """All records of one evaluation, in the order of the items.
+
+    ``left_out``: why a sample was not asked about, a line each.
+    """
 
     records: tuple[Record, ...]
+    left_out: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """Means with 95 % intervals, the share of cut answers, and the same per label and task.
 
         Keys: ``questions``, ``f1`` with ``f1_low`` and ``f1_high``, ``precision``, ``recall``,
-        ``cut_share``; ``unscored`` where there are answers without a score; and what the tasks have
-        besides (``hota``, ``count_accuracy``, ``span_iou``, ``anls``, …).
+        ``cut_share``; ``unscored`` where there are answers without a score; ``left_out`` where
+        samples were; and what the tasks have besides (``hota``, ``count_accuracy``, ``span_iou``,
+        ``anls``, …).
         """
+        left_out = {"left_out": len(self.left_out)} if self.left_out else {}
         return {
             **_summary(self.records),
+            **left_out,
             "labels": _grouped(self.records, lambda record: record.label),
             "tasks": _grouped(self.records, lambda record: record.score.task),
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Summary and records as plain types; what has no score is None."""
+        """Summary, records and what was left out as plain types; what has no score is None."""
         records = [asdict(record) for record in self.records]
-        return {"summary": _without_nan(self.summary()), "records": _without_nan(records)}
+        return {
+            "summary": _without_nan(self.summary()),
+            "records": _without_nan(records),
+            "left_out": list(self.left_out),
+        }
 
 
 def evaluate(
@@ -84,12 +97,16 @@ def evaluate(
         batch_size: questions answered together.
         max_questions: stop after so many.
         on_progress: told the number of questions answered since the last call.
+
+    Raises:
+        UserError: there is no question, or no medium opens.
     """
     was_training = model.training
     model.eval()
     records: list[Record] = []
+    left_out: list[str] = []
     try:
-        for batch in _batches(items, processor, limits, batch_size, max_questions):
+        for batch in _batches(items, processor, limits, batch_size, max_questions, left_out):
             prompts = [prompt for _, _, prompt in batch]
             answers = generate_answers(model, processor, prompts, max_new_tokens=max_new_tokens)
             records += [
@@ -99,7 +116,12 @@ def evaluate(
             on_progress(len(batch))
     finally:
         model.train(was_training)
-    return Evaluation(tuple(records))
+    if not records:
+        found = f"none of {len(left_out)} media opens" if left_out else "no question"
+        first = f"; the first: {left_out[0]}" if left_out else ""
+        fix = "look at the data with molmo-tune check --media"
+        raise UserError("validation data", found + first, "something to ask about", fix)
+    return Evaluation(tuple(records), tuple(left_out))
 
 
 def num_questions(items: Sequence[Item], max_questions: int | None = None) -> int:
@@ -114,13 +136,19 @@ def _batches(
     limits: MediaLimits,
     batch_size: int,
     max_questions: int | None,
+    left_out: list[str],
 ) -> Iterator[list[tuple[Item, Conversation, EncodedSample]]]:
+    """Questions to answer together; why an item cannot be asked about goes into ``left_out``."""
     left = num_questions(items, max_questions)
     batch: list[tuple[Item, Conversation, EncodedSample]] = []
     for item in items:
         if left <= 0:
             break
-        prompts = encode_questions(item, processor, limits)
+        try:
+            prompts = encode_questions(item, processor, limits)
+        except UserError as error:
+            left_out.append(str(error))
+            continue
         for conversation, prompt in list(zip(item.conversations, prompts, strict=True))[:left]:
             batch.append((item, conversation, prompt))
             left -= 1
