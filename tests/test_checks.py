@@ -151,6 +151,9 @@ def test_the_same_picture_on_both_sides(tmp_path: Path) -> None:
     )
     assert line.startswith("error")
     assert f"{copy} is {train[1].media.paths[0]}" in line
+    both = found(recipe_of(tmp_path, train, [*val, train[0], image_sample(copy, *boxes("koi"))]))
+    only(both, "error", "1 media are also trained on")
+    only(both, "error", "1 copies of media are also trained on")
 
 
 def test_nearly_the_same_picture_on_both_sides(tmp_path: Path) -> None:

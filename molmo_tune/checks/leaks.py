@@ -43,12 +43,12 @@ def about_leaks(
     same = [path for path in held_out if path in trained]
     if same:
         yield _meaningless(len(same), "media", [str(path) for path in same])
-        return
-    copies = _same_bytes(trained, held_out)
+    others = {path: kind for path, kind in held_out.items() if path not in trained}
+    copies = _same_bytes(trained, others)
     if copies:
         named = [f"{path} is {other}" for path, other in copies.items()]
         yield _meaningless(len(copies), "copies of media", named)
-    rest = {path: kind for path, kind in held_out.items() if path not in copies}
+    rest = {path: kind for path, kind in others.items() if path not in copies}
     yield from _alike(trained, rest, all_pictures)
 
 

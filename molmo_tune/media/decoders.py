@@ -3,7 +3,8 @@
 `pyav` is the default (`decoding`): it alone gives ffmpeg's own frames of every odd clip that
 `tests/test_media_video.py` makes. `decord` and `torchcodec` are for comparison. All of them are
 told *which* frames by our index of the file, and a decoder that counts other frames in a file than
-its packets show is refused for that file rather than believed.
+its packets show is refused for that file rather than believed. With that, torchcodec gives the
+right frames or none; decord, after a seek, gives others than asked for of some AVI, TS, MPEG, HEVC.
 
 What it does not do: choose a decoder by itself, or fall back to another one.
 """

@@ -230,7 +230,8 @@ class VideoSection(Section):
     `fps`: at the highest whole rate that divides the video's own and spans the video (at most 10
     per second), as Molmo 2 was trained to track."""
     decoder: Literal["pyav", "decord", "torchcodec"] = "pyav"
-    """Library that decodes; `pyav` alone is right on all clips that were tried."""
+    """Library that decodes. `pyav` is right on all clips that were tried; `torchcodec` is right or
+    refuses; `decord` gives wrong frames of some AVI, TS, MPEG and HEVC files."""
     timeout_s: PositiveFloat = 120.0
     """Longest wait for the next frame of a file, in seconds; it then counts as bad."""
 
