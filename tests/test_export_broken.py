@@ -17,9 +17,15 @@ from molmo_tune.errors import UserError
 from molmo_tune.export.account import account_for
 from molmo_tune.export.changes import NoChanges, read_changes
 from molmo_tune.export.checkpoint import read_checkpoint
-from molmo_tune.export.export import export_run
+from molmo_tune.export.export import REPORT, export_run
 from molmo_tune.export.merge import write_layout
-from molmo_tune.export.vllm_contract import CONFIG_FIELDS, PROCESSOR_FIELDS, unmet
+from molmo_tune.export.vllm_contract import (
+    CONFIG_FIELDS,
+    PROCESSOR_FIELDS,
+    hf_overrides,
+    image_patch_row,
+    unmet,
+)
 from molmo_tune.model.loading import TINY_FOLDER
 from molmo_tune.run_folder import RunFolder
 from tests.export_runs import make_run
@@ -222,3 +228,43 @@ def test_the_contract_of_vllm(name: str, shared: Path, tmp_path: Path) -> None:
         _edit(base / file, lambda c, f=fields[0]: c.pop(f))
         wanted.append(f"{file}: {fields[0]}")
     assert [one for one in unmet(base) if not one.startswith("tensor")] == wanted
+
+
+def test_what_vllm_must_be_told(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Frames stand between <im_start> and <im_end> here; vLLM would embed others (compare_vllm)."""
+    base = tmp_path / "base"
+    shutil.copytree(shared / "fixtures" / "molmo2-tiny-qwen", base)
+    told = {"frame_start_token_id": 151936, "frame_end_token_id": 151937}
+    assert hf_overrides(base) == told
+    run = make_run(tmp_path / "run", str(base))
+    for layout in ("hub", "vllm-adapter"):
+        out = tmp_path / layout
+        assert main(["export", str(run.root), "--layout", layout, "--out", str(out)]) == 0
+        assert f"vLLM needs --hf-overrides '{json.dumps(told)}'" in capsys.readouterr().out
+        assert json.loads((out / REPORT).read_text())["vllm"]["hf_overrides"] == told
+    card = (tmp_path / "vllm-adapter" / "README.md").read_text()
+    assert f"--hf-overrides '{json.dumps(told)}'" in card
+    _edit(base / "processor_config.json", lambda c: c.update(use_frame_special_tokens=True))
+    assert hf_overrides(base) == {}
+
+
+def test_how_much_vllm_leaves_out(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(shared / "fixtures" / "molmo2-tiny-qwen", base)
+    weights = load_file(base / "model.safetensors")
+    table = weights["model.transformer.wte.embedding"]
+    extra = weights["model.transformer.wte.new_embedding"]
+    usual = table[:64].float().norm(dim=1).median()
+    for length, said in ((0.0, False), (0.25, True)):
+        extra[2] = torch.zeros_like(extra[2])
+        extra[2, 0] = length * usual
+        save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+        assert image_patch_row(base) == pytest.approx(length, abs=1e-3)
+        out = tmp_path / f"native{length}"
+        assert main(["export", str(base), "--layout", "hub", "--out", str(out)]) == 0
+        found = "vLLM leaves out the embedding of <im_patch>, of a length of 0.25 here"
+        assert (found in capsys.readouterr().out) == said

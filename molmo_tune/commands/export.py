@@ -8,6 +8,8 @@ is, if it has none).
 from __future__ import annotations
 
 import argparse
+import json
+from typing import Any
 
 from rich.console import Console
 
@@ -75,10 +77,20 @@ def _checkpoint(options: argparse.Namespace, console: Console) -> None:
             f"{small['max_logit_diff']:.2g}, {small['mean_logit_diff']:.2g} on average; "
             f"{small['equal_answers']} of {len(small['answers'])} probe answers equal"
         )
-    missing = result.report.get("vllm", {}).get("unmet", [])
-    if missing:
-        console.print(f"vLLM would miss, as in the base: {', '.join(missing)}")
+    _say_for_vllm(result.report.get("vllm", {}), console)
     console.print(f"written to {result.folder}")
+
+
+def _say_for_vllm(found: dict[str, Any], console: Console) -> None:
+    if found.get("unmet"):
+        console.print(f"vLLM would miss, as in the base: {', '.join(found['unmet'])}")
+    if found.get("hf_overrides"):
+        console.print(f"vLLM needs --hf-overrides '{json.dumps(found['hf_overrides'])}' for videos")
+    if found.get("image_patch_row"):
+        console.print(
+            "vLLM leaves out the embedding of <im_patch>, of a length of "
+            f"{found['image_patch_row']:.2g} here (usual: 1); pictures will look a bit different"
+        )
 
 
 def _convert(options: argparse.Namespace, console: Console) -> None:
@@ -92,9 +104,10 @@ def _convert(options: argparse.Namespace, console: Console) -> None:
         dtype=options.dtype,
     )
     console.print(
-        f"{len(made.account.unchanged)} tensors, every bit as in the {made.source_layout} files\n"
-        f"written to {made.folder}"
+        f"{len(made.account.unchanged)} tensors, every bit as in the {made.source_layout} files"
     )
+    _say_for_vllm(made.vllm, console)
+    console.print(f"written to {made.folder}")
 
 
 def _adapter(options: argparse.Namespace, console: Console) -> None:
@@ -112,5 +125,7 @@ def _vllm_adapter(options: argparse.Namespace, console: Console) -> None:
     made = export_vllm_adapter(RunFolder(options.run), options.out)
     console.print(
         f"{made.num_modules} fused modules, each the update of its split ones\n"
-        f"vLLM needs --enable-lora --max-lora-rank {made.max_lora_rank}\nwritten to {made.folder}"
+        f"vLLM needs --enable-lora --max-lora-rank {made.max_lora_rank}"
     )
+    _say_for_vllm({"hf_overrides": made.hf_overrides}, console)
+    console.print(f"written to {made.folder}")

@@ -23,7 +23,7 @@ model = PeftModel.from_pretrained(base, "PATH")""",
     "vllm-adapter": """\
 # Beside the unchanged base, in vLLM's own environment:
 #   vllm serve {base} --trust-remote-code --enable-lora --lora-modules mine=PATH \\
-#       --max-lora-rank {rank}
+#       --max-lora-rank {rank}{overrides}
 # The processor is the base's: set its caps on frames and crops as under "Training".""",
     "ai2": """\
 # model.pt is the state of Ai2's trainer; put the config.yaml of the base's own state beside it.""",
@@ -34,6 +34,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 model = AutoModelForImageTextToText.from_pretrained("PATH", dtype="auto")  # transformers >= 5.20
 processor = AutoProcessor.from_pretrained("PATH")"""
+_SERVE = """
+
+# In vLLM's own environment:
+#   vllm serve PATH --trust-remote-code"""
 _METHODS = {
     "lora": "LoRA",
     "dora": "DoRA",
@@ -69,7 +73,7 @@ def model_card(recipe: Recipe, run: RunFolder, export: dict[str, Any], base: Pat
         "## Use",
         "",
         "```python",
-        _USE.get(layout, _USE_WHOLE).format(base=name, rank=_max_lora_rank(export)),
+        _use(layout, name, export.get("vllm", {})),
         "```",
         "",
         "## Training",
@@ -132,9 +136,15 @@ def _scores(run: RunFolder) -> list[str]:
     return ["", "## Scores", "", *head, *rows]
 
 
-def _max_lora_rank(export: dict[str, Any]) -> int | None:
-    rank: int | None = export.get("vllm", {}).get("max_lora_rank")
-    return rank
+def _use(layout: str, base: str, vllm: dict[str, Any]) -> str:
+    """How to load it, and to serve it with vLLM where that can be."""
+    found = vllm.get("hf_overrides")
+    overrides = f" \\\n#       --hf-overrides '{json.dumps(found)}'" if found else ""
+    if layout in _USE:
+        rank = vllm.get("max_lora_rank")
+        return _USE[layout].format(base=base, rank=rank, overrides=overrides)
+    can_serve = layout == "hub" and not vllm.get("unmet", True)
+    return _USE_WHOLE + (_SERVE + overrides) * can_serve
 
 
 def _interval(summary: dict[str, Any]) -> str:

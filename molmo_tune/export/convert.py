@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,18 +25,22 @@ from molmo_tune.export.layouts import Layout
 from molmo_tune.export.merge import WEIGHT_FILES, write_layout
 from molmo_tune.export.new_folder import new_folder, require_new, work_name
 from molmo_tune.export.side_files import CONFIG, copy_model_files
-from molmo_tune.export.vllm_contract import VLLM_VERSION, unmet
+from molmo_tune.export.vllm_contract import unmet, vllm_report
 from molmo_tune.model.loading import checkpoint_folder, load_processor
 from molmo_tune.run_folder import write_json
 
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """Where it is, which layout it came from, and what became of the tensors."""
+    """Where it is, which layout it came from, what became of the tensors.
+
+    ``vllm``: of one in the hub's layout, see `vllm_contract.vllm_report`.
+    """
 
     folder: Path
     source_layout: Layout
     account: TensorAccount
+    vllm: dict[str, Any]
 
 
 def convert_checkpoint(
@@ -78,13 +83,13 @@ def convert_checkpoint(
         load_processor(str(unfinished))
         export = read_checkpoint(unfinished)
         account = account_for(base, export, NoChanges(), wanted)
-        report = {
+        report: dict[str, Any] = {
             "layout": layout,
             "converted_from": base.layout,
             "like": public_name(str(like or source)),
             "tensors": account.to_json(),
         }
         if layout == "hub":
-            report["vllm"] = {"version": VLLM_VERSION, "unmet": unmet(unfinished)}
+            report["vllm"] = vllm_report(unfinished, unmet(unfinished))
         write_json(unfinished / REPORT, report)
-    return Converted(out, base.layout, account)
+    return Converted(out, base.layout, account, report.get("vllm", {}))

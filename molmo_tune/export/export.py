@@ -33,7 +33,7 @@ from molmo_tune.export.new_folder import new_folder, require_new, work_name
 from molmo_tune.export.quantized import Kind, quantize_export, require_quantizable
 from molmo_tune.export.side_files import copy_model_files, side_files
 from molmo_tune.export.verify import Proof, require_same_settings, verify_export
-from molmo_tune.export.vllm_contract import VLLM_VERSION, require_no_worse
+from molmo_tune.export.vllm_contract import require_no_worse, vllm_report
 from molmo_tune.model.adapters import WEIGHTS_FILE, load_adapter
 from molmo_tune.model.identity import (
     ROWS,
@@ -123,7 +123,7 @@ def export_run(
             shutil.rmtree(whole)
         if own == "hub":
             missing = require_no_worse(unfinished, base.folder)
-            report["vllm"] = {"version": VLLM_VERSION, "unmet": missing}
+            report["vllm"] = vllm_report(unfinished, missing)
         write_json(unfinished / REPORT, report)
         card = model_card(recipe, run, report, base.folder)
         (unfinished / "README.md").write_text(card, encoding="utf-8")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,7 +30,7 @@ from molmo_tune.export.hub_layout import hub_sources
 from molmo_tune.export.layouts import Shapes
 from molmo_tune.export.merge import require_fit
 from molmo_tune.export.new_folder import new_folder, require_new
-from molmo_tune.export.vllm_contract import VLLM_VERSION
+from molmo_tune.export.vllm_contract import VLLM_VERSION, hf_overrides
 from molmo_tune.model.loading import checkpoint_folder, load_processor
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.run_folder import RunFolder, write_json
@@ -39,11 +40,12 @@ MAX_UPDATE_DIFF = 1e-6  # relative to the largest entry of the update
 
 @dataclass(frozen=True, slots=True)
 class VllmAdapter:
-    """Where it is, how many modules it changes, and the `--max-lora-rank` it needs."""
+    """Where it is, how many modules it changes, and what vLLM must be told."""
 
     folder: Path
     num_modules: int
     max_lora_rank: int
+    hf_overrides: dict[str, int]
 
 
 def export_vllm_adapter(run: RunFolder, out: Path) -> VllmAdapter:
@@ -67,19 +69,24 @@ def export_vllm_adapter(run: RunFolder, out: Path) -> VllmAdapter:
         rank = smallest_vllm_rank(unfinished)
         if rank is None:
             raise UserError(run.adapter, "its fused rank is beyond vLLM's largest, 512", "less")
-        report = {
+        report: dict[str, Any] = {
             "layout": "vllm-adapter",
             "base": public_name(recipe.model.name),
             "modules": sorted(modules),
             "largest_update_diff": max(modules.values()),
-            "vllm": {"version": VLLM_VERSION, "was_run": False, "max_lora_rank": rank},
+            "vllm": {
+                "version": VLLM_VERSION,
+                "was_run": False,
+                "max_lora_rank": rank,
+                "hf_overrides": hf_overrides(base.folder) if base.layout == "hub" else {},
+            },
             "processor": asdict(limits_of(recipe)),
             "base_recorded": run.base.is_file(),
         }
         write_json(unfinished / REPORT, report)
         card = model_card(recipe, run, report, base.folder)
         (unfinished / "README.md").write_text(card, encoding="utf-8")
-    return VllmAdapter(out, len(modules), rank)
+    return VllmAdapter(out, len(modules), rank, report["vllm"]["hf_overrides"])
 
 
 def _prove(lora: LoraChanges, shapes: Shapes, folder: Path) -> dict[str, float]:

@@ -1,9 +1,15 @@
-"""What vLLM's Molmo 2 loader reads of a folder, field by field: read in the wheel of vLLM 0.33.0.
+"""What vLLM's Molmo 2 reads of a folder, field by field: read in the wheel of vLLM 0.33.0.
 
 vLLM takes its sizes from `config.vit_config`, `.adapter_config` and `.text_config` by name, one
 `getattr` each without a default; asks the processor for the fields below; and renames tensors of
 the released layout. It gets `vit_config` only from the checkpoint's own remote code (transformers'
 native configuration calls it `vision_config`), so `auto_map` and the files it names are part of it.
+
+In two places vLLM computes something else than training did (`tests.serving.compare_vllm` saw it).
+It embeds what surrounds a video's frame by `frame_start_token_id` and `frame_end_token_id` also
+where the processor writes `<im_start>` and `<im_end>`: `hf_overrides` puts that right. And it puts
+image features in the place of the embedding of `<im_patch>` where all other code adds them: nothing
+puts that right, so it is measured how much there is to add.
 
 What it does not do: run vLLM. A field of the right name can still hold a wrong number; that it is
 the base's number is seen by comparing the files.
@@ -17,7 +23,7 @@ from typing import Any
 
 from molmo_tune.errors import UserError
 from molmo_tune.export.checkpoint import read_checkpoint
-from molmo_tune.export.hub_layout import hub_names
+from molmo_tune.export.hub_layout import NATIVE_EMBEDDING, hub_names
 
 VLLM_VERSION = "0.33.0"
 
@@ -101,6 +107,7 @@ PROCESSOR_FIELDS: dict[str, tuple[str, ...]] = {
         "use_frame_special_tokens",
     ),
 }
+_USUAL_ROWS = 64
 REMOTE_CODE = ("AutoConfig", "AutoModelForImageTextToText")
 
 
@@ -137,6 +144,36 @@ def require_no_worse(folder: Path, base: Path) -> list[str]:
     if lost:
         raise UserError(folder, f"lacks {lost[0]}, which vLLM reads", "all that the base has")
     return missing
+
+
+def vllm_report(folder: Path, missing: list[str]) -> dict[str, Any]:
+    """What an export's report says of serving with vLLM; ``missing``: what is unmet."""
+    return {
+        "version": VLLM_VERSION,
+        "unmet": missing,
+        "hf_overrides": hf_overrides(folder),
+        "image_patch_row": image_patch_row(folder),
+    }
+
+
+def hf_overrides(folder: Path) -> dict[str, int]:
+    """Fields for vLLM's `--hf-overrides` that make it embed a video's frames as training does."""
+    config, processor = _json(folder / "config.json"), _json(folder / "processor_config.json")
+    names = {
+        "frame_start_token_id": "image_start_token_id",
+        "frame_end_token_id": "image_end_token_id",
+    }
+    if processor.get("use_frame_special_tokens", True):
+        return {}
+    return {field: config[there] for field, there in names.items() if there in config}
+
+
+def image_patch_row(folder: Path) -> float:
+    """Length of the embedding of `<im_patch>`, which vLLM leaves out; that of a usual row is 1."""
+    checkpoint, place = read_checkpoint(folder), _json(folder / "config.json")["image_patch_id"]
+    usual = checkpoint.native_rows(NATIVE_EMBEDDING, 0, _USUAL_ROWS).float().norm(dim=1).median()
+    row = checkpoint.native_rows(NATIVE_EMBEDDING, place, place + 1).float().norm()
+    return round(float(row / usual), 4)
 
 
 def _absent(contents: dict[str, Any], names: tuple[str, ...]) -> list[str]:

@@ -1,0 +1,204 @@
+"""What vLLM makes of exports, beside what training's own code makes of them.
+
+    python -m tests.serving.compare_vllm PYTHON
+
+PYTHON is that of an environment with vLLM (docs/serving.md). Small random checkpoints of both
+released shapes get a random LoRA and are exported as `hub` and as `vllm-adapter`. vLLM serves the
+first, and the base with the second, and answers to text, an image, two images and a clip. Compared
+are the token ids of the prompts, and the log-probabilities of the 20 likeliest tokens at each of 8
+steps of vLLM's own answer. Figures go to `tests/benchmarks/results/vllm.json`.
+
+The checkpoints differ from the fixtures where vLLM asks for it: heads of 64 (its CPU kernels know
+none of 8), an `<im_patch>` embedding of zeros (vLLM puts image features in its place, all other
+code adds them), and remote code (`stand_in`), which our fixtures lack. Without a GPU, vLLM lets
+image tokens attend causally only; its answers are then compared with our model under that mask.
+
+What it does not do: released weights, other precisions than float32, load or speed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from transformers import AutoConfig, Molmo2ForConditionalGeneration
+
+from molmo_tune.encoding.collation import collate
+from molmo_tune.encoding.encoded import EncodedSample
+from molmo_tune.encoding.sample_encoder import encode_prompt
+from molmo_tune.encoding.vision_inputs import NO_VISION, image_inputs, video_inputs
+from molmo_tune.export.export import export_run
+from molmo_tune.export.hub_layout import to_hub
+from molmo_tune.export.vllm_adapter import export_vllm_adapter
+from molmo_tune.model.forward import hidden_states
+from molmo_tune.model.loading import load_model, load_processor
+from tests.conftest import SHARED
+from tests.export_runs import make_run
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "benchmarks" / "results" / "vllm.json"
+HEAD_DIM = 64
+FPS = 2.0
+QUESTION = "Point to the object."
+
+
+def drawn_requests() -> dict[str, Any]:
+    """Pictures by request, the frames of a clip at the model's own size, and the question."""
+    draw = np.random.default_rng(7)
+    return {
+        "question": QUESTION,
+        "image.0": draw.integers(0, 256, (70, 130, 3), np.uint8),
+        "two images.0": draw.integers(0, 256, (90, 60, 3), np.uint8),
+        "two images.1": draw.integers(0, 256, (70, 130, 3), np.uint8),
+        "frames": draw.integers(0, 256, (4, 378, 378, 3), np.uint8),
+        "fps": FPS,
+    }
+
+
+def make_base(fixture: Path, folder: Path) -> None:
+    """A random checkpoint in the released layout that vLLM can run; see the top."""
+    shutil.copytree(fixture, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(HERE / "stand_in", folder, dirs_exist_ok=True)
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["head_dim"] = HEAD_DIM
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    torch.manual_seed(3)
+    native = AutoConfig.from_pretrained(fixture)
+    native.text_config.head_dim = HEAD_DIM
+    model = Molmo2ForConditionalGeneration(native).float()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.08)
+    model.get_input_embeddings().weight.data[config["image_patch_id"]] = 0
+    tensors = {name: t.contiguous() for name, t in to_hub(model.state_dict(), model.config).items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def ask_vllm(
+    python: str, model: Path, place: Path, overrides: dict[str, int], adapter: Path | None
+) -> dict[str, Any]:
+    """What vLLM answers; its own output is shown when it fails."""
+    answers = place / "answers.json"
+    command = [python, HERE / "in_vllm.py", model, place / "requests.npz", answers]
+    command.append(json.dumps(overrides))
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment |= {"HF_HUB_OFFLINE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    done = subprocess.run(
+        [str(word) for word in [*command, *([adapter] if adapter else [])]],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"vLLM failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    found: dict[str, Any] = json.loads(answers.read_text())
+    return found
+
+
+def compare(folder: Path, said: dict[str, Any], *, is_causal: bool) -> dict[str, Any]:
+    """By request: whether the prompt has our token ids, and the largest difference of a logprob."""
+    model, processor = load_model(str(folder)).float().eval(), load_processor(str(folder))
+    requests = drawn_requests()
+    pictures = [requests[f"two images.{n}"] for n in range(2)]
+    times_s = [n / FPS for n in range(len(requests["frames"]))]
+    vision = {
+        "text": NO_VISION,
+        "image": image_inputs(processor, [requests["image.0"]]),
+        "two images": image_inputs(processor, pictures),
+        "video": video_inputs(processor, requests["frames"], times_s),
+    }
+    found = {}
+    for name, inputs in vision.items():
+        prompt = encode_prompt(processor, name, [QUESTION], inputs)
+        theirs = said[name]
+        same_ids = prompt.input_ids.tolist() == theirs["prompt_ids"]
+        if not same_ids and prompt.input_ids[1:].tolist() == theirs["prompt_ids"]:
+            prompt = _without_first(prompt)
+            same_ids = "all but the first, BOS"
+        differ = _largest_difference(model, _answered(prompt, theirs, is_causal), theirs)
+        found[name] = {"same_ids": same_ids, "max_logprob_diff": differ}
+    return found
+
+
+def _without_first(prompt: EncodedSample) -> EncodedSample:
+    names = ("input_ids", "target_ids", "loss_weights", "branch_ids", "example_ids", "is_vision")
+    short = {name: getattr(prompt, name)[1:] for name in names}
+    return replace(prompt, **short, position_ids=prompt.position_ids[:-1])
+
+
+def _answered(prompt: EncodedSample, theirs: dict[str, Any], is_causal: bool) -> EncodedSample:
+    """The prompt with all but the last token of the answer behind it."""
+    more = len(theirs["answer_ids"]) - 1
+
+    def longer(values: Any) -> Any:
+        return np.concatenate([values, np.repeat(values[-1:], more)])
+
+    names = ("target_ids", "loss_weights", "branch_ids", "example_ids")
+    is_vision = longer(prompt.is_vision)  # a prompt ends with text
+    return replace(
+        prompt,
+        **{name: longer(getattr(prompt, name)) for name in names},
+        input_ids=np.concatenate([prompt.input_ids, theirs["answer_ids"][:more]]),
+        position_ids=np.arange(len(is_vision)),
+        is_vision=np.zeros_like(is_vision) if is_causal else is_vision,
+    )
+
+
+@torch.no_grad()
+def _largest_difference(model: Any, sample: EncodedSample, theirs: dict[str, Any]) -> float:
+    logits = model.lm_head(hidden_states(model, collate([sample], pad_id=0)))[0]
+    steps = logits[-len(theirs["logprobs"]) :].log_softmax(-1)
+    return max(
+        abs(value - float(ours[int(token)]))
+        for ours, step in zip(steps, theirs["logprobs"], strict=True)
+        for token, value in step.items()
+    )
+
+
+def main(python: str) -> None:
+    """See the module's text."""
+    results: dict[str, Any] = {"date": datetime.date.today().isoformat()}
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        np.savez(place / "requests.npz", **drawn_requests())
+        for variant in ("qwen", "olmo"):
+            base = place / f"base_{variant}"
+            make_base(SHARED / "fixtures" / f"molmo2-tiny-{variant}", base)
+            run = make_run(place / f"run_{variant}", str(base))
+            hub, adapter = place / f"hub_{variant}", place / f"adapter_{variant}"
+            told = export_run(run, hub).report["vllm"]["hf_overrides"]
+            export_vllm_adapter(run, adapter)
+            for served, model, overrides, lora in (
+                ("hub", hub, told, None),
+                ("vllm-adapter", base, told, adapter),
+                ("hub, vLLM not told", hub, {}, None),
+            ):
+                said = ask_vllm(python, model, place, overrides, lora)
+                results |= said.pop("about")
+                is_causal = results["device"] == "cpu"
+                results[f"{variant}, {served}"] = compare(hub, said, is_causal=is_causal)
+                print(f"{variant}, {served}: {results[f'{variant}, {served}']}", flush=True)
+            other = compare(base, said, is_causal=is_causal)
+            results[f"{variant}, hub against its base"] = other
+            right = compare(hub, said, is_causal=False)
+            results[f"{variant}, hub against the right mask"] = right
+    text = json.dumps(results, indent=2) + "\n"
+    RESULTS.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
