@@ -10,16 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from molmo_tune.encoding.datasets import encode_questions
 from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.encoding.items import Item, MediaLimits
+from molmo_tune.errors import UserError
 from molmo_tune.evaluation.generation import Answer, generate_answers
 from molmo_tune.evaluation.scores import Score
 from molmo_tune.evaluation.scoring import score_answer
 from molmo_tune.grounding.pointing import Mean, mean_with_interval
-from molmo_tune.templates.conversations import Conversation
 
 _NO_MEAN = Mean(math.nan, math.nan, math.nan, 0)
 
@@ -62,6 +62,14 @@ class Evaluation:
         return {"summary": _without_nan(self.summary()), "records": _without_nan(records)}
 
 
+class Asked(NamedTuple):
+    """A question on its way to the model: numbers of the item and of its conversation."""
+
+    item: int
+    question: int
+    prompt: EncodedSample
+
+
 def evaluate(
     model: Any,
     processor: Any,
@@ -89,12 +97,12 @@ def evaluate(
     model.eval()
     records: list[Record] = []
     try:
-        for batch in _batches(items, processor, limits, batch_size, max_questions):
-            prompts = [prompt for _, _, prompt in batch]
+        for batch in question_batches(items, processor, limits, batch_size, max_questions):
+            prompts = [asked.prompt for asked in batch]
             answers = generate_answers(model, processor, prompts, max_new_tokens=max_new_tokens)
             records += [
-                _record(item, conversation, answer)
-                for (item, conversation, _), answer in zip(batch, answers, strict=True)
+                _record(items[asked.item], asked.question, answer)
+                for asked, answer in zip(batch, answers, strict=True)
             ]
             on_progress(len(batch))
     finally:
@@ -108,21 +116,41 @@ def num_questions(items: Sequence[Item], max_questions: int | None = None) -> in
     return total if max_questions is None else min(total, max_questions)
 
 
-def _batches(
+def question_batches(
     items: Sequence[Item],
     processor: Any,
     limits: MediaLimits,
     batch_size: int,
-    max_questions: int | None,
-) -> Iterator[list[tuple[Item, Conversation, EncodedSample]]]:
+    max_questions: int | None = None,
+    on_fault: Callable[[Item, UserError], None] | None = None,
+) -> Iterator[list[Asked]]:
+    """Prompts of all questions in order, so many together; each medium is opened once.
+
+    Args:
+        items: what to ask about.
+        processor: of the checkpoint.
+        limits: caps on media.
+        batch_size: questions together; the last batch may be smaller.
+        max_questions: stop after so many.
+        on_fault: told of an item whose media do not open, which is then passed over.
+
+    Raises:
+        UserError: a medium does not open, and nobody is told.
+    """
     left = num_questions(items, max_questions)
-    batch: list[tuple[Item, Conversation, EncodedSample]] = []
-    for item in items:
+    batch: list[Asked] = []
+    for number, item in enumerate(items):
         if left <= 0:
             break
-        prompts = encode_questions(item, processor, limits)
-        for conversation, prompt in list(zip(item.conversations, prompts, strict=True))[:left]:
-            batch.append((item, conversation, prompt))
+        try:
+            prompts = encode_questions(item, processor, limits)
+        except UserError as error:
+            if on_fault is None:
+                raise
+            on_fault(item, error)
+            continue
+        for place, prompt in list(enumerate(prompts))[:left]:
+            batch.append(Asked(number, place, prompt))
             left -= 1
             if len(batch) == batch_size:
                 yield batch
@@ -131,7 +159,8 @@ def _batches(
         yield batch
 
 
-def _record(item: Item, conversation: Conversation, answer: Answer) -> Record:
+def _record(item: Item, question: int, answer: Answer) -> Record:
+    conversation = item.conversations[question]
     return Record(
         item.sample.id,
         conversation.label,

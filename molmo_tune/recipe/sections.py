@@ -317,6 +317,27 @@ class TrainerSection(Section):
     """Keep what the backward pass needs in the memory of the CPU: still less on the GPU, slower."""
 
 
+class PreferenceSection(Section):
+    """Training on pairs of answers (DPO) instead of on the labels' answers alone.
+
+    The pairs are made from the labels: a finished run answers the questions of `data.train`, as
+    `eval.max_new_tokens` and `eval.batch_size` say; where its answer scores too little, the labels'
+    answer is the better one of a pair. That run's adapter is what is trained further, and the
+    reference. The `loss` section is not used.
+    """
+
+    from_run: FilePath
+    """Folder of the finished run that is to become better, with the same model and adapter."""
+    beta: PositiveFloat = 0.1
+    """How strongly the model is held to the run it comes from; less lets it go further."""
+    below_f1: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """An answer whose F1 is less than this is a wrong one."""
+    supervised_weight: NonNegativeFloat = 1.0
+    """Weight of the better answer's own cross-entropy per token, which keeps it likely."""
+    max_questions: PositiveInt | None = None
+    """Ask at most this many questions, drawn by `seed`; by default all."""
+
+
 class EvalSection(Section):
     """Generation on `data.val` during training."""
 
@@ -367,6 +388,8 @@ class Recipe(Section):
     """The optimiser (AdamW) and its schedule."""
     trainer: TrainerSection = Field(default_factory=TrainerSection)
     """The loop."""
+    preference: PreferenceSection | None = None
+    """Training on pairs of answers, after a supervised run; by default on the labels' answers."""
     eval: EvalSection = Field(default_factory=EvalSection)
     """Generation on `data.val` during training."""
     output: OutputSection
