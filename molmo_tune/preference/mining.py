@@ -1,19 +1,27 @@
 """Ask a model the training questions and keep the answers that are wrong: the worse half of pairs.
 
-Answers are greedy, by the function that evaluates (`evaluation.generation`), on the prompts that
-training uses; so a pair says "not what you would say now, but what the labels say". A worse answer
-is kept as text and tokenised like every other message.
+Answers are drawn, as the model would have them, and not the likeliest ones. Greedy answers are all
+wrong in one direction: where the model is unsure it always says the same, so every pair says "less
+of that", and what is learned is to say something else. Measured on the demo's pond: pairs of greedy
+answers took F1 from 0.75 to 0.38, because frames that used to be named first were not named any
+more. Of drawn answers to all questions a model that knows what it does not know has as many pairs
+(a better than b) as (b better than a), and only what there is to learn is left.
 
-What it does not do: draw several answers to a question (one greedy answer each), or say how likely
-the answers are (`molmo_tune.training.preference` asks that under training's own precision).
+They come from the function that evaluates (`evaluation.generation`), on the prompts that training
+uses. A worse answer is kept as text and tokenised like every other message.
+
+What it does not do: say how likely the answers are (`molmo_tune.training.preference` asks that
+under training's own precision).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 from molmo_tune.encoding.items import (
     Item,
@@ -25,7 +33,7 @@ from molmo_tune.encoding.items import (
 )
 from molmo_tune.encoding.order import ItemOrder
 from molmo_tune.errors import UserError
-from molmo_tune.evaluation.evaluate import question_batches
+from molmo_tune.evaluation.evaluate import Asked, question_batches
 from molmo_tune.evaluation.generation import Answer, generate_answers
 from molmo_tune.evaluation.rewards import reward
 from molmo_tune.preference.pairs import Mined, Pair, Unused, why_unused
@@ -36,6 +44,7 @@ class MiningSettings:
     """How to ask and what counts as wrong; see `PreferenceSection` and `EvalSection`."""
 
     below_f1: float
+    draws: int
     max_tokens: int
     max_new_tokens: int
     batch_size: int
@@ -45,6 +54,7 @@ class MiningSettings:
 
 @dataclass(slots=True)
 class _Account:
+    draws: int
     pairs: list[Pair] = field(default_factory=list)
     unused: Counter[Unused] = field(default_factory=Counter)
     bad: list[Refused] = field(default_factory=list)
@@ -52,7 +62,7 @@ class _Account:
     def does_not_open(self, item: Item, error: UserError) -> None:
         path = str(item.sample.media.paths[0])
         self.bad.append(Refused(item.sample.id, "", str(error), bad_medium=path))
-        self.unused["medium does not open"] += len(item.conversations)
+        self.unused["medium does not open"] += len(item.conversations) * self.draws
 
 
 def mine(
@@ -70,13 +80,13 @@ def mine(
         processor: of its checkpoint.
         items: the training items.
         limits: caps on media.
-        settings: see there.
+        settings: see there; the seed fixes the answers, and leaves no trace in PyTorch's generator.
         on_progress: told the number of questions answered since the last call.
 
     Returns:
         The pairs with the count of what gave none, and the items whose media do not open.
     """
-    account = _Account()
+    account = _Account(settings.draws)
     numbers = _scored_items(items, account, settings.seed)
     asked_items = [items[number] for number in numbers]
     batches = question_batches(
@@ -89,12 +99,10 @@ def mine(
     )
     was_training = model.training
     model.eval()
-    try:
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
         for batch in batches:
-            prompts = [asked.prompt for asked in batch]
-            length = settings.max_new_tokens
-            answers = generate_answers(model, processor, prompts, max_new_tokens=length)
-            for asked, answer in zip(batch, answers, strict=True):
+            for asked, answer in _drawn(model, processor, batch, settings):
                 item = asked_items[asked.item]
                 found = _judged(item, asked.question, answer, processor, limits, settings)
                 if isinstance(found, str):
@@ -102,11 +110,20 @@ def mine(
                 else:
                     account.pairs.append(_pair(item, numbers[asked.item], asked.question, *found))
             on_progress(len(batch))
-    finally:
-        model.train(was_training)
-    counted = len(account.pairs) + account.unused.total()
-    account.unused["not asked"] = sum(len(item.conversations) for item in items) - counted
+    model.train(was_training)
+    wanted = settings.draws * sum(len(item.conversations) for item in items)
+    account.unused["not asked"] = wanted - len(account.pairs) - account.unused.total()
     return Mined.of(account.pairs, account.unused), account.bad
+
+
+def _drawn(
+    model: Any, processor: Any, batch: Sequence[Asked], settings: MiningSettings
+) -> Iterator[tuple[Asked, Answer]]:
+    prompts = [asked.prompt for asked in batch]
+    for _ in range(settings.draws):
+        length = settings.max_new_tokens
+        answers = generate_answers(model, processor, prompts, max_new_tokens=length, is_drawn=True)
+        yield from zip(batch, answers, strict=True)
 
 
 def _scored_items(items: Sequence[Item], account: _Account, seed: int) -> list[int]:
@@ -120,9 +137,9 @@ def _scored_items(items: Sequence[Item], account: _Account, seed: int) -> list[i
         item = items[number]
         first = item.conversations[0]
         if not item.sample.media.paths:
-            account.unused["no medium"] += len(item.conversations)
+            account.unused["no medium"] += len(item.conversations) * account.draws
         elif reward(item, first, first.answer) is None:  # a matter of the item's task
-            account.unused["not scored"] += len(item.conversations)
+            account.unused["not scored"] += len(item.conversations) * account.draws
         else:
             numbers.append(number)
     return numbers

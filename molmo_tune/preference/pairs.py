@@ -1,9 +1,9 @@
 """What becomes of a model's answer to a training question: half of a pair, or nothing, and why.
 
 The labels' own answer is the better one, always. The model's answer is the worse one when it scores
-less than a threshold and less than the labels' answer does; ties teach nothing. Every question that
+less than a threshold and less than the labels' answer does; ties teach nothing. Every answer that
 is not used is counted under one of the reasons below, so that the sum of pairs and reasons is the
-number of questions.
+number of questions times the number of answers drawn to each.
 
 Pure: no model, no files (`pairs_file`), no media.
 """
@@ -39,7 +39,7 @@ REASONS: dict[Unused, str] = {
     "special token": "the answer's words hold a special token",
     "too long": "both answers are longer than data.max_tokens allows",
 }
-"""Why a question gives no pair, in the order in which the reasons are looked at."""
+"""Why an answer gives no pair, in the order in which the reasons are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,26 +67,26 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Mined:
-    """All pairs, in the order of their items, and how many questions gave none, by reason."""
+    """All pairs, in the order of their items, and how many answers gave none, by reason."""
 
     pairs: tuple[Pair, ...]
     unused: dict[Unused, int]
 
     @classmethod
     def of(cls, pairs: Iterable[Pair], unused: Counter[Unused]) -> Mined:
-        """Sorted, reasons without a question left away."""
+        """Sorted, reasons without an answer left away."""
         in_order = sorted(pairs, key=lambda pair: (pair.item, pair.question))
         return cls(tuple(in_order), {name: unused[name] for name in REASONS if unused[name]})
 
     @property
-    def num_questions(self) -> int:
-        """Pairs and questions that gave none."""
+    def num_answers(self) -> int:
+        """Pairs and answers that gave none."""
         return len(self.pairs) + sum(self.unused.values())
 
     def explained(self) -> str:
         """In one line: what there is, and what became of the rest."""
         rest = [f"{count}: {REASONS[name]}" for name, count in self.unused.items()]
-        head = f"{self.num_questions} questions, {len(self.pairs)} pairs"
+        head = f"{self.num_answers} answers, {len(self.pairs)} pairs"
         return "; ".join([head, *rest])
 
 

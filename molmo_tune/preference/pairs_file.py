@@ -26,7 +26,7 @@ def write_pairs(path: Path, mined: Mined, items: Sequence[Item]) -> None:
         {"sample_id": items[pair.item].sample.id, **asdict(pair), "reference": pair.reference}
         for pair in mined.pairs
     ]
-    contents = {"questions": mined.num_questions, "unused": mined.unused, "pairs": records}
+    contents = {"answers": mined.num_answers, "unused": mined.unused, "pairs": records}
     write_json(path, contents)
 
 

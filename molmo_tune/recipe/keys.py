@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import get_args
+from typing import get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -51,11 +51,11 @@ def _walk(section: type[BaseModel], prefix: KeyPath) -> Iterator[tuple[str, Fiel
         yield dotted(path), field
         inner = _section_in(field)
         if inner is not None:
-            yield from _walk(inner, path if inner is field.annotation else (*path, 0))
+            yield from _walk(inner, (*path, 0) if get_origin(field.annotation) is tuple else path)
 
 
 def _section_in(field: FieldInfo) -> type[BaseModel] | None:
-    """The section that a field holds, directly or as the entries of a list."""
+    """The section that a field holds, if there need be one, or as the entries of a list."""
     for kind in (field.annotation, *get_args(field.annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind

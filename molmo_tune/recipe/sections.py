@@ -320,10 +320,10 @@ class TrainerSection(Section):
 class PreferenceSection(Section):
     """Training on pairs of answers (DPO) instead of on the labels' answers alone.
 
-    The pairs are made from the labels: a finished run answers the questions of `data.train`, as
-    `eval.max_new_tokens` and `eval.batch_size` say; where its answer scores too little, the labels'
-    answer is the better one of a pair. That run's adapter is what is trained further, and the
-    reference. The `loss` section is not used.
+    The pairs are made from the labels: answers to the questions of `data.train` are drawn from a
+    finished run, as `eval.max_new_tokens` and `eval.batch_size` say; where one scores too little,
+    the labels' answer is the better one of a pair. That run's adapter is what is trained further,
+    and the reference. The `loss` section is not used.
     """
 
     from_run: FilePath
@@ -334,6 +334,8 @@ class PreferenceSection(Section):
     """An answer whose F1 is less than this is a wrong one."""
     supervised_weight: NonNegativeFloat = 1.0
     """Weight of the better answer's own cross-entropy per token, which keeps it likely."""
+    draws: PositiveInt = 2
+    """Answers drawn to each question."""
     max_questions: PositiveInt | None = None
     """Ask at most this many questions, drawn by `seed`; by default all."""
 

@@ -53,7 +53,7 @@ class Pairing:
     def figures(self) -> dict[str, Any]:
         """For the report."""
         return {
-            "questions": self.mined.num_questions,
+            "answers": self.mined.num_answers,
             "pairs": len(self.mined.pairs),
             "sequences": len(self.trees),
             "unused": dict(self.mined.unused),
@@ -87,6 +87,7 @@ def make_pairs(
     section = _section(recipe)
     settings = MiningSettings(
         below_f1=section.below_f1,
+        draws=section.draws,
         max_tokens=recipe.data.max_tokens,
         max_new_tokens=recipe.eval.max_new_tokens,
         batch_size=recipe.eval.batch_size,
