@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -46,7 +47,7 @@ from molmo_tune.preference import mining
 from molmo_tune.preference.mining import MiningSettings, mine
 from molmo_tune.preference.pair_set import PairBatch, PairSet, collate_pairs
 from molmo_tune.preference.pair_trees import pair_trees
-from molmo_tune.preference.pairs import REASONS, Mined, Pair, why_unused
+from molmo_tune.preference.pairs import REASONS, Drawn, Mined, Pair, better_and_worse
 from molmo_tune.preference.pairs_file import read_pairs, write_pairs
 from molmo_tune.recipe.faults import RecipeError
 from molmo_tune.recipe.loader import load_recipe, parse_recipe
@@ -230,36 +231,30 @@ def collate_row(batch: Batch, row: int) -> Batch:
 
 # --- what becomes of an answer -------------------------------------------------------------------
 
-VERDICTS = [
-    # said, its F1, cut, F1 of the label's answer, verdict
-    ("wrong", 0.5, False, 1.0, None),
-    ("wrong", 0.8, False, 1.0, "good enough"),  # exactly the threshold
-    ("wrong", 0.9, True, 1.0, "good enough"),  # cut, but what is there is right
-    ("wrong", 0.5, True, 1.0, "cut"),
-    ("truth", 0.5, False, 0.5, "the label's own words"),
-    ("wrong", 0.5, False, 0.5, "no worse than the label"),
-    ("wrong", 0.5, False, 0.4, "no worse than the label"),
-    ("wrong", 0.0, False, 0.1, None),
+COUPLES = [
+    # first, second, verdict
+    (("good", 0.9, False), ("bad", 0.1, False), ("good", "bad")),
+    (("bad", 0.1, False), ("good", 0.9, False), ("good", "bad")),
+    (("half", 0.5, False), ("less", 0.25, False), ("half", "less")),  # exactly the gap
+    (("half", 0.5, False), ("less", 0.26, False), "alike"),
+    (("a", 1.0, False), ("b", 1.0, False), "alike"),
+    (("a", 0.0, False), ("b", 0.0, False), "alike"),
+    (("good", 1.0, False), ("bad", 0.0, True), "cut"),
+    (("good", 1.0, True), ("bad", 0.0, False), "cut"),
+    (("a", 0.0, True), ("b", 0.0, False), "cut"),
 ]
 
 
-@pytest.mark.parametrize(("said", "said_f1", "is_cut", "truth_f1", "verdict"), VERDICTS)
-def test_what_becomes_of_an_answer(
-    said: str, said_f1: float, is_cut: bool, truth_f1: float, verdict: str | None
-) -> None:
-    found = why_unused(
-        said=said,
-        said_f1=said_f1,
-        is_cut=is_cut,
-        truth="truth",
-        truth_f1=truth_f1,
-        below_f1=0.8,
-    )
+@pytest.mark.parametrize(("first", "second", "verdict"), COUPLES)
+def test_what_becomes_of_two_answers(first: Any, second: Any, verdict: Any) -> None:
+    found = better_and_worse(Drawn(*first), Drawn(*second), f1_gap=0.25)
+    if not isinstance(found, str):
+        found = tuple(drawn.text for drawn in found)
     assert found == verdict
 
 
 def mining_settings(**changed: Any) -> MiningSettings:
-    settings = MiningSettings(0.8, 1, max_tokens=1024, max_new_tokens=8, batch_size=2, seed=7)
+    settings = MiningSettings(0.2, 1, max_tokens=1024, max_new_tokens=8, batch_size=2, seed=7)
     return replace(settings, **changed)
 
 
@@ -274,56 +269,89 @@ def of_task(item: Item, task: str) -> Item:
     return replace(item, template=item.template.model_copy(update={"task": task}))
 
 
-def answering(monkeypatch: pytest.MonkeyPatch, answers: Iterator[Answer]) -> None:
-    """Have the model say these; what is generated is tested elsewhere."""
+def answering(monkeypatch: pytest.MonkeyPatch, said: list[str], right: dict[str, str]) -> None:
+    """Have the model say these in turn, over and over; ``right``: what it then says to a question.
 
-    def say(_model: Any, _processor: Any, prompts: Sequence[Any], **_: Any) -> list[Answer]:
-        return [next(answers) for _ in prompts]
+    What is really generated is tested elsewhere.
+    """
+    turns = itertools.cycle(said)
+    tokenizer = load_processor("tiny").tokenizer
+
+    def answer(prompt: Any) -> Answer:
+        text = next(turns)
+        asked = tokenizer.decode(prompt.input_ids.tolist())
+        known = [answer for question, answer in right.items() if question in asked]
+        return Answer(known[0] if text == "right" else text, text == "cut")
+
+    def say(_model: Any, _processor: Any, prompts: Sequence[Any], **options: Any) -> list[Answer]:
+        assert options["is_drawn"]
+        return [answer(prompt) for prompt in prompts]
 
     monkeypatch.setattr(mining, "generate_answers", say)
 
 
-@pytest.mark.parametrize("draws", [1, 3])
-def test_every_answer_is_half_of_a_pair_or_has_a_reason(
-    draws: int, items: list[Item], pond_recipe: Path, monkeypatch: pytest.MonkeyPatch
+class Mouth:
+    """Stands for a model that is not asked itself (`answering` speaks); knows its mode."""
+
+    training = True
+
+    def eval(self) -> None:
+        self.training = False
+
+    def train(self, mode: bool) -> None:
+        self.training = mode
+
+
+@pytest.mark.parametrize("couples", [1, 3])
+def test_every_couple_is_a_pair_or_has_a_reason(
+    couples: int, items: list[Item], pond_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Right, wrong, cut and marked answers in turn, on items of which one has no medium left."""
+    """Right and wrong, cut and marked answers, on items of which some cannot be asked about."""
     processor, limits = load_processor("tiny"), limits_of(load_recipe(pond_recipe))
     gone = Path("gone.mp4")
     media = replace(items[0].sample.media, paths=(gone,))
     bad = replace(items[0], sample=replace(items[0].sample, media=media))
     captions = of_task(items[1], "captions")
     text = replace(items[1], sample=replace(items[1].sample, media=replace(media, paths=())))
-    said = [Answer("There are none.", False), Answer("x", True), Answer("<im_patch>", False)]
-    answering(monkeypatch, iter(said * 10))
-    model = SimpleNamespace(training=True, eval=lambda: None, train=lambda _: None)
     given = [bad, captions, text, *items[1:]]
-    settings = mining_settings(max_questions=7, draws=draws)
+    right = {one.question: one.answer for item in given for one in item.conversations}
+    said = ["There are none.", "right", "right", "cut", "There are none.", "marked <im_patch>"]
+    answering(monkeypatch, [*said, "right", "right"], right)
+    model = Mouth()
+    settings = mining_settings(max_questions=7, couples=couples)
+    before = torch.get_rng_state()
     mined, refused = mine(model, processor, given, limits, settings)
-    assert mined.num_answers == draws * sum(len(item.conversations) for item in given)
-    assert set(mined.unused) == {
-        *("not asked", "no medium", "not scored", "medium does not open", "cut", "special token"),
-    }
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.training
+    assert mined.num_couples == couples * sum(len(item.conversations) for item in given)
+    assert {"not asked", "no medium", "not scored", "medium does not open"} < set(mined.unused)
     assert list(mined.unused) == [name for name in REASONS if name in mined.unused]
     assert [one.bad_medium for one in refused] == [str(gone)]
-    assert len(mined.pairs) + mined.unused["cut"] + mined.unused["special token"] == 7 * draws
-    assert {pair.rejected for pair in mined.pairs} == {"There are none."}
+    asked = ("cut", "alike", "special token")
+    assert len(mined.pairs) + sum(mined.unused.get(name, 0) for name in asked) == 7 * couples
+    assert mined.pairs
     for pair in mined.pairs:
-        assert (pair.asked, pair.chosen) == given[pair.item].conversations[pair.question].messages
-    assert f"{mined.num_answers} answers, {len(mined.pairs)} pairs; " in mined.explained()
+        question = given[pair.item].conversations[pair.question]
+        assert (pair.asked, pair.chosen) == question.messages
+        assert (pair.rejected, pair.rejected_f1) == ("There are none.", 0.0)
+        assert pair.chosen_f1 == pytest.approx(1.0)
+    assert 0 < (mined.drawn_f1 or 0) < 1
+    line = f"{mined.num_couples} couples of answers, {len(mined.pairs)} pairs; "
+    assert mined.explained().startswith(line)
 
 
-def test_an_answer_too_long_for_a_sequence_is_not_used(
+def test_a_pair_too_long_for_a_sequence_is_not_used(
     items: list[Item], pond_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processor, limits = load_processor("tiny"), limits_of(load_recipe(pond_recipe))
-    model = SimpleNamespace(training=True, eval=lambda: None, train=lambda _: None)
+    one = replace(items[0], conversations=items[0].conversations[:1])
+    asked = one.conversations[0]
+    both = (asked.answer, "wrong")
     found = []
     for spare in (0, -1):
-        answering(monkeypatch, iter([Answer("wrong", False)] * 99))
-        one = replace(items[0], conversations=items[0].conversations[:1])
-        length = mining.num_pair_tokens(one, 0, "wrong", processor, limits) + spare
-        mined, _ = mine(model, processor, [one], limits, mining_settings(max_tokens=length))
+        answering(monkeypatch, ["wrong", "right"], {asked.question: asked.answer})
+        length = mining.num_pair_tokens(one, 0, both, processor, limits) + spare
+        mined, _ = mine(Mouth(), processor, [one], limits, mining_settings(max_tokens=length))
         found.append((len(mined.pairs), dict(mined.unused)))
         trees = pair_trees([one], mined.pairs, processor, limits, max_tokens=length)
         sizes = [TrainingSet([tree.item], processor, limits)[0].num_tokens for tree in trees]
@@ -336,13 +364,13 @@ def test_trees_hold_every_pair_once_and_as_training_has_it(
 ) -> None:
     processor, limits = load_processor("tiny"), limits_of(load_recipe(pond_recipe))
     pairs = [
-        Pair(n, k, one.question, one.answer, "There are none.", 0.0, (-1.0 - k, -2.0 - k))
+        Pair(n, k, one.question, one.answer, "There are none.", 1.0, 0.0, (-1.0 - k, -2.0))
         for n, item in enumerate(items)
         for k, one in enumerate(item.conversations)
     ]
     assert max(pair.question for pair in pairs) > 0
     longest = max(
-        mining.num_pair_tokens(items[p.item], p.question, p.rejected, processor, limits)
+        mining.num_pair_tokens(items[p.item], p.question, (p.chosen, p.rejected), processor, limits)
         for p in pairs
     )
     for max_tokens in (1024, longest):
@@ -414,11 +442,11 @@ def test_a_tree_that_does_not_open_has_no_pairs(items: list[Item], pond_recipe: 
 def test_a_pairs_file_comes_back_bit_by_bit(items: list[Item], tmp_path: Path) -> None:
     asked = items[0].conversations[0]
     reference = tuple(np.float32([-1 / 3, -2 / 7]).tolist())
-    pair = Pair(0, 0, asked.question, asked.answer, "No.", 0.25, reference)
-    mined = Mined((pair,), {"cut": 2})
+    pair = Pair(0, 0, asked.question, asked.answer, "No.", 1.0, 0.25, reference)
+    mined = Mined((pair,), {"cut": 2}, 1 / 3)
     write_pairs(tmp_path / "pairs.json", mined, items)
     assert read_pairs(tmp_path / "pairs.json", items) == mined
-    other = replace(items[0], conversations=(replace(asked, answer="Other."),))
+    other = replace(items[0], conversations=(replace(asked, question="Other?"),))
     with pytest.raises(UserError, match="is another one now"):
         read_pairs(tmp_path / "pairs.json", [other])
     (tmp_path / "pairs.json").write_text("{}")
@@ -528,7 +556,7 @@ def test_micro_batches_give_the_gradient_of_one_big_batch(
     """Rows with one, two and three pairs, of which one source weighs thrice."""
     processor, limits = load_processor("tiny"), limits_of(load_recipe(pond_recipe))
     pairs = [
-        Pair(n, k, one.question, one.answer, "There are none.", 0.0, (-20.0, -5.0))
+        Pair(n, k, one.question, one.answer, "There are none.", 1.0, 0.0, (-20.0, -5.0))
         for n, item in enumerate(items)
         for k, one in enumerate(item.conversations[: n + 1])
     ]
@@ -616,11 +644,12 @@ def test_the_first_loss_is_ln_2_and_everything_is_reported(whole: RunFolder) -> 
     assert float(last["drift"]) > 0
     report = json.loads(whole.report.read_text())["preference"]
     pairs = json.loads(whole.pairs.read_text())
-    assert report["answers"] == report["pairs"] + sum(report["unused"].values())
+    assert report["couples"] == report["pairs"] + sum(report["unused"].values())
     assert report["pairs"] == len(pairs["pairs"]) > 0
     assert report["margin"]["first"] == pytest.approx(0, abs=1e-5)
     assert report["margin"]["last"] == pytest.approx(float(last["margin"]), abs=1e-4)
-    assert 0 <= report["rejected_f1"] < 0.8
+    assert 0 < report["drawn_f1"] < 1
+    assert all(pair["chosen_f1"] >= pair["rejected_f1"] + 0.2 for pair in pairs["pairs"])
 
 
 def test_the_reference_is_the_run_it_started_from(whole: RunFolder, begun: Path) -> None:
@@ -730,9 +759,9 @@ def faults_of(text: str) -> list[str]:
 
 
 def test_a_malformed_section_names_every_fault_with_its_line() -> None:
-    assert faults_of("preference:\n  beta: 0\n  below_f1: 1.5\n  form_run: runs/a\n") == [
+    assert faults_of("preference:\n  beta: 0\n  f1_gap: 1.5\n  form_run: runs/a\n") == [
         "r.yaml:5: preference.beta: must be greater than 0, not the number 0",
-        "r.yaml:6: preference.below_f1: must be at most 1, not the number 1.5",
+        "r.yaml:6: preference.f1_gap: must be at most 1, not the number 1.5",
         "r.yaml:7: preference.form_run: there is no such key; did you mean preference.from_run?",
     ]
     (line,) = faults_of("preference: {beta: 0.1}\n")
@@ -784,11 +813,11 @@ def test_a_run_on_another_base_is_refused(part: str, begun: Path, tmp_path: Path
         train(recipe, QUIET)
 
 
-def test_a_run_that_is_right_already_leaves_no_folder(
+def test_a_run_without_pairs_leaves_no_folder(
     begun: Path, tmp_path: Path, items: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mining, "why_unused", lambda **_: "good enough")
-    with pytest.raises(UserError, match=r"no pair to train on .*at least preference\.below_f1"):
+    monkeypatch.setattr(mining, "better_and_worse", lambda *_, **__: "alike")
+    with pytest.raises(UserError, match=r"no pair to train on .*score alike .*preference\.couples"):
         train(preference_recipe(begun, tmp_path / "out"), QUIET)
     assert not (tmp_path / "out").exists()
 

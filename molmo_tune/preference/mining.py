@@ -1,14 +1,17 @@
-"""Ask a model the training questions and keep the answers that are wrong: the worse half of pairs.
+"""Draw answers to the training questions and pair the better with the worse: what DPO learns from.
 
-Answers are drawn, as the model would have them, and not the likeliest ones. Greedy answers are all
-wrong in one direction: where the model is unsure it always says the same, so every pair says "less
-of that", and what is learned is to say something else. Measured on the demo's pond: pairs of greedy
-answers took F1 from 0.75 to 0.38, because frames that used to be named first were not named any
-more. Of drawn answers to all questions a model that knows what it does not know has as many pairs
-(a better than b) as (b better than a), and only what there is to learn is left.
+Both answers of a pair are the model's own, drawn as it would have them, two at a time (a couple).
+Then the gradient of the first step is, up to a factor, that of the expected F1: a question weighs
+by how often one of two answers is right and the other wrong, and what is pushed up and down is what
+the model would say. Other pairs were tried and are worse for a reason. The likeliest answer is
+wrong in one direction only: the model then learns to say something else, also where it was right.
+The labels' own words as the better answer pull towards words, not towards hits: a label names the
+first frame that shows an object, the score allows all of them. On the demo's pond, from a run of
+150 steps, such pairs lowered F1 (CHANGELOG has the figures).
 
-They come from the function that evaluates (`evaluation.generation`), on the prompts that training
-uses. A worse answer is kept as text and tokenised like every other message.
+So nothing is learned about a question to which the model never finds a good answer; for that there
+is supervised training. Answers come from the function that evaluates (`evaluation.generation`), on
+the prompts that training uses, and are kept as text, tokenised like every other message.
 
 What it does not do: say how likely the answers are (`molmo_tune.training.preference` asks that
 under training's own precision).
@@ -34,17 +37,19 @@ from molmo_tune.encoding.items import (
 from molmo_tune.encoding.order import ItemOrder
 from molmo_tune.errors import UserError
 from molmo_tune.evaluation.evaluate import Asked, question_batches
-from molmo_tune.evaluation.generation import Answer, generate_answers
+from molmo_tune.evaluation.generation import generate_answers
 from molmo_tune.evaluation.rewards import reward
-from molmo_tune.preference.pairs import Mined, Pair, Unused, why_unused
+from molmo_tune.preference.pairs import Drawn, Mined, Pair, Unused, better_and_worse
+
+Couple = tuple[Drawn, Drawn]
 
 
 @dataclass(frozen=True, slots=True)
 class MiningSettings:
-    """How to ask and what counts as wrong; see `PreferenceSection` and `EvalSection`."""
+    """How to ask and what is better than what; see `PreferenceSection` and `EvalSection`."""
 
-    below_f1: float
-    draws: int
+    f1_gap: float
+    couples: int
     max_tokens: int
     max_new_tokens: int
     batch_size: int
@@ -54,15 +59,27 @@ class MiningSettings:
 
 @dataclass(slots=True)
 class _Account:
-    draws: int
+    """What was found so far; everything is counted in couples."""
+
+    couples: int
     pairs: list[Pair] = field(default_factory=list)
     unused: Counter[Unused] = field(default_factory=Counter)
     bad: list[Refused] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+
+    def passed_over(self, item: Item, reason: Unused) -> None:
+        self.unused[reason] += len(item.conversations) * self.couples
 
     def does_not_open(self, item: Item, error: UserError) -> None:
         path = str(item.sample.media.paths[0])
         self.bad.append(Refused(item.sample.id, "", str(error), bad_medium=path))
-        self.unused["medium does not open"] += len(item.conversations) * self.draws
+        self.passed_over(item, "medium does not open")
+
+    def mined(self, items: Sequence[Item]) -> Mined:
+        wanted = self.couples * sum(len(item.conversations) for item in items)
+        self.unused["not asked"] = wanted - len(self.pairs) - self.unused.total()
+        mean = sum(self.scores) / len(self.scores) if self.scores else None
+        return Mined.of(self.pairs, self.unused, mean)
 
 
 def mine(
@@ -73,7 +90,7 @@ def mine(
     settings: MiningSettings,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Mined, list[Refused]]:
-    """Pairs of the items' answers and the model's wrong ones.
+    """Pairs of a model's answers to the questions of some items.
 
     Args:
         model: `Molmo2ForConditionalGeneration`, adapters included; its mode is restored.
@@ -86,7 +103,7 @@ def mine(
     Returns:
         The pairs with the count of what gave none, and the items whose media do not open.
     """
-    account = _Account(settings.draws)
+    account = _Account(settings.couples)
     numbers = _scored_items(items, account, settings.seed)
     asked_items = [items[number] for number in numbers]
     batches = question_batches(
@@ -102,28 +119,17 @@ def mine(
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         for batch in batches:
-            for asked, answer in _drawn(model, processor, batch, settings):
+            for asked, couple in _drawn(model, processor, batch, asked_items, settings):
                 item = asked_items[asked.item]
-                found = _judged(item, asked.question, answer, processor, limits, settings)
+                account.scores += [drawn.f1 for drawn in couple]
+                found = _judged(item, asked.question, couple, processor, limits, settings)
                 if isinstance(found, str):
                     account.unused[found] += 1
                 else:
                     account.pairs.append(_pair(item, numbers[asked.item], asked.question, *found))
             on_progress(len(batch))
     model.train(was_training)
-    wanted = settings.draws * sum(len(item.conversations) for item in items)
-    account.unused["not asked"] = wanted - len(account.pairs) - account.unused.total()
-    return Mined.of(account.pairs, account.unused), account.bad
-
-
-def _drawn(
-    model: Any, processor: Any, batch: Sequence[Asked], settings: MiningSettings
-) -> Iterator[tuple[Asked, Answer]]:
-    prompts = [asked.prompt for asked in batch]
-    for _ in range(settings.draws):
-        length = settings.max_new_tokens
-        answers = generate_answers(model, processor, prompts, max_new_tokens=length, is_drawn=True)
-        yield from zip(batch, answers, strict=True)
+    return account.mined(items), account.bad
 
 
 def _scored_items(items: Sequence[Item], account: _Account, seed: int) -> list[int]:
@@ -137,53 +143,71 @@ def _scored_items(items: Sequence[Item], account: _Account, seed: int) -> list[i
         item = items[number]
         first = item.conversations[0]
         if not item.sample.media.paths:
-            account.unused["no medium"] += len(item.conversations) * account.draws
+            account.passed_over(item, "no medium")
         elif reward(item, first, first.answer) is None:  # a matter of the item's task
-            account.unused["not scored"] += len(item.conversations) * account.draws
+            account.passed_over(item, "not scored")
         else:
             numbers.append(number)
     return numbers
 
 
+def _drawn(
+    model: Any,
+    processor: Any,
+    batch: Sequence[Asked],
+    items: Sequence[Item],
+    settings: MiningSettings,
+) -> Iterator[tuple[Asked, Couple]]:
+    """Couples of scored answers to the questions of a batch."""
+
+    def answers() -> list[Drawn]:
+        prompts, length = [asked.prompt for asked in batch], settings.max_new_tokens
+        said = generate_answers(model, processor, prompts, max_new_tokens=length, is_drawn=True)
+        return [
+            Drawn(one.text, _f1(items[asked.item], asked.question, one.text), one.is_cut)
+            for asked, one in zip(batch, said, strict=True)
+        ]
+
+    for _ in range(settings.couples):
+        yield from zip(batch, zip(answers(), answers(), strict=True), strict=True)
+
+
+def _f1(item: Item, question: int, text: str) -> float:
+    score = reward(item, item.conversations[question], text)
+    if score is None:
+        raise ValueError(f"{item.sample.id}: a question of a scored task has no score")
+    return score
+
+
 def _judged(
     item: Item,
     question: int,
-    answer: Answer,
+    couple: Couple,
     processor: Any,
     limits: MediaLimits,
     settings: MiningSettings,
-) -> Unused | tuple[str, float]:
-    """The text and score of a worse answer, or why there is none."""
-    conversation = item.conversations[question]
-    scores = (reward(item, conversation, text) for text in (answer.text, conversation.answer))
-    said_f1, truth_f1 = (0.0 if score is None else score for score in scores)
-    unused = why_unused(
-        said=answer.text,
-        said_f1=said_f1,
-        is_cut=answer.is_cut,
-        truth=conversation.answer,
-        truth_f1=truth_f1,
-        below_f1=settings.below_f1,
-    )
-    if unused is not None:
-        return unused
-    if special_token_in([answer.text], processor):
+) -> Unused | Couple:
+    """The better and the worse answer of a couple, or why it is no pair."""
+    found = better_and_worse(*couple, f1_gap=settings.f1_gap)
+    if isinstance(found, str):
+        return found
+    texts = [drawn.text for drawn in found]
+    if special_token_in(texts, processor):
         return "special token"
-    if num_pair_tokens(item, question, answer.text, processor, limits) > settings.max_tokens:
+    if num_pair_tokens(item, question, texts, processor, limits) > settings.max_tokens:
         return "too long"
-    return answer.text, said_f1
+    return found
 
 
 def num_pair_tokens(
-    item: Item, question: int, rejected: str, processor: Any, limits: MediaLimits
+    item: Item, question: int, texts: Sequence[str], processor: Any, limits: MediaLimits
 ) -> int:
-    """Length of a sequence that holds a medium and one pair."""
-    asked = item.conversations[question]
-    both = (asked.messages, (asked.question, rejected))
-    answers = sum(num_branch_tokens(messages, processor) for messages in both)
+    """Length of a sequence that holds a medium and these answers to one question about it."""
+    asked = item.conversations[question].question
+    answers = sum(num_branch_tokens((asked, text), processor) for text in texts)
     return 1 + num_vision_tokens(item, processor, limits) + answers
 
 
-def _pair(item: Item, number: int, question: int, rejected: str, f1: float) -> Pair:
-    asked = item.conversations[question]
-    return Pair(number, question, asked.question, asked.answer, rejected, f1)
+def _pair(item: Item, number: int, question: int, better: Drawn, worse: Drawn) -> Pair:
+    asked = item.conversations[question].question
+    return Pair(number, question, asked, better.text, worse.text, better.f1, worse.f1)

@@ -88,4 +88,4 @@ def _filled(
 
 def _conversations(item: Item, pair: Pair) -> tuple[Conversation, Conversation]:
     asked = item.conversations[pair.question]
-    return asked, replace(asked, answer=pair.rejected)
+    return replace(asked, answer=pair.chosen), replace(asked, answer=pair.rejected)

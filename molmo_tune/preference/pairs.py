@@ -1,9 +1,8 @@
-"""What becomes of a model's answer to a training question: half of a pair, or nothing, and why.
+"""What becomes of two answers to one question: a pair of a better and a worse one, or nothing.
 
-The labels' own answer is the better one, always. The model's answer is the worse one when it scores
-less than a threshold and less than the labels' answer does; ties teach nothing. Every answer that
-is not used is counted under one of the reasons below, so that the sum of pairs and reasons is the
-number of questions times the number of answers drawn to each.
+The labels judge: the answer with the higher F1 is the better one, if it is higher by enough. Two
+answers that score alike teach nothing. Every couple that is not used is counted under one of the
+reasons below, so pairs and reasons sum to the couples that were to be drawn.
 
 Pure: no model, no files (`pairs_file`), no media.
 """
@@ -13,47 +12,52 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Unused = Literal[
     "not asked",
     "no medium",
     "not scored",
     "medium does not open",
-    "good enough",
     "cut",
-    "the label's own words",
-    "no worse than the label",
+    "alike",
     "special token",
     "too long",
 ]
 REASONS: dict[Unused, str] = {
     "not asked": "not asked, beyond preference.max_questions",
     "no medium": "about no image or video",
-    "not scored": "tasks whose answers have no score",
-    "medium does not open": "the medium does not open",
-    "good enough": "the answer scores at least preference.below_f1",
-    "cut": "the answer was cut at eval.max_new_tokens",
-    "the label's own words": "the answer is the label's, and that scores less than below_f1",
-    "no worse than the label": "the answer scores at least as much as the label's",
-    "special token": "the answer's words hold a special token",
-    "too long": "both answers are longer than data.max_tokens allows",
+    "not scored": "of tasks whose answers have no score",
+    "medium does not open": "about a medium that does not open",
+    "cut": "one is cut at eval.max_new_tokens",
+    "alike": "they score alike (preference.f1_gap)",
+    "special token": "the words of one hold a special token",
+    "too long": "longer together than data.max_tokens allows",
 }
-"""Why an answer gives no pair, in the order in which the reasons are looked at."""
+"""Why a couple of answers is no pair, in the order in which the reasons are looked at."""
+
+
+class Drawn(NamedTuple):
+    """An answer with its score. ``is_cut``: the limit of tokens came before its end."""
+
+    text: str
+    f1: float
+    is_cut: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One question with a better and a worse answer.
+    """One question with a better (chosen) and a worse (rejected) answer.
 
     Args:
         item: number of the item.
         question: number of the conversation in the item.
         asked: the question.
-        chosen: the labels' answer.
-        rejected: the model's answer.
-        f1: of the model's answer.
-        reference: log-probabilities of both by the model that gave the answer, once they are known.
+        chosen: the better answer.
+        rejected: the worse answer.
+        chosen_f1: score of the better.
+        rejected_f1: score of the worse.
+        reference: log-probabilities of both by the model that gave them, once they are known.
     """
 
     item: int
@@ -61,54 +65,48 @@ class Pair:
     asked: str
     chosen: str
     rejected: str
-    f1: float
+    chosen_f1: float
+    rejected_f1: float
     reference: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Mined:
-    """All pairs, in the order of their items, and how many answers gave none, by reason."""
+    """All pairs, in the order of their items, and how many couples gave none, by reason.
+
+    ``drawn_f1``: mean score of all answers that have one, of pairs and others; None without any.
+    """
 
     pairs: tuple[Pair, ...]
     unused: dict[Unused, int]
+    drawn_f1: float | None
 
     @classmethod
-    def of(cls, pairs: Iterable[Pair], unused: Counter[Unused]) -> Mined:
-        """Sorted, reasons without an answer left away."""
+    def of(cls, pairs: Iterable[Pair], unused: Counter[Unused], drawn_f1: float | None) -> Mined:
+        """Sorted, reasons without a couple left away."""
         in_order = sorted(pairs, key=lambda pair: (pair.item, pair.question))
-        return cls(tuple(in_order), {name: unused[name] for name in REASONS if unused[name]})
+        counts = {name: unused[name] for name in REASONS if unused[name]}
+        return cls(tuple(in_order), counts, drawn_f1)
 
     @property
-    def num_answers(self) -> int:
-        """Pairs and answers that gave none."""
+    def num_couples(self) -> int:
+        """Pairs and couples that gave none."""
         return len(self.pairs) + sum(self.unused.values())
 
     def explained(self) -> str:
         """In one line: what there is, and what became of the rest."""
-        rest = [f"{count}: {REASONS[name]}" for name, count in self.unused.items()]
-        head = f"{self.num_answers} answers, {len(self.pairs)} pairs"
-        return "; ".join([head, *rest])
+        head = f"{self.num_couples} couples of answers, {len(self.pairs)} pairs"
+        return "; ".join([head, *(f"{n} {REASONS[name]}" for name, n in self.unused.items())])
 
 
-def why_unused(
-    *, said: str, said_f1: float, is_cut: bool, truth: str, truth_f1: float, below_f1: float
-) -> Unused | None:
-    """Why an answer makes no pair with the labels' answer; None when it does.
+def better_and_worse(first: Drawn, second: Drawn, *, f1_gap: float) -> tuple[Drawn, Drawn] | Unused:
+    """The two in the order of their scores; or why they are no pair.
 
-    Args:
-        said: the model's answer.
-        said_f1: its score.
-        is_cut: whether it hit the limit of tokens; where it would have ended is not known.
-        truth: the labels' answer.
-        truth_f1: its score, which is less than 1 where an answer cannot say all that labels hold.
-        below_f1: what a wrong answer scores less than.
+    A cut answer is none, whatever it scores: where it would have ended is not known.
     """
-    if said_f1 >= below_f1:
-        return "good enough"
-    if is_cut:
+    if first.is_cut or second.is_cut:
         return "cut"
-    if said == truth:
-        return "the label's own words"
-    if said_f1 >= truth_f1:
-        return "no worse than the label"
-    return None
+    better, worse = (first, second) if first.f1 >= second.f1 else (second, first)
+    if better.f1 - worse.f1 < f1_gap:
+        return "alike"
+    return better, worse

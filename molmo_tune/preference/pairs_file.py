@@ -2,8 +2,7 @@
 
 A resumed run must train on the very pairs it began with, and the model that made them is changing;
 so they are written down with the reference's log-probabilities (floats in JSON come back bit by
-bit) and never made again. What a pair says of its question is compared with the labels as they are
-now.
+bit) and never made again. What a pair says of its question is compared with what is asked now.
 """
 
 from __future__ import annotations
@@ -26,7 +25,12 @@ def write_pairs(path: Path, mined: Mined, items: Sequence[Item]) -> None:
         {"sample_id": items[pair.item].sample.id, **asdict(pair), "reference": pair.reference}
         for pair in mined.pairs
     ]
-    contents = {"answers": mined.num_answers, "unused": mined.unused, "pairs": records}
+    contents = {
+        "couples": mined.num_couples,
+        "unused": mined.unused,
+        "drawn_f1": mined.drawn_f1,
+        "pairs": records,
+    }
     write_json(path, contents)
 
 
@@ -39,28 +43,29 @@ def read_pairs(path: Path, items: Sequence[Item]) -> Mined:
     try:
         contents: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         pairs = tuple(_pair(record) for record in contents["pairs"])
-        mined = Mined(pairs, contents["unused"])
+        names = [record["sample_id"] for record in contents["pairs"]]
+        mined = Mined(pairs, contents["unused"], contents["drawn_f1"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         fix = "start again in a new folder"
         raise UserError(path, f"cannot be read ({error})", "the run's pairs", fix) from error
-    for pair in pairs:
-        _require_same_question(path, pair, items)
+    for pair, name in zip(pairs, names, strict=True):
+        if (name, pair.asked) != _question_at(items, pair.item, pair.question):
+            raise UserError(
+                path,
+                f"question {pair.question} of item {pair.item} is another one now",
+                f"{pair.asked!r} about {name}",
+                "restore the labels, the template and the seed, or start again in a new folder",
+            )
     return mined
 
 
 def _pair(record: dict[str, Any]) -> Pair:
-    chosen, rejected = record.pop("reference")
-    record.pop("sample_id")
-    return Pair(**record, reference=(float(chosen), float(rejected)))
+    named = {name: value for name, value in record.items() if name != "sample_id"}
+    chosen, rejected = named.pop("reference")
+    return Pair(**named, reference=(float(chosen), float(rejected)))
 
 
-def _require_same_question(path: Path, pair: Pair, items: Sequence[Item]) -> None:
-    asked = items[pair.item].conversations if pair.item < len(items) else ()
-    now = asked[pair.question].messages if pair.question < len(asked) else None
-    if now != (pair.asked, pair.chosen):
-        raise UserError(
-            path,
-            f"question {pair.question} of item {pair.item} is another one now",
-            f"{pair.asked!r}, {pair.chosen!r}",
-            "restore the labels, the template and the seed, or start again in a new folder",
-        )
+def _question_at(items: Sequence[Item], item: int, question: int) -> tuple[str, str] | None:
+    """The sample's id and the words, if there is such a question."""
+    asked = items[item].conversations if item < len(items) else ()
+    return (items[item].sample.id, asked[question].question) if question < len(asked) else None

@@ -320,22 +320,22 @@ class TrainerSection(Section):
 class PreferenceSection(Section):
     """Training on pairs of answers (DPO) instead of on the labels' answers alone.
 
-    The pairs are made from the labels: answers to the questions of `data.train` are drawn from a
-    finished run, as `eval.max_new_tokens` and `eval.batch_size` say; where one scores too little,
-    the labels' answer is the better one of a pair. That run's adapter is what is trained further,
-    and the reference. The `loss` section is not used.
+    A finished run answers the questions of `data.train`, each several times, as drawn and as
+    `eval.max_new_tokens` and `eval.batch_size` say; the labels say which of two answers is the
+    better one. That run's adapter is what is trained further, and the reference. The `loss`
+    section is not used.
     """
 
     from_run: FilePath
     """Folder of the finished run that is to become better, with the same model and adapter."""
     beta: PositiveFloat = 0.1
     """How strongly the model is held to the run it comes from; less lets it go further."""
-    below_f1: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """An answer whose F1 is less than this is a wrong one."""
+    f1_gap: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """By how much the F1 of two answers must differ for one of them to be the better one."""
+    couples: PositiveInt = 2
+    """How many times two answers are drawn to each question."""
     supervised_weight: NonNegativeFloat = 1.0
     """Weight of the better answer's own cross-entropy per token, which keeps it likely."""
-    draws: PositiveInt = 2
-    """Answers drawn to each question."""
     max_questions: PositiveInt | None = None
     """Ask at most this many questions, drawn by `seed`; by default all."""
 

@@ -1,6 +1,6 @@
 """From the items of a recipe to pairs whose reference is known: what precedes preference training.
 
-The model, which still is the run it starts from, answers the training questions (`mining`), and is
+Of the model, which still is the run it starts from, answers are drawn (`mining`), and it is
 then asked how likely it finds both answers of every pair: by Lightning, under the precision that
 training computes in, so that the first loss is ln 2. A resumed run reads both from its folder
 (`pairs_file`) and asks nobody.
@@ -53,11 +53,11 @@ class Pairing:
     def figures(self) -> dict[str, Any]:
         """For the report."""
         return {
-            "answers": self.mined.num_answers,
+            "couples": self.mined.num_couples,
             "pairs": len(self.mined.pairs),
             "sequences": len(self.trees),
             "unused": dict(self.mined.unused),
-            "rejected_f1": _mean([pair.f1 for pair in self.mined.pairs]),
+            "drawn_f1": self.mined.drawn_f1,
         }
 
 
@@ -79,15 +79,15 @@ def require_begun(recipe: Recipe, processor: Any) -> None:
 def make_pairs(
     recipe: Recipe, model: Any, processor: Any, items: Sequence[Item], console: Console
 ) -> Pairing:
-    """Ask the model all training questions and pair its wrong answers with the labels'.
+    """Draw answers to all training questions and pair the better with the worse.
 
     Raises:
-        UserError: no answer is wrong.
+        UserError: there is no pair.
     """
     section = _section(recipe)
     settings = MiningSettings(
-        below_f1=section.below_f1,
-        draws=section.draws,
+        f1_gap=section.f1_gap,
+        couples=section.couples,
         max_tokens=recipe.data.max_tokens,
         max_new_tokens=recipe.eval.max_new_tokens,
         batch_size=recipe.eval.batch_size,
@@ -109,8 +109,9 @@ def make_pairs(
         raise UserError(
             "preference",
             f"no pair to train on ({mined.explained()})",
-            "wrong answers to training questions",
-            "raise preference.below_f1 or bring other questions; else the run is as good as that",
+            "questions that are sometimes answered better than at other times",
+            "bring other questions or draw more (preference.couples); with a mean F1 near 1 the "
+            "run cannot become better, near 0 it needs more supervised training",
         )
     return _pairing(recipe, processor, items, mined, bad)
 
@@ -159,7 +160,7 @@ def with_reference(
         replace(pair, reference=(chosen, rejected))
         for pair, (chosen, rejected) in zip(asked, found, strict=True)
     )
-    mined = Mined.of(known, Counter(pairing.mined.unused))
+    mined = Mined.of(known, Counter(pairing.mined.unused), pairing.mined.drawn_f1)
     return _pairing(recipe, processor, items, mined, pairing.bad)
 
 
@@ -186,7 +187,3 @@ def _placed(model: Any, recipe: Recipe) -> Any:
     """The bare model where answers are to be generated; Lightning moves it again by itself."""
     on_gpu = recipe.trainer.accelerator != "cpu" and torch.cuda.is_available()
     return bare_model(model).to("cuda" if on_gpu else "cpu")
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
