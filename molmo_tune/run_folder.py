@@ -96,6 +96,17 @@ class RunFolder:
         if not self.recipe.is_file():
             raise UserError(self.root, "no recipe.yaml", "the folder of a run (output.dir)")
 
+    def require_trained(self) -> None:
+        """Check that a run lies here whose weights can be trained further.
+
+        Raises:
+            UserError: it does not, or has not ended yet.
+        """
+        self.require()
+        for path in (self.adapter, self.base):
+            if not path.exists():
+                raise UserError(self.root, f"no {path.name}", "the folder of a finished run")
+
 
 def write_json(path: Path, contents: Any) -> None:
     """Write JSON whole or not at all."""

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,18 +17,20 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
+from molmo_tune.checks.recipe_data import check_recipe
 from molmo_tune.cli import main
 from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.datasets import TrainingSet
 from molmo_tune.encoding.encoded import Batch, Opening
 from molmo_tune.encoding.items import Item
-from molmo_tune.encoding.sample_encoder import encode_conversation, encode_tree
+from molmo_tune.encoding.sample_encoder import encode_conversation, encode_prompt, encode_tree
 from molmo_tune.encoding.sources import limits_of, read_items
 from molmo_tune.encoding.vision_inputs import image_inputs, video_inputs
 from molmo_tune.errors import UserError
-from molmo_tune.evaluation.generation import Answer
+from molmo_tune.evaluation.generation import Answer, generate_answers
 from molmo_tune.evaluation.rewards import GroundingReward, reward
 from molmo_tune.export.export import export_run
 from molmo_tune.model.adapters import (
@@ -159,6 +161,28 @@ def test_loss_and_gradients_are_trls(supervised_weight: float) -> None:
     assert float(our_gradient.abs().max()) > 1e-3
 
 
+def test_trls_collator_still_puts_a_token_before_the_answer() -> None:
+    """Why TRL's trainer is not used; if this fails, look whether it can be."""
+    trainer = pytest.importorskip("trl.trainer.dpo_trainer", reason="TRL is not installed")
+    processor = load_processor("tiny")
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    says = {"chosen": "yes", "rejected": "no"}
+    example: dict[str, Any] = {
+        name: [{"role": "assistant", "content": text}] for name, text in says.items()
+    }
+    example |= {"images": [Image.fromarray(pixels)]}
+    example |= {"prompt": [{"role": "user", "content": QUESTION}]}
+    batch = trainer.DataCollatorForVisionPreference(processor)([example])
+    theirs = batch["input_ids"][0].tolist()
+    vision = image_inputs(processor, [pixels])
+    ours = encode_conversation(processor, "", [QUESTION, "yes"], vision).input_ids.tolist()
+    (answer,) = processor.tokenizer.encode("yes", add_special_tokens=False)
+    begin = processor.tokenizer.eos_token_id
+    assert ours[-1] == answer
+    assert theirs == [*ours[:-1], begin, answer]
+    assert batch["completion_mask"][0].tolist()[-2:] == [1, 1]
+
+
 def test_a_model_that_is_its_reference_has_ln_2() -> None:
     log_probs = torch.randn(4, 2)
     options = {"beta": 0.1, "supervised_weight": 0.0}
@@ -227,6 +251,34 @@ def collate_row(batch: Batch, row: int) -> Batch:
     named = {name: getattr(batch, name)[[row]] for name in ("input_ids", "target_ids")}
     named |= {name: getattr(batch, name)[[row]] for name in ("loss_weights", "branch_ids")}
     return replace(batch, **named)
+
+
+def test_answers_are_drawn_as_the_model_would_have_them() -> None:
+    """Neither warped nor cut off at the likeliest 50 (transformers' default), and by the seed."""
+    processor, model = load_processor("tiny"), load_model("tiny")
+    model.lm_head.weight.data *= 0.15  # the tiny base is surer than this test can use
+    prompt = encode_prompt(processor, "", [QUESTION])
+    with torch.no_grad():
+        last = hidden_states(model, collate([prompt], pad_id=0))[0, -1]
+        shares = model.lm_head(last).softmax(-1).tolist()
+    of_text: Counter[str] = Counter()  # special tokens all read as nothing
+    for token, share in enumerate(shares):
+        of_text[processor.tokenizer.decode([token], skip_special_tokens=True)] += share
+    found = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        found.append(
+            generate_answers(model, processor, [prompt] * 500, max_new_tokens=1, is_drawn=True)
+        )
+    assert found[0] == found[1] != found[2]
+    drawn = Counter(answer.text for answers in found[1:] for answer in answers)
+    in_order = [text for text, _ in of_text.most_common()]
+    for group in (in_order[:1], in_order[1:50], in_order[50:]):
+        wanted = sum(of_text[text] for text in group)
+        assert wanted > 0.1
+        assert sum(drawn[text] for text in group) / 1000 == pytest.approx(wanted, abs=0.06)
+    (greedy,) = generate_answers(model, processor, [prompt], max_new_tokens=1)
+    assert greedy.text == processor.tokenizer.decode([int(np.argmax(shares))])
 
 
 # --- what becomes of an answer -------------------------------------------------------------------
@@ -743,6 +795,28 @@ def test_weights_trained_whole_can_be_gone_on_from(begun: Path, tmp_path: Path) 
     assert export_run(run, tmp_path / "export", dtype="float32").proof.max_logit_diff < 1e-4
 
 
+@pytest.mark.parametrize(
+    "way",
+    [
+        ["data.feature_cache.dir=CACHE"],
+        ["model.attention=flash", "trainer.gradient_checkpointing=true", "trainer.batch_size=2"],
+        ["data.num_workers=1", "preference.supervised_weight=0"],
+    ],
+    ids=" ".join,
+)
+def test_other_ways_of_computing_start_at_ln_2(way: list[str], begun: Path, tmp_path: Path) -> None:
+    language = [f"output.dir={tmp_path / 'first'}", "adapter.targets=[language]"]
+    train(load_recipe(begun / "recipe.yaml", [*language, "trainer.max_steps=2"]), QUIET)
+    way = [text.replace("CACHE", str(tmp_path / "cache")) for text in way]
+    more = [*language[1:], f"preference.from_run={tmp_path / 'first'}", "trainer.max_steps=2"]
+    recipe = preference_recipe(begun, tmp_path / "out", *more, *way)
+    train(recipe, QUIET)
+    header, first, second = read_metrics(tmp_path / "out")
+    losses = [float(row[header.index("preference_loss")]) for row in (first, second)]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-4)
+    assert losses[1] != losses[0]
+
+
 # --- errors --------------------------------------------------------------------------------------
 
 SMALL = """\
@@ -798,9 +872,11 @@ def test_a_run_that_is_none_is_told_before_anything_is_read(begun: Path, tmp_pat
     shutil.copytree(begun / "run", tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "adapter")
     recipe = preference_recipe(begun, tmp_path / "out", f"preference.from_run={tmp_path / 'copy'}")
-    with pytest.raises(UserError, match="the adapter of a finished run"):
+    with pytest.raises(UserError, match="no adapter; expected the folder of a finished run"):
         train(recipe, QUIET)
     assert not (tmp_path / "out").exists()
+    (found,) = [one for one in check_recipe(recipe) if one.where == "preference.from_run"]
+    assert (found.severity, "no adapter" in found.text) == ("error", True)
 
 
 @pytest.mark.parametrize("part", ["weights", "tokenizer"])

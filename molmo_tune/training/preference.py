@@ -70,9 +70,7 @@ def require_begun(recipe: Recipe, processor: Any) -> None:
     if recipe.preference is None:
         return
     begun = RunFolder(recipe.preference.from_run)
-    begun.require()
-    if not begun.adapter.is_dir():
-        raise UserError(begun.adapter, "is not there", "the adapter of a finished run")
+    begun.require_trained()
     require_same_base(read_json(begun.base), processor_identity(processor), begun.base)
 
 

@@ -1,12 +1,12 @@
 """The `LightningModule` of preference training: the supervised one with the loss of pairs.
 
 **What of TRL is used, and why not more.** The loss is TRL's ``sigmoid`` (and ``sft``), written out
-in `molmo_tune.model.preference_loss` and compared with TRL's own in the tests. Its trainers cannot
-be used. In release 1.16 `DPOTrainer` computes the losses only on what the model's stock forward
-makes of a rectangle of sequences, and its collator for pictures has the processor tokenise prompt
-and answer apart: that puts BOS between the two and between media and words, knows no videos, and
-encodes every picture twice. Our own collator does not help, because the stock forward refuses
-images and videos together and has no message trees.
+in `molmo_tune.model.preference_loss` and compared with TRL's own in the tests. Its `DPOTrainer`
+cannot be used. Its collator for pictures (release 1.16) has the processor tokenise prompt and
+answer apart: that puts a begin token between the two and trains it, leaves the end token out, and
+encodes every picture twice; videos it does not know. A collator of ours would not help, because the
+trainer takes its losses from the model's stock forward, which refuses images and videos together
+and has no message trees.
 
 So everything but the loss is that of supervised training, from the token ids to the division by the
 weight of a whole optimiser step (`MolmoModule`), the checkpoints and the bit-equal resumption. A
