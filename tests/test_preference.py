@@ -176,11 +176,11 @@ def test_trls_collator_still_puts_a_token_before_the_answer() -> None:
     theirs = batch["input_ids"][0].tolist()
     vision = image_inputs(processor, [pixels])
     ours = encode_conversation(processor, "", [QUESTION, "yes"], vision).input_ids.tolist()
-    (answer,) = processor.tokenizer.encode("yes", add_special_tokens=False)
-    begin = processor.tokenizer.eos_token_id
-    assert ours[-1] == answer
-    assert theirs == [*ours[:-1], begin, answer]
-    assert batch["completion_mask"][0].tolist()[-2:] == [1, 1]
+    answer = processor.tokenizer.encode("yes", add_special_tokens=False)
+    prompt = ours[: -len(answer)]
+    assert ours == [*prompt, *answer]  # the end token behind it is a target, not an input
+    assert theirs == [*prompt, processor.tokenizer.eos_token_id, *answer]
+    assert int(batch["completion_mask"][0].sum()) == 1 + len(answer)
 
 
 def test_a_model_that_is_its_reference_has_ln_2() -> None:
