@@ -5,8 +5,8 @@ or masks, of counts, of tracks frame by frame, of time spans, of exact words. So
 what is measured, and no second opinion of right and wrong exists. An answer that nobody can score,
 such as a caption, has no reward: None, not 0.
 
-`GroundingReward` is the same as a reward function of TRL. It says nothing about TRL's rollouts: they
-prompt through the stock processor, which has other frames of a video than Molmo 2 was trained on.
+`GroundingReward` is the same as a reward function of TRL. It says nothing about TRL's rollouts,
+which prompt through the stock processor and its frames of a video, not those of training.
 
 What it does not do: shape rewards (for length, for form) or judge words.
 """

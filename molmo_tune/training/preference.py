@@ -1,8 +1,8 @@
 """From the items of a recipe to pairs whose reference is known: what precedes preference training.
 
-Of the model, which still is the run it starts from, answers are drawn (`mining`), and it is
-then asked how likely it finds both answers of every pair: by Lightning, under the precision that
-training computes in, so that the first loss is ln 2. A resumed run reads both from its folder
+The model, which still is the run it starts from, is asked twice: for answers (`mining`), and how
+likely it finds both answers of every pair. The second is done by Lightning, under the precision
+that training computes in, so that the first loss is ln 2. A resumed run reads both from its folder
 (`pairs_file`) and asks nobody.
 
 What it does not do: several processes, of which each would answer for itself; the recipe refuses

@@ -119,5 +119,6 @@ class PreferenceModule(MolmoModule):
             "rejected_reward": losses.rejected_reward,
             "drift": moved,
         }
-        for name, values in found.items():
-            self._step_figures[name] += float((weights * values).sum())
+        sums = (torch.stack([found[name] for name in FIGURES]) @ weights).tolist()
+        for name, value in zip(FIGURES, sums, strict=True):
+            self._step_figures[name] += value

@@ -94,10 +94,7 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
         refused += pairing.bad
         media = _watch_media(console, recipe, train_items, refused)
     if _is_first_process():
-        run.create()
-        run.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
-        keep_start(model, run.adapter)
-        write_json(run.base, trained_base(recipe, model, processor))
+        _open_folder(run, recipe, model, processor)
         if pairing is not None:
             write_pairs(run.pairs, pairing.mined, train_items)
     data = data_module(
@@ -136,6 +133,14 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
             figures["preference"] = pairing.figures() | preferred.figures()
         write_report(result, recipe, train_items, val_items, refused + val_refused, figures)
     return result
+
+
+def _open_folder(run: RunFolder, recipe: Recipe, model: Any, processor: Any) -> None:
+    """Make the run's folder and write what is known before training."""
+    run.create()
+    run.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
+    keep_start(model, run.adapter)
+    write_json(run.base, trained_base(recipe, model, processor))
 
 
 def _paired(
