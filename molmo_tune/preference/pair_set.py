@@ -2,7 +2,7 @@
 
 The log-probabilities by the reference travel with the answers they belong to. They are numbers, not
 a second model: the reference never changes, so it is asked once before training and not in every
-step, which spares its memory and half of the time, and nothing that training does can move it.
+step. That spares the memory and the time of a second model, and nothing in training can move it.
 """
 
 from __future__ import annotations
