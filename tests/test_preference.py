@@ -852,6 +852,14 @@ def test_a_malformed_section_names_every_fault_with_its_line() -> None:
     )
 
 
+def test_a_fault_in_the_section_hides_no_contradiction() -> None:
+    lines = faults_of("preference: {from_run: runs/a, beta: 0}\nadapter: {dropout: 0.1}\n")
+    assert [line.split(": ")[:2] for line in lines] == [
+        ["r.yaml:4", "preference.beta"],
+        ["r.yaml:5", "adapter.dropout"],
+    ]
+
+
 def test_settings_that_pairs_cannot_have_are_refused_together() -> None:
     lines = faults_of(
         "preference: {from_run: runs/a}\nadapter: {method: pissa}\nloss: {weighting: root_both}\n"

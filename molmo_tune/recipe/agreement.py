@@ -183,7 +183,7 @@ def _pairs_can_be_trained(recipe: Recipe) -> Iterator[Contradiction]:
         ),
     )
     for is_so, key, reason in faults:
-        others: tuple[KeyPath, ...] = (("preference",),)
+        others: tuple[KeyPath, ...] = (("preference", "from_run"),)  # stands for the section
         if key == ("trainer", "devices"):
             others = (*others, ("trainer", "strategy"))
         if is_so:

@@ -45,13 +45,18 @@ def required_keys(field: FieldInfo) -> tuple[str, ...]:
     return tuple(name for name, inner in section.model_fields.items() if inner.is_required())
 
 
+def section_at(field: FieldInfo) -> type[BaseModel] | None:
+    """The section that a field is, or may be; None for settings and for lists of sections."""
+    return None if get_origin(field.annotation) is tuple else _section_in(field)
+
+
 def _walk(section: type[BaseModel], prefix: KeyPath) -> Iterator[tuple[str, FieldInfo]]:
     for name, field in section.model_fields.items():
         path = (*prefix, name)
         yield dotted(path), field
         inner = _section_in(field)
         if inner is not None:
-            yield from _walk(inner, (*path, 0) if get_origin(field.annotation) is tuple else path)
+            yield from _walk(inner, path if section_at(field) else (*path, 0))
 
 
 def _section_in(field: FieldInfo) -> type[BaseModel] | None:
