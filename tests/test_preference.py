@@ -36,6 +36,7 @@ from molmo_tune.export.export import export_run
 from molmo_tune.model.adapters import (
     add_adapter,
     bare_model,
+    keep_start,
     load_adapter,
     save_adapter,
     trainable_parameters,
@@ -567,6 +568,21 @@ def test_a_run_is_gone_on_from(method: str, tmp_path: Path) -> None:
     assert float((ours - base).abs().max()) > 1e-3
     save_adapter(again, tmp_path / "again")
     assert (tmp_path / "again").is_dir()
+
+
+def test_a_pissa_run_is_gone_on_from_as_the_lora_that_it_holds(tmp_path: Path) -> None:
+    """Of twice the rank and alpha, as the recipe's message says."""
+    model = add_adapter(load_model("tiny"), dropout=0.0, **described("pissa"))
+    keep_start(model, tmp_path)
+    for _, parameter in trainable_parameters(model):
+        parameter.data *= 1.05
+    save_adapter(model, tmp_path)
+    twice = described("lora", rank=8, alpha=16.0)
+    again = continue_adapter(load_model("tiny"), tmp_path, **twice)
+    batch = collate([encode_tree(load_processor("tiny"), "", [(QUESTION, CHOSEN)])], pad_id=0)
+    with torch.no_grad():
+        ours, theirs = (hidden_states(bare_model(one), batch) for one in (again, model.eval()))
+    assert float((ours - theirs).abs().max()) < 1e-3 * float(theirs.abs().max())
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 """Draw answers to the training questions and pair the better with the worse: what DPO learns from.
 
 Both answers of a pair are the model's own, drawn as it would have them, two at a time (a couple).
-Then the gradient of the first step is, up to a factor, that of the expected F1: a question weighs
-by how often one of two answers is right and the other wrong, and what is pushed up and down is what
-the model would say. Other pairs were tried and are worse for a reason. The likeliest answer is
-wrong in one direction only: the model then learns to say something else, also where it was right.
-The labels' own words as the better answer pull towards words, not towards hits: a label names the
-first frame that shows an object, the score allows all of them. On the demo's pond, from a run of
-150 steps with F1 0.75, pairs of the first kind took it to 0.56, of the second to 0.67 and these to
-0.79 (`tests/benchmarks/preference.py`).
+Of answers that are right or wrong the preference term then has, at the start, the gradient of the
+expected score, up to a factor: a question weighs by how often one of two answers is right and the
+other wrong, and what is pushed up and down is what the model would say.
+
+Other pairs were tried and are worse for a reason. The likeliest answer is wrong in one direction
+only: the model then learns to say something else, also where it was right. The labels' own words
+as the better answer pull towards words, not towards hits: a label names the first frame that shows
+an object, the score allows all of them. On the demo's pond, from a run of 150 steps with F1 0.75,
+pairs of the first kind took it to 0.56, of the second to 0.67 and these to 0.79
+(`tests/benchmarks/preference.py`).
 
 So nothing is learned about a question to which the model never finds a good answer; for that there
 is supervised training. Answers come from the function that evaluates (`evaluation.generation`), on
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,10 +118,7 @@ def mine(
         settings.max_questions,
         account.does_not_open,
     )
-    was_training = model.training
-    model.eval()
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
+    with _answering(model, settings.seed):
         for batch in batches:
             for asked, couple in _drawn(model, processor, batch, asked_items, settings):
                 item = asked_items[asked.item]
@@ -129,8 +129,20 @@ def mine(
                 else:
                     account.pairs.append(_pair(item, numbers[asked.item], asked.question, *found))
             on_progress(len(batch))
-    model.train(was_training)
     return account.mined(items), account.bad
+
+
+@contextmanager
+def _answering(model: Any, seed: int) -> Iterator[None]:
+    """Evaluation mode and a seed, and afterwards both as they were."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            yield
+    finally:
+        model.train(was_training)
 
 
 def _scored_items(items: Sequence[Item], account: _Account, seed: int) -> list[int]:
