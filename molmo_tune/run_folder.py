@@ -4,6 +4,7 @@ recipe.yaml        the resolved recipe, every default written out
 base.json          digests of the base that was trained on
 adapter/           the trained weights in PEFT's format
 checkpoints/       what training resumes from
+pairs.json         of preference training: the pairs of answers, and what became of no pair
 metrics.csv        loss and share of time waited for data, one row per optimiser step
 report.json        what was trained on what, and how it ended
 evaluation/        NAME.json per evaluation
@@ -52,6 +53,11 @@ class RunFolder:
         return self.checkpoints / "last.ckpt"
 
     @property
+    def pairs(self) -> Path:
+        """Pairs of answers that preference training is made of."""
+        return self.root / "pairs.json"
+
+    @property
     def metrics(self) -> Path:
         """Logged numbers."""
         return self.root / "metrics.csv"
@@ -90,6 +96,17 @@ class RunFolder:
         if not self.recipe.is_file():
             raise UserError(self.root, "no recipe.yaml", "the folder of a run (output.dir)")
 
+    def require_trained(self) -> None:
+        """Check that a run lies here whose weights can be trained further.
+
+        Raises:
+            UserError: it does not, or has not ended yet.
+        """
+        self.require()
+        for path in (self.adapter, self.base):
+            if not path.exists():
+                raise UserError(self.root, f"no {path.name}", "the folder of a finished run")
+
 
 def write_json(path: Path, contents: Any) -> None:
     """Write JSON whole or not at all."""
@@ -99,3 +116,15 @@ def write_json(path: Path, contents: Any) -> None:
         json.dumps(contents, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote.
+
+    Raises:
+        UserError: it is not there, or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(path, f"cannot be read ({error})") from error

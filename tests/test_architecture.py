@@ -24,6 +24,7 @@ ORDER = (
     "run_folder",
     "evaluation",
     "checks",
+    "preference",
     "training",
     "export",
     "pages",

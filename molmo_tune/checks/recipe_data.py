@@ -21,6 +21,7 @@ from molmo_tune.encoding.sources import SourceData, read_source
 from molmo_tune.errors import UserError
 from molmo_tune.model.loading import load_processor
 from molmo_tune.recipe.sections import DataSource, Recipe
+from molmo_tune.run_folder import RunFolder
 
 
 def check_recipe(recipe: Recipe, *, all_pictures: bool = False) -> list[Finding]:
@@ -45,6 +46,7 @@ def check_recipe(recipe: Recipe, *, all_pictures: bool = False) -> list[Finding]
             findings += _about_source(where, source, data, recipe.seed)
         findings += _repeated_ids(f"data.{split}", read[split])
     findings += _about_parts(recipe, read["train"], read["val"], all_pictures)
+    findings += _about_preference(recipe)
     findings += about_budget(recipe, read["train"], processor)
     return worst_first(findings)
 
@@ -80,6 +82,16 @@ def _about_parts(
     if train and val:
         yield from about_leaks(train, val, all_pictures=all_pictures)
         yield from unseen_labels(train, val)
+
+
+def _about_preference(recipe: Recipe) -> Iterator[Finding]:
+    """Whether there is a run to go on from; what it holds is looked at in training."""
+    if recipe.preference is None:
+        return
+    try:
+        RunFolder(recipe.preference.from_run).require_trained()
+    except UserError as error:
+        yield Finding("error", "preference.from_run", str(error))
 
 
 def _repeated_ids(where: str, read: Sequence[SourceData]) -> Iterator[Finding]:

@@ -174,15 +174,13 @@ def _split(
     num_crops = count_crops(item, processor, limits)
     bins: list[tuple[list[Conversation], int]] = []
     refused: list[Refused] = []
-    special = tuple(processor.tokenizer.get_added_vocab())
     for conversation in item.conversations:
-        marker = next((t for t in special if any(t in m for m in conversation.messages)), None)
-        if marker is not None:  # it would be read as a picture, a turn or an end
+        marker = special_token_in(conversation.messages, processor)
+        if marker:
             reason = f"its words hold the special token {marker!r}"
             refused.append(Refused(item.sample.id, conversation.label, reason))
             continue
-        stream = conversation_stream(processor.tokenizer, (), conversation.messages)
-        length = len(stream.input_ids) - 1
+        length = num_branch_tokens(conversation.messages, processor)
         if prefix + length > max_tokens:
             reason = f"{prefix + length} tokens, more than data.max_tokens = {max_tokens}"
             refused.append(Refused(item.sample.id, conversation.label, reason))
@@ -196,6 +194,17 @@ def _split(
         replace(item, conversations=tuple(c), num_tokens=n, num_crops=num_crops) for c, n in bins
     ]
     return items, refused
+
+
+def special_token_in(messages: Sequence[str], processor: Any) -> str:
+    """A special token among words, where it would be read as a picture, a turn or an end."""
+    special = processor.tokenizer.get_added_vocab()
+    return next((t for t in special if any(t in message for message in messages)), "")
+
+
+def num_branch_tokens(messages: Sequence[str], processor: Any) -> int:
+    """Tokens that a conversation adds to the sequence of its medium."""
+    return len(conversation_stream(processor.tokenizer, (), messages).input_ids) - 1
 
 
 def num_vision_tokens(item: Item, processor: Any, limits: MediaLimits) -> int:

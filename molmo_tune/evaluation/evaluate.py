@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from molmo_tune.encoding.datasets import encode_questions
 from molmo_tune.encoding.encoded import EncodedSample
@@ -21,7 +21,6 @@ from molmo_tune.evaluation.generation import Answer, generate_answers
 from molmo_tune.evaluation.scores import Score
 from molmo_tune.evaluation.scoring import score_answer
 from molmo_tune.grounding.pointing import Mean, mean_with_interval
-from molmo_tune.templates.conversations import Conversation
 
 _NO_MEAN = Mean(math.nan, math.nan, math.nan, 0)
 
@@ -75,6 +74,14 @@ class Evaluation:
         }
 
 
+class Asked(NamedTuple):
+    """A question on its way to the model: numbers of the item and of its conversation."""
+
+    item: int
+    question: int
+    prompt: EncodedSample
+
+
 def evaluate(
     model: Any,
     processor: Any,
@@ -105,13 +112,21 @@ def evaluate(
     model.eval()
     records: list[Record] = []
     left_out: list[str] = []
+    batches = question_batches(
+        items,
+        processor,
+        limits,
+        batch_size,
+        max_questions,
+        lambda _, error: left_out.append(str(error)),
+    )
     try:
-        for batch in _batches(items, processor, limits, batch_size, max_questions, left_out):
-            prompts = [prompt for _, _, prompt in batch]
+        for batch in batches:
+            prompts = [asked.prompt for asked in batch]
             answers = generate_answers(model, processor, prompts, max_new_tokens=max_new_tokens)
             records += [
-                _record(item, conversation, answer)
-                for (item, conversation, _), answer in zip(batch, answers, strict=True)
+                _record(items[asked.item], asked.question, answer)
+                for asked, answer in zip(batch, answers, strict=True)
             ]
             on_progress(len(batch))
     finally:
@@ -130,27 +145,36 @@ def num_questions(items: Sequence[Item], max_questions: int | None = None) -> in
     return total if max_questions is None else min(total, max_questions)
 
 
-def _batches(
+def question_batches(
     items: Sequence[Item],
     processor: Any,
     limits: MediaLimits,
     batch_size: int,
     max_questions: int | None,
-    left_out: list[str],
-) -> Iterator[list[tuple[Item, Conversation, EncodedSample]]]:
-    """Questions to answer together; why an item cannot be asked about goes into ``left_out``."""
+    on_fault: Callable[[Item, UserError], None],
+) -> Iterator[list[Asked]]:
+    """Prompts of all questions in order, so many together; each medium is opened once.
+
+    Args:
+        items: what to ask about.
+        processor: of the checkpoint.
+        limits: caps on media.
+        batch_size: questions together; the last batch may be smaller.
+        max_questions: stop after so many.
+        on_fault: told of an item whose media do not open, which is then passed over.
+    """
     left = num_questions(items, max_questions)
-    batch: list[tuple[Item, Conversation, EncodedSample]] = []
-    for item in items:
+    batch: list[Asked] = []
+    for number, item in enumerate(items):
         if left <= 0:
             break
         try:
             prompts = encode_questions(item, processor, limits)
         except UserError as error:
-            left_out.append(str(error))
+            on_fault(item, error)
             continue
-        for conversation, prompt in list(zip(item.conversations, prompts, strict=True))[:left]:
-            batch.append((item, conversation, prompt))
+        for place, prompt in list(enumerate(prompts))[:left]:
+            batch.append(Asked(number, place, prompt))
             left -= 1
             if len(batch) == batch_size:
                 yield batch
@@ -159,7 +183,8 @@ def _batches(
         yield batch
 
 
-def _record(item: Item, conversation: Conversation, answer: Answer) -> Record:
+def _record(item: Item, question: int, answer: Answer) -> Record:
+    conversation = item.conversations[question]
     return Record(
         item.sample.id,
         conversation.label,

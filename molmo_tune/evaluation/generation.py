@@ -1,4 +1,4 @@
-"""Greedy answers to a batch of prompts, on the model's own vision path.
+"""Answers to a batch of prompts, greedy or drawn, on the model's own vision path.
 
 Prompts of different lengths are padded on the left. Vision is encoded by the function that training
 uses and added to the embeddings, so images and videos may share a batch and an answer is generated
@@ -29,16 +29,24 @@ class Answer:
 
 @torch.no_grad()
 def generate_answers(
-    model: Any, processor: Any, prompts: Sequence[EncodedSample], *, max_new_tokens: int
+    model: Any,
+    processor: Any,
+    prompts: Sequence[EncodedSample],
+    *,
+    max_new_tokens: int,
+    is_drawn: bool = False,
 ) -> list[Answer]:
-    """One greedy answer per prompt.
+    """One answer per prompt.
 
     Args:
         model: `Molmo2ForConditionalGeneration` in evaluation mode, adapters included.
         processor: of its checkpoint.
         prompts: from `encode_prompt`.
         max_new_tokens: an answer is cut there and marked.
+        is_drawn: draw every token as the model would have it (PyTorch's generator, nothing warped
+            or cut off), instead of taking the likeliest.
     """
+    drawing = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} if is_drawn else {}
     tokenizer = processor.tokenizer
     device = model.get_input_embeddings().weight.device
     ids, real, is_vision = (
@@ -55,7 +63,8 @@ def generate_answers(
         attention_mask=real.long(),
         mm_token_type_ids=(is_vision & real).long(),
         max_new_tokens=max_new_tokens,
-        do_sample=False,
+        do_sample=is_drawn,
+        **drawing,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )

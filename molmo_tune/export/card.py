@@ -120,6 +120,11 @@ def _training(recipe: Recipe, run: RunFolder, layout: str) -> list[str]:
             f"- {counts['samples']} samples with {counts['questions']} questions "
             f"({counts['tokens']} tokens), {report['steps']} optimiser steps"
         )
+    if "preference" in report and recipe.preference is not None:
+        lines.append(
+            f"- after an earlier run, on {report['preference']['pairs']} pairs of its own answers "
+            f"to these (DPO, beta {recipe.preference.beta:g})"
+        )
     return lines
 
 

@@ -36,13 +36,17 @@ def base_identity(model: Any, processor: Any) -> dict[str, str]:
 
     The weights' is left away when they were loaded in float16, which other bfloat16 comes from.
     """
+    return processor_identity(processor) | decoder_identity(model)
+
+
+def decoder_identity(model: Any) -> dict[str, str]:
+    """The digest of a loaded base's weights alone, or none (float16)."""
     bare = bare_model(model)
     decoder = bare.model.language_model
+    if decoder.embed_tokens.weight.dtype == torch.float16:
+        return {}
     tensors = (decoder.norm.weight, decoder.embed_tokens.weight, bare.lm_head.weight)
-    found = processor_identity(processor)
-    if decoder.embed_tokens.weight.dtype != torch.float16:
-        found["weights"] = weights_identity(*(tensor[:ROWS] for tensor in tensors))
-    return found
+    return {"weights": weights_identity(*(tensor[:ROWS] for tensor in tensors))}
 
 
 def weights_identity(norm: Any, embedding: Any, head: Any) -> str:

@@ -59,7 +59,7 @@ def loss_sums(
     supervised = loss_weights > 0
     picked, targets = hidden[supervised], target_ids[supervised]
     weights = loss_weights[supervised].float()
-    _refuse_targets_outside(targets, head_weight.shape[0])
+    refuse_targets_outside(targets, head_weight.shape[0])
     entropy = z_squared = hidden.new_zeros((), dtype=torch.float32)
     for h, t, w in zip(
         picked.split(chunk), targets.split(chunk), weights.split(chunk), strict=True
@@ -81,7 +81,12 @@ def _chunk_sums(
     return (weights * (log_partition - target_logits)).sum(), (weights * log_partition**2).sum()
 
 
-def _refuse_targets_outside(targets: torch.Tensor, vocab_size: int) -> None:
+def refuse_targets_outside(targets: torch.Tensor, vocab_size: int) -> None:
+    """Complain about targets that the LM head has no row for.
+
+    Raises:
+        ValueError: there are some.
+    """
     if len(targets) and (int(targets.max()) >= vocab_size or int(targets.min()) < 0):
         raise ValueError(
             f"a supervised target has id {int(targets.max())}, but the LM head has {vocab_size} "

@@ -39,6 +39,7 @@ def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
     yield from _method_agrees(recipe)
     yield from _shares_are_possible(recipe)
     yield from _features_stay(recipe)
+    yield from _pairs_can_be_trained(recipe)
 
 
 def _warmup_ends(recipe: Recipe) -> Iterator[Contradiction]:
@@ -149,3 +150,41 @@ def _features_stay(recipe: Recipe) -> Iterator[Contradiction]:
             f"{' and '.join(trained)}: features would change with every step; "
             "leave feature_cache out (frame_cache is possible) or train language alone",
         )
+
+
+def _pairs_can_be_trained(recipe: Recipe) -> Iterator[Contradiction]:
+    """What has no meaning, or is not there yet, for pairs of answers."""
+    if recipe.preference is None:
+        return
+    adapter, data, trainer = recipe.adapter, recipe.data, recipe.trainer
+    faults: tuple[tuple[bool, KeyPath, str], ...] = (
+        (
+            adapter.dropout > 0,
+            ("adapter", "dropout"),
+            f"must be 0 with preference, not {adapter.dropout:g}: the reference answers without "
+            "dropout, and the model must start equal to it",
+        ),
+        (
+            adapter.method == "pissa",
+            ("adapter", "method"),
+            "pissa cannot be continued by preference; its run holds plain LoRA of twice the rank "
+            "and alpha, so write that",
+        ),
+        (data.packing, ("data", "packing"), "cannot be had with preference; leave it out"),
+        (
+            recipe.loss.weighting != "flat",
+            ("loss", "weighting"),
+            "has no effect with preference, where a pair counts as one; leave it out",
+        ),
+        (
+            trainer.devices != 1 or trainer.strategy == "fsdp",
+            ("trainer", "devices"),
+            "must be 1 with preference, and trainer.strategy not fsdp: one process makes the pairs",
+        ),
+    )
+    for is_so, key, reason in faults:
+        others: tuple[KeyPath, ...] = (("preference", "from_run"),)  # stands for the section
+        if key == ("trainer", "devices"):
+            others = (*others, ("trainer", "strategy"))
+        if is_so:
+            yield Contradiction((key, *others), reason)

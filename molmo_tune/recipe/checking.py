@@ -17,9 +17,9 @@ from pydantic_core import ErrorDetails
 from molmo_tune.recipe.agreement import contradictions
 from molmo_tune.recipe.draft import Draft
 from molmo_tune.recipe.faults import Fault, KeyPath, covers, path_of
-from molmo_tune.recipe.keys import field_at, keys_beside
+from molmo_tune.recipe.keys import field_at, keys_beside, section_at
 from molmo_tune.recipe.reasons import explain, explain_missing
-from molmo_tune.recipe.sections import Recipe, Section
+from molmo_tune.recipe.sections import Recipe
 from molmo_tune.recipe.suggestions import KeyGuess, guess_key
 
 ErrorsByKey = dict[KeyPath, list[ErrorDetails]]
@@ -115,8 +115,9 @@ def _constructed(
     settings: dict[str, Any] = given if isinstance(given, dict) else {}
     sound: dict[str, Any] = {}
     for name, field in section.model_fields.items():
-        kind, inner = field.annotation, (*path, name)
-        if isinstance(kind, type) and issubclass(kind, Section):
+        kind, inner = section_at(field), (*path, name)
+        is_there = kind is field.annotation or isinstance(settings.get(name), dict)
+        if kind is not None and is_there:
             sound[name] = _constructed(kind, settings.get(name), inner, distrusted)
         elif name in settings and not any(_touch(inner, bad) for bad in distrusted):
             sound[name] = settings[name]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import get_args
+from typing import get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -45,17 +45,22 @@ def required_keys(field: FieldInfo) -> tuple[str, ...]:
     return tuple(name for name, inner in section.model_fields.items() if inner.is_required())
 
 
+def section_at(field: FieldInfo) -> type[BaseModel] | None:
+    """The section that a field is, or may be; None for settings and for lists of sections."""
+    return None if get_origin(field.annotation) is tuple else _section_in(field)
+
+
 def _walk(section: type[BaseModel], prefix: KeyPath) -> Iterator[tuple[str, FieldInfo]]:
     for name, field in section.model_fields.items():
         path = (*prefix, name)
         yield dotted(path), field
         inner = _section_in(field)
         if inner is not None:
-            yield from _walk(inner, path if inner is field.annotation else (*path, 0))
+            yield from _walk(inner, path if section_at(field) else (*path, 0))
 
 
 def _section_in(field: FieldInfo) -> type[BaseModel] | None:
-    """The section that a field holds, directly or as the entries of a list."""
+    """The section that a field holds, if there need be one, or as the entries of a list."""
     for kind in (field.annotation, *get_args(field.annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind

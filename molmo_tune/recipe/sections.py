@@ -318,6 +318,29 @@ class TrainerSection(Section):
     """Keep what the backward pass needs in the memory of the CPU: still less on the GPU, slower."""
 
 
+class PreferenceSection(Section):
+    """Training on pairs of answers (DPO) instead of on the labels' answers alone.
+
+    A finished run answers the questions of `data.train`, each several times, as drawn and as
+    `eval.max_new_tokens` and `eval.batch_size` say; the labels say which of two answers is the
+    better one. That run's adapter is what is trained further, and the reference. The `loss`
+    section is not used.
+    """
+
+    from_run: FilePath
+    """Folder of the finished run that is to become better, with the same model and adapter."""
+    beta: PositiveFloat = 0.1
+    """How strongly the model is held to the run it comes from; less lets it go further."""
+    f1_gap: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """By how much the F1 of two answers must differ for one of them to be the better one."""
+    couples: PositiveInt = 2
+    """How many times two answers are drawn to each question."""
+    supervised_weight: NonNegativeFloat = 1.0
+    """Weight of the better answer's own cross-entropy per token, which keeps it likely."""
+    max_questions: PositiveInt | None = None
+    """Ask at most this many questions, drawn by `seed`; by default all."""
+
+
 class EvalSection(Section):
     """Generation on `data.val` during training."""
 
@@ -368,6 +391,8 @@ class Recipe(Section):
     """The optimiser (AdamW) and its schedule."""
     trainer: TrainerSection = Field(default_factory=TrainerSection)
     """The loop."""
+    preference: PreferenceSection | None = None
+    """Training on pairs of answers, after a supervised run; by default on the labels' answers."""
     eval: EvalSection = Field(default_factory=EvalSection)
     """Generation on `data.val` during training."""
     output: OutputSection

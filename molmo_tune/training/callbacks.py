@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -76,6 +76,36 @@ class RecordLosses(Callback):
         step = trainer.global_step
         if loss is not None and (not self.losses or self.losses[-1][0] != step):
             self.losses.append((step, float(loss)))
+
+
+class RecordFigures(Callback):
+    """Keep logged figures of every optimiser step, for the metrics' file and the report.
+
+    Args:
+        names: as logged, without ``train/``.
+
+    ``by_step``: of each name, its value by optimiser step.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.by_step: dict[str, dict[int, float]] = {name: {} for name in names}
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
+    ) -> None:
+        """Note them when an optimiser step was made."""
+        for name, values in self.by_step.items():
+            if f"train/{name}" in trainer.callback_metrics:
+                figure = float(trainer.callback_metrics[f"train/{name}"])
+                values.setdefault(trainer.global_step, figure)
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """For the report: the first and the last of each."""
+        return {
+            name: {"first": values[min(values)], "last": values[max(values)]}
+            for name, values in self.by_step.items()
+            if values
+        }
 
 
 class EvaluateAnswers(Callback):

@@ -9,7 +9,7 @@ that a long run need not be planned again from its start.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.datasets import PackedSet, TrainingSet
-from molmo_tune.encoding.encoded import EncodedSample
+from molmo_tune.encoding.encoded import Batch, EncodedSample
 from molmo_tune.encoding.order import ItemOrder
 from molmo_tune.encoding.pack_plan import sizes_of
 from molmo_tune.encoding.packing import PackerState, Size
@@ -88,6 +88,7 @@ class MolmoDataModule(L.LightningDataModule):
         seed: fixes the order.
         shuffle: whether the order changes per epoch.
         pack_limits: tokens and crops of a row that holds several items; None: one item per row.
+        join: makes a batch of samples to train on.
     """
 
     def __init__(
@@ -103,13 +104,14 @@ class MolmoDataModule(L.LightningDataModule):
         seed: int = 0,
         shuffle: bool = True,
         pack_limits: Size | None = None,
+        join: Callable[..., Batch] = collate,
     ) -> None:
         super().__init__()
         self.train, self.val = train, val
         self.pad_id, self.num_batches, self.batch_size = pad_id, num_batches, batch_size
         self.num_workers, self.prefetch = num_workers, prefetch
         self.seed, self.shuffle = seed, shuffle
-        self.pack_limits = pack_limits
+        self.pack_limits, self.join = pack_limits, join
         self._batches_done = 0
         self._packer_state: PackerState | None = None
         self._packs: PackStream | None = None
@@ -118,7 +120,7 @@ class MolmoDataModule(L.LightningDataModule):
         """Batches of the whole run, from where it is."""
         if self.pack_limits is not None:
             self._packs = self._pack_stream(self.pack_limits)
-            return self._loader(PackedSet(self.train), self._packs)
+            return self._loader(PackedSet(self.train), self._packs, self.join)
         rank, world_size = self._place()
         batches = BatchStream(
             len(self.train),
@@ -130,7 +132,7 @@ class MolmoDataModule(L.LightningDataModule):
             rank=rank,
             world_size=world_size,
         )
-        return self._loader(self.train, batches)
+        return self._loader(self.train, batches, self.join)
 
     def _pack_stream(self, limits: Size) -> PackStream:
         rank, world_size = self._place()
@@ -154,7 +156,7 @@ class MolmoDataModule(L.LightningDataModule):
         mine = list(range(len(self.val)))[rank::world_size]
         size = self.batch_size
         batches = [mine[start : start + size] for start in range(0, len(mine), size)]
-        return self._loader(self.val, batches)
+        return self._loader(self.val, batches, collate)
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches the finished optimiser steps have taken, and where the packer was."""
@@ -178,12 +180,13 @@ class MolmoDataModule(L.LightningDataModule):
         self,
         dataset: Dataset[EncodedSample],
         batches: BatchStream | PackStream | list[list[int]],
+        join: Callable[..., Batch],
     ) -> DataLoader[Any]:
         workers = self.num_workers
         return TimedLoader(
             dataset,
             batch_sampler=batches,
-            collate_fn=partial(collate, pad_id=self.pad_id),
+            collate_fn=partial(join, pad_id=self.pad_id),
             num_workers=workers,
             multiprocessing_context="spawn" if workers else None,
             prefetch_factor=self.prefetch if workers else None,

@@ -6,14 +6,17 @@ prints, writes or decides an order; `molmo_tune.training.run` does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from numpy.typing import NDArray
 
+from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.datasets import TrainingSet
 from molmo_tune.encoding.items import Item
 from molmo_tune.encoding.media_inputs import FeatureNames
@@ -23,6 +26,7 @@ from molmo_tune.encoding.sources import (
     pack_limits_of,
 )
 from molmo_tune.evaluation.evaluate import evaluate
+from molmo_tune.media.array_store import ArrayStore
 from molmo_tune.model.adapters import add_adapter, bare_model
 from molmo_tune.model.attention_backends import (
     Backend,
@@ -30,17 +34,22 @@ from molmo_tune.model.attention_backends import (
     use_backend,
 )
 from molmo_tune.model.checkpointing import checkpoint_layers
+from molmo_tune.model.continued import continue_adapter
 from molmo_tune.model.feature_cache import fingerprint
+from molmo_tune.model.identity import base_identity, decoder_identity, require_same_base
 from molmo_tune.model.loading import load_model, resolve_dtype
+from molmo_tune.preference.pair_set import PairSet, collate_pairs
 from molmo_tune.recipe.sections import Recipe, TrainerSection
-from molmo_tune.run_folder import RunFolder
+from molmo_tune.run_folder import RunFolder, read_json
 from molmo_tune.training.callbacks import (
     EvaluateAnswers,
     RefuseDeadAdapters,
     SaveAdapter,
 )
 from molmo_tune.training.data import MolmoDataModule
+from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
+from molmo_tune.training.preference_module import PreferenceModule
 from molmo_tune.training.sharding import sharding_strategy
 
 WARMUP_SHARE = 0.03
@@ -48,7 +57,7 @@ MAX_STEPS_AT_RISK = 100  # a crash costs at most so many optimiser steps
 
 
 def build_model(recipe: Recipe) -> Any:
-    """Base model with fresh adapters, as the recipe says.
+    """Base model with fresh adapters, or those of the run to go on from, as the recipe says.
 
     ``auto`` precision follows the dtype: adapters are kept in float32 beside a 16-bit base.
     """
@@ -59,18 +68,55 @@ def build_model(recipe: Recipe) -> Any:
     )
     use_backend(base, _attention(recipe))
     adapter = recipe.adapter
-    model = add_adapter(
-        base,
-        method=adapter.method,
-        rank=adapter.rank,
-        alpha=adapter.alpha,
-        dropout=adapter.dropout,
-        targets=adapter.targets,
-        rslora=adapter.rslora,
-    )
+    described: dict[str, Any] = {
+        "method": adapter.method,
+        "rank": adapter.rank,
+        "alpha": adapter.alpha,
+        "targets": adapter.targets,
+        "rslora": adapter.rslora,
+    }
+    if recipe.preference is not None:
+        begun = RunFolder(recipe.preference.from_run)
+        require_same_base(read_json(begun.base), decoder_identity(base), begun.base)
+        model = continue_adapter(base, begun.adapter, **described)
+    else:
+        model = add_adapter(base, dropout=adapter.dropout, **described)
     if recipe.trainer.gradient_checkpointing:
         checkpoint_layers(base, recipe.trainer.checkpointed_parts)
     return model.train()
+
+
+def trained_base(recipe: Recipe, model: Any, processor: Any) -> dict[str, str]:
+    """Digests of the base of a model that is not trained yet; see `model.identity`.
+
+    Where a run goes on from another they are taken from there: with ``full`` that run has changed
+    the weights themselves.
+    """
+    if recipe.preference is None:
+        return base_identity(model, processor)
+    recorded: dict[str, str] = read_json(RunFolder(recipe.preference.from_run).base)
+    return recorded
+
+
+def build_module(recipe: Recipe, model: Any, known_features: ArrayStore | None) -> MolmoModule:
+    """The model with the recipe's loss: of labels' answers, or of pairs."""
+    optim, offload = optim_settings(recipe), recipe.trainer.offload_activations
+    if recipe.preference is None:
+        return MolmoModule(
+            model,
+            optim,
+            z_loss=recipe.loss.z_loss,
+            offload_activations=offload,
+            known_features=known_features,
+        )
+    return PreferenceModule(
+        model,
+        optim,
+        beta=recipe.preference.beta,
+        supervised_weight=recipe.preference.supervised_weight,
+        offload_activations=offload,
+        known_features=known_features,
+    )
 
 
 def optim_settings(recipe: Recipe) -> OptimSettings:
@@ -111,20 +157,26 @@ def data_module(
     train_items: list[Item],
     val_items: list[Item],
     features: FeatureNames | None = None,
+    references: Sequence[NDArray[np.float32]] | None = None,
 ) -> MolmoDataModule:
-    """Batches of the recipe's items."""
-    make = partial(
-        TrainingSet,
-        processor=processor,
-        limits=limits_of(recipe),
-        weighting=recipe.loss.weighting,
-        cache_bytes=recipe.data.cache_mb * 1_000_000,
-        features=features,
-        quarantine=True,
+    """Batches of the recipe's items; with references the items to train on are trees of pairs."""
+    options: dict[str, Any] = {
+        "processor": processor,
+        "limits": limits_of(recipe),
+        "weighting": recipe.loss.weighting,
+        "cache_bytes": recipe.data.cache_mb * 1_000_000,
+        "features": features,
+        "quarantine": True,
+    }
+    train = (
+        PairSet(train_items, references=references, **options)
+        if references is not None
+        else TrainingSet(train_items, **options)
     )
     return MolmoDataModule(
-        make(train_items),
-        make(val_items) if val_items else None,
+        train,
+        TrainingSet(val_items, **options) if val_items else None,
+        join=collate_pairs if references is not None else collate,
         pad_id=int(processor.tokenizer.pad_token_id),
         num_batches=recipe.trainer.max_steps * recipe.trainer.accumulate_grad_batches,
         batch_size=recipe.trainer.batch_size,

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from molmo_tune.encoding.items import Item, Refused
+from molmo_tune.encoding.media_inputs import FeatureNames
 from molmo_tune.encoding.sources import (
     cache_place,
     measure_packing,
@@ -27,26 +28,35 @@ from molmo_tune.errors import UserError
 from molmo_tune.media.array_store import store_at
 from molmo_tune.model.adapters import keep_start, parameter_table
 from molmo_tune.model.attention_backends import backend_of
-from molmo_tune.model.identity import base_identity
 from molmo_tune.model.loading import load_processor
+from molmo_tune.preference.pairs_file import write_pairs
 from molmo_tune.recipe.saving import dump_recipe
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder, write_json
-from molmo_tune.training.callbacks import RecordLosses
+from molmo_tune.training.callbacks import RecordFigures, RecordLosses
 from molmo_tune.training.data_wait import RecordDataWait
 from molmo_tune.training.from_recipe import (
     build_model,
+    build_module,
     build_trainer,
     data_module,
     evaluation_callbacks,
     feature_names,
-    optim_settings,
     precision_of,
+    trained_base,
 )
 from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.pack_fill import RecordPacks
+from molmo_tune.training.preference import (
+    Pairing,
+    make_pairs,
+    require_begun,
+    stored_pairs,
+    with_reference,
+)
+from molmo_tune.training.preference_module import FIGURES, PreferenceModule
 from molmo_tune.training.progress import StepProgress
-from molmo_tune.training.run_report import TrainingResult, write_losses, write_report
+from molmo_tune.training.run_report import TrainingResult, write_metrics, write_report
 from molmo_tune.training.watch_media import WatchMedia
 
 
@@ -67,6 +77,7 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
     run = RunFolder(recipe.output.dir)
     checkpoint = _checkpoint_to_resume(run, resume)
     processor = load_processor(recipe.model.name)
+    require_begun(recipe, processor)
     train_items, refused = read_items(recipe.data.train, recipe, processor)
     val_items, val_refused = read_items(recipe.data.val, recipe, processor)
     _print_left_out(console, refused + val_refused)
@@ -74,24 +85,29 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
     media = _watch_media(console, recipe, train_items, refused)
     _require_caches(recipe)
     model = build_model(recipe)
-    if _is_first_process():
-        run.create()
-        run.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
     names = feature_names(recipe, model, processor)
-    module = MolmoModule(
-        model,
-        optim_settings(recipe),
-        z_loss=recipe.loss.z_loss,
-        offload_activations=recipe.trainer.offload_activations,
-        known_features=store_at(names.place) if names is not None else None,
-    )
-    if _is_first_process():
-        keep_start(model, run.adapter)
-        write_json(run.base, base_identity(model, processor))
+    module = build_module(recipe, model, store_at(names.place) if names is not None else None)
     _print_parameters(console, module, recipe)
-    data = data_module(recipe, processor, train_items, val_items, names)
+    pairing = None
+    if isinstance(module, PreferenceModule):
+        pairing = _paired(recipe, run, module, processor, train_items, names, console, resume)
+        refused += pairing.bad
+        media = _watch_media(console, recipe, train_items, refused)
+    if _is_first_process():
+        _open_folder(run, recipe, model, processor)
+        if pairing is not None:
+            write_pairs(run.pairs, pairing.mined, train_items)
+    data = data_module(
+        recipe,
+        processor,
+        train_items if pairing is None else [tree.item for tree in pairing.trees],
+        val_items,
+        names,
+        references=None if pairing is None else [tree.reference() for tree in pairing.trees],
+    )
     record, wait = RecordLosses(), RecordDataWait()
-    callbacks = [record, wait, media, StepProgress(console)]
+    preferred = RecordFigures(FIGURES if pairing is not None else ())
+    callbacks = [record, wait, preferred, media, StepProgress(console)]
     callbacks += evaluation_callbacks(recipe, processor, val_items)
     limits = pack_limits_of(recipe)
     packs = RecordPacks(limits) if limits is not None else None
@@ -106,14 +122,45 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
     )
     if _is_first_process():
         media.print_summary()
-        write_losses(run, record.losses, wait.by_step, resume)
-        figures = {
+        columns = {"data_wait": wait.by_step, **preferred.by_step}
+        write_metrics(run, record.losses, columns, resume)
+        figures: dict[str, Any] = {
             "packing": packs.figures() if packs is not None else None,
             "media": media.figures(),
             "data_wait": wait.figures(),
         }
+        if pairing is not None:
+            figures["preference"] = pairing.figures() | preferred.figures()
         write_report(result, recipe, train_items, val_items, refused + val_refused, figures)
     return result
+
+
+def _open_folder(run: RunFolder, recipe: Recipe, model: Any, processor: Any) -> None:
+    """Make the run's folder and write what is known before training."""
+    run.create()
+    run.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
+    keep_start(model, run.adapter)
+    write_json(run.base, trained_base(recipe, model, processor))
+
+
+def _paired(
+    recipe: Recipe,
+    run: RunFolder,
+    module: PreferenceModule,
+    processor: Any,
+    items: list[Item],
+    names: FeatureNames | None,
+    console: Console,
+    resume: bool,
+) -> Pairing:
+    """The pairs to train on, told on the console: made now, or those a resumed run began with."""
+    if resume:
+        pairing = stored_pairs(recipe, run, processor, items)
+    else:
+        pairing = make_pairs(recipe, module.model, processor, items, console)
+        pairing = with_reference(pairing, recipe, module, processor, items, names)
+    console.print(f"preference: {pairing.mined.explained()}", highlight=False)
+    return pairing
 
 
 def _watch_media(

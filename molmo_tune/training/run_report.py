@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,22 +23,27 @@ class TrainingResult:
     seconds: float
 
 
-def write_losses(
-    run: RunFolder, losses: list[tuple[int, float]], waits: dict[int, float], append: bool
+def write_metrics(
+    run: RunFolder,
+    losses: list[tuple[int, float]],
+    figures: Mapping[str, Mapping[int, float]],
+    append: bool,
 ) -> None:
-    """Losses and shares of time waited for data, by step; those of before a resume are kept."""
-    kept: list[tuple[object, ...]] = []
+    """Losses and other figures by step, each a column; rows of before a resume are kept."""
+    names = ("step", "train_loss", *figures)
+    kept: list[list[str]] = []
     if append and run.metrics.is_file():
         with run.metrics.open(newline="", encoding="utf-8") as file:
             first = losses[0][0] if losses else 0
             rows = [row for row in csv.DictReader(file) if int(row["step"]) < first]
-        kept = [(row["step"], row["train_loss"], row.get("data_wait", "")) for row in rows]
+        kept = [[row.get(name) or "" for name in names] for row in rows]
     with run.metrics.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["step", "train_loss", "data_wait"])
+        writer.writerow(names)
         writer.writerows(kept)
         for step, loss in losses:
-            writer.writerow([step, loss, f"{waits[step]:.4f}" if step in waits else ""])
+            found = (values.get(step) for values in figures.values())
+            writer.writerow([step, loss, *("" if v is None else f"{v:.4f}" for v in found)])
 
 
 def write_report(

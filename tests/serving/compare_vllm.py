@@ -3,17 +3,18 @@
     python -m tests.serving.compare_vllm PYTHON
 
 PYTHON is that of an environment with vLLM (docs/serving.md). Small random checkpoints of both
-released shapes get a random LoRA and are exported as `hub` and as `vllm-adapter`. vLLM serves the
-first, and the base with the second, and answers to text, an image, two images and a clip. Compared
-are the token ids of the prompts, and the log-probabilities of the 20 likeliest tokens at each of 8
-steps of vLLM's own answer. Figures go to `tests/benchmarks/results/vllm.json`.
+released shapes get a random LoRA and are exported as `hub`, in FP8 and as `vllm-adapter`. vLLM
+serves the first two, and the base with the third, and answers to text, an image, two images and a
+clip. Compared are the token ids of the prompts, and the log-probabilities of the 20 likeliest
+tokens at each of 8 steps of vLLM's own answer. Figures go to `tests/benchmarks/results/vllm.json`.
 
 The checkpoints differ from the fixtures where vLLM asks for it: heads of 64 (its CPU kernels know
 none of 8), an `<im_patch>` embedding of zeros (vLLM puts image features in its place, all other
 code adds them), and remote code (`stand_in`), which our fixtures lack. Without a GPU, vLLM lets
 image tokens attend causally only; its answers are then compared with our model under that mask.
 
-What it does not do: released weights, other precisions than float32, load or speed.
+What it does not do: released weights, load, speed, or the other quantised exports, whose layout
+vLLM does not read.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,18 +86,27 @@ def make_base(fixture: Path, folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def ask_vllm(
-    python: str, model: Path, place: Path, overrides: dict[str, int], adapter: Path | None
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What vLLM serves, and how."""
+
+    name: str
+    model: Path
+    hf_overrides: dict[str, int]
+    dtype: str = "float32"
+    adapter: Path | None = None
+
+
+def ask_vllm(python: str, served: Served, place: Path) -> dict[str, Any]:
     """What vLLM answers; its own output is shown when it fails."""
     answers = place / "answers.json"
-    command = [python, HERE / "in_vllm.py", model, place / "requests.npz", answers]
-    command.append(json.dumps(overrides))
+    command = [python, HERE / "in_vllm.py", served.model, place / "requests.npz", answers]
+    command += [json.dumps(served.hf_overrides), served.dtype]
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     environment |= {"HF_HUB_OFFLINE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     environment.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     done = subprocess.run(
-        [str(word) for word in [*command, *([adapter] if adapter else [])]],
+        [str(word) for word in [*command, *([served.adapter] if served.adapter else [])]],
         env=environment,
         capture_output=True,
         text=True,
@@ -178,19 +188,22 @@ def main(python: str) -> None:
             base = place / f"base_{variant}"
             make_base(SHARED / "fixtures" / f"molmo2-tiny-{variant}", base)
             run = make_run(place / f"run_{variant}", str(base))
-            hub, adapter = place / f"hub_{variant}", place / f"adapter_{variant}"
+            hub, small, adapter = (place / f"{n}_{variant}" for n in ("hub", "fp8", "adapter"))
             told = export_run(run, hub).report["vllm"]["hf_overrides"]
+            export_run(run, small, quantize="fp8")
             export_vllm_adapter(run, adapter)
-            for served, model, overrides, lora in (
-                ("hub", hub, told, None),
-                ("vllm-adapter", base, told, adapter),
-                ("hub, vLLM not told", hub, {}, None),
+            for served in (
+                Served("fp8 in bfloat16", small, told, "bfloat16"),
+                Served("vllm-adapter", base, told, adapter=adapter),
+                Served("hub", hub, told),
+                Served("hub, vLLM not told", hub, {}),
             ):
-                said = ask_vllm(python, model, place, overrides, lora)
+                said = ask_vllm(python, served, place)
                 results |= said.pop("about")
                 is_causal = results["device"] == "cpu"
-                results[f"{variant}, {served}"] = compare(hub, said, is_causal=is_causal)
-                print(f"{variant}, {served}: {results[f'{variant}, {served}']}", flush=True)
+                found = compare(hub, said, is_causal=is_causal)
+                results[f"{variant}, {served.name}"] = found
+                print(f"{variant}, {served.name}: {found}", flush=True)
             other = compare(base, said, is_causal=is_causal)
             results[f"{variant}, hub against its base"] = other
             right = compare(hub, said, is_causal=False)

@@ -1,6 +1,6 @@
 """Run in vLLM's own environment: answers to the requests of a file, with token ids and logprobs.
 
-    python in_vllm.py MODEL REQUESTS.npz ANSWERS.json HF_OVERRIDES [ADAPTER]
+    python in_vllm.py MODEL REQUESTS.npz ANSWERS.json HF_OVERRIDES DTYPE [ADAPTER]
 
 Knows nothing of molmo-tune: a folder goes in as a user would serve it (`--trust-remote-code`), text
 and pictures go the way of the chat API. `compare_vllm` calls this and compares.
@@ -19,7 +19,9 @@ NUM_TOKENS, NUM_LOGPROBS = 8, 20
 MAX_RANK = 320  # of an adapter
 
 
-def main(model: str, requests: Path, answers: Path, overrides: str, adapter: str = "") -> None:
+def main(
+    model: str, requests: Path, answers: Path, overrides: str, dtype: str, adapter: str = ""
+) -> None:
     """See the module's text."""
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
@@ -28,7 +30,7 @@ def main(model: str, requests: Path, answers: Path, overrides: str, adapter: str
         model=model,
         trust_remote_code=True,
         hf_overrides=json.loads(overrides),
-        dtype="float32",
+        dtype=dtype,
         max_model_len=2048,
         max_num_seqs=4,
         enforce_eager=True,
