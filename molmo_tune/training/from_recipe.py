@@ -57,6 +57,11 @@ def build_model(recipe: Recipe) -> Any:
         dtype=resolve_dtype(recipe.model.dtype),
         quantize=recipe.model.quantize,
     )
+    return prepare(base, recipe)
+
+
+def prepare(base: Any, recipe: Recipe) -> Any:
+    """A base made ready for training: attention, adapters and checkpointing of the recipe."""
     use_backend(base, _attention(recipe))
     adapter = recipe.adapter
     model = add_adapter(
