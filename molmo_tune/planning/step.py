@@ -82,12 +82,12 @@ class WatchedStep:
 
         The gradients of the batches before the last are put there, and only that one is computed.
         """
+        resting = dict(self._ledger.live)
         self._ledger.enter(BATCH, batch.tensors().values())
         if num_batches > 1:
             for parameter in self._trained:
                 parameter.grad = torch.zeros_like(parameter)
                 self._ledger.enter(GRADIENTS, [parameter.grad])
-        resting = dict(self._ledger.live)
         self._ledger.begin()
         with Flops() as flops:
             self._forward_and_backward(batch)
