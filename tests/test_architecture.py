@@ -25,6 +25,7 @@ ORDER = (
     "evaluation",
     "checks",
     "training",
+    "planning",
     "export",
     "pages",
     "tiny",

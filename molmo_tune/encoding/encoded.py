@@ -156,7 +156,7 @@ class Batch:
         pinned = {name: tensor.pin_memory() for name, tensor in self.tensors().items()}
         return replace(self, **pinned)
 
-    def tensors(self) -> dict[str, torch.Tensor]:
+    def tensors(self) -> dict[str, Any]:
         """All its tensors by name."""
         named = {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}

@@ -83,9 +83,12 @@ def model_without_weights(
 
 
 def _quantize(model: Any, kind: Quantize, dtype: torch.dtype) -> None:
-    quantizer = AutoHfQuantizer.from_config(
-        quantization_config(kind, dtype), pre_quantized=False
-    )
+    from bitsandbytes import functional
+
+    # bitsandbytes keeps its table of 8-bit numbers for the whole process, on the device that asks
+    # for it first: were that `meta`, no real model could be quantised after this one.
+    functional.name2qmap.setdefault("dynamic", functional.create_dynamic_map())
+    quantizer = AutoHfQuantizer.from_config(quantization_config(kind, dtype), pre_quantized=False)
     quantizer.preprocess_model(model=model, device_map={"": "meta"})
     for _, layer in quantized_layers(model):
         layer.weight._quantize("meta")  # what `to` does on the way to a device that is one

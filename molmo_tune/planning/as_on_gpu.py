@@ -24,6 +24,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -43,7 +44,7 @@ def as_on_gpu(*, offload: bool) -> Iterator[None]:
         stack.enter_context(computing_with(PyTorchFlash()))
         for place, name, function in _RULES:
             stack.enter_context(_replaced(place, name, function))
-        stack.enter_context(_Unpacked())
+        stack.enter_context(_Unpacked())  # type: ignore[no-untyped-call]
         if offload:
             stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_put_away, _fetch))
         yield
@@ -93,15 +94,17 @@ def _attention(
     q, k, v = (_lowered(x) for x in (query, key, value))
     if attn_mask is None and q.dtype in (torch.bfloat16, torch.float16):
         kernel = torch.ops.aten._scaled_dot_product_flash_attention
-        out: torch.Tensor = kernel(q, k, v, dropout_p, is_causal, scale=scale)[0]
-        return out
+        fused: torch.Tensor = kernel(q, k, v, dropout_p, is_causal, scale=scale)[0]
+        return fused
     if enable_gqa:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     bias = None if attn_mask is None else _as_numbers(attn_mask, q)
     efficient = torch.ops.aten._scaled_dot_product_efficient_attention
     needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
-    out = efficient(q, k, v, bias, needs_grad, dropout_p, is_causal, scale=scale)[0]
-    return out
+    result: tuple[torch.Tensor, ...] = efficient(
+        q, k, v, bias, needs_grad, dropout_p, is_causal, scale=scale
+    )
+    return result[0]
 
 
 def _lowered(x: torch.Tensor) -> torch.Tensor:
@@ -145,8 +148,8 @@ _RULES: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
 
 
 def _put_away(saved: torch.Tensor) -> Any:
-    """Numbers are left where they are; of all else only the form is kept."""
-    if not saved.is_floating_point():
+    """Of what is fake the form alone is kept; small numbers, which are real, are no matter."""
+    if not isinstance(saved, FakeTensor):
         return saved
     return saved.size(), saved.stride(), saved.dtype
 

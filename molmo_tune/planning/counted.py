@@ -95,9 +95,7 @@ def _processor(recipe: Recipe) -> tuple[Any, str]:
         return None, str(error)
 
 
-def _of_items(
-    recipe: Recipe, items: Sequence[Item], processor: Any, allowed: Row
-) -> Counted:
+def _of_items(recipe: Recipe, items: Sequence[Item], processor: Any, allowed: Row) -> Counted:
     limits = pack_limits_of(recipe)
     source = f"{len(items)} sequences of data.train"
     if limits is None:
@@ -184,7 +182,12 @@ class _Medium:
         patch_tokens = num_crops * self.patch_tokens
         media_tokens = num_crops * self.tokens
         return RowSample(
-            num_crops, patch_tokens, media_tokens, branches, trained, self.pooling**2,
+            num_crops,
+            patch_tokens,
+            media_tokens,
+            branches,
+            trained,
+            self.pooling**2,
             not self.is_video,
         )
 

@@ -30,7 +30,7 @@ class KnownNumbers(TorchDispatchMode):
     """To be entered inside of a `FakeTensorMode`."""
 
     def __init__(self, fake_mode: FakeTensorMode) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._fake_mode = fake_mode
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -60,7 +60,7 @@ def _stays_small(tensors: list[torch.Tensor]) -> bool:
     """Whether no combination of these is large, as a table of all pairs of positions would be."""
     shapes = [tensor.shape for tensor in tensors]
     try:
-        return math.prod(torch.broadcast_shapes(*shapes)) <= MOST_NUMBERS
+        return int(math.prod(torch.broadcast_shapes(*shapes))) <= MOST_NUMBERS
     except RuntimeError:  # they are joined or picked from, not combined
         return all(tensor.numel() <= MOST_NUMBERS for tensor in tensors)
 
@@ -68,13 +68,12 @@ def _stays_small(tensors: list[torch.Tensor]) -> bool:
 def _makes_numbers(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether a tensor made of nothing is one of numbers, or so small that it is no matter."""
     made = [x for x in tree_leaves(func(*args, **kwargs)) if isinstance(x, torch.Tensor)]
-    return all(
-        x.numel() <= (_MOST_FLOATS if x.is_floating_point() else MOST_NUMBERS) for x in made
-    )
+    return all(x.numel() <= (_MOST_FLOATS if x.is_floating_point() else MOST_NUMBERS) for x in made)
 
 
 def _places(args: Any) -> Any:
     """With the places that a real mask picks instead of the mask: their number is a shape."""
+
     def picked(index: Any) -> Any:
         is_mask = isinstance(index, torch.Tensor) and index.dtype == torch.bool
         if not is_mask or isinstance(index, FakeTensor):

@@ -41,7 +41,7 @@ class Ledger(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._entries: dict[int, _Entry] = {}
         self._account = OTHER
         self._sum = 0

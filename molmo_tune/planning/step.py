@@ -26,7 +26,7 @@ from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.optimizers import build_optimizer, clip_parts
 
 TRAINED, GRADIENTS, OPTIMIZER = "trained weights", "gradients", "optimiser states"
-BATCH, UPDATE = "the batch itself", "update"
+BUFFERS, BATCH, UPDATE = "buffers", "the batch itself", "update"
 VISION, DECODER, LOSS, BACKWARD = "vision", "decoder", "loss", "backward pass"
 
 
@@ -66,6 +66,7 @@ class WatchedStep:
             ledger.enter(account, tensors)
         self._trained = [parameter for _, parameter in trainable_parameters(module.model)]
         self.optimizer = build_optimizer(module.model, module.optim_settings)
+        self._resting: dict[str, int] = {}
         self._watch_phases()
 
     def prepare(self) -> None:
@@ -76,13 +77,13 @@ class WatchedStep:
         for parameter in self._trained:
             self._ledger.enter(OPTIMIZER, _tensors_in(self.optimizer.state[parameter]))
         self.optimizer.zero_grad()
+        self._resting = {k: v for k, v in self._ledger.live.items() if v}
 
     def run(self, batch: Batch, num_batches: int) -> StepCost:
         """A step of so many batches of this kind.
 
         The gradients of the batches before the last are put there, and only that one is computed.
         """
-        resting = dict(self._ledger.live)
         self._ledger.enter(BATCH, batch.tensors().values())
         if num_batches > 1:
             for parameter in self._trained:
@@ -93,10 +94,8 @@ class WatchedStep:
             self._forward_and_backward(batch)
         self._update()
         self.optimizer.zero_grad()
-        ledger = self._ledger
-        return StepCost(
-            ledger.peak_bytes, dict(ledger.at_peak), resting, flops.total
-        )
+        at_peak = {k: v for k, v in self._ledger.at_peak.items() if v}
+        return StepCost(self._ledger.peak_bytes, at_peak, dict(self._resting), flops.total)
 
     def _forward_and_backward(self, batch: Batch) -> None:
         self._ledger.open(VISION)
@@ -132,7 +131,8 @@ def accounts_of_weights(model: Any) -> Iterator[tuple[str, list[torch.Tensor]]]:
         kind = "8 bits" if hasattr(layer, "state") else "4 bits"
         small[f"{name}.weight"] = kind
         yield f"{part_of(name)}, frozen, {kind}", [tensor for _, _, tensor in scales_of(layer)]
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+    yield BUFFERS, list(model.buffers())
+    for name, tensor in model.named_parameters():
         kind = small.get(name) or str(tensor.dtype).removeprefix("torch.")
         frozen = f"{part_of(name)}, frozen, {kind}"
         yield TRAINED if tensor.requires_grad else frozen, [tensor]
