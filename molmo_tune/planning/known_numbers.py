@@ -19,7 +19,9 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
+
+from molmo_tune.planning.ledger import tensors_in
 
 MOST_NUMBERS = 2**22
 _MOST_FLOATS = 2**12
@@ -35,7 +37,7 @@ class KnownNumbers(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        tensors = [*tensors_in(args), *tensors_in(tuple(kwargs.values()))]
         num_fake = sum(isinstance(tensor, FakeTensor) for tensor in tensors)
         if func is _READ_NUMBER and num_fake and tensors[0].is_floating_point():
             return 1.0
@@ -67,7 +69,7 @@ def _stays_small(tensors: list[torch.Tensor]) -> bool:
 
 def _makes_numbers(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether a tensor made of nothing is one of numbers, or so small that it is no matter."""
-    made = [x for x in tree_leaves(func(*args, **kwargs)) if isinstance(x, torch.Tensor)]
+    made = tensors_in(func(*args, **kwargs))
     return all(x.numel() <= (_MOST_FLOATS if x.is_floating_point() else MOST_NUMBERS) for x in made)
 
 

@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 BLOCK_BYTES = 512
 OTHER = "other"
@@ -67,11 +66,10 @@ class Ledger(TorchDispatchMode):
         if func is _ASKS_DEVICE and isinstance(args[0], FakeTensor):  # more than half of all calls
             return args[0].fake_device
         result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor):
-                storage = leaf.untyped_storage()
-                if id(storage) not in self._entries:
-                    self._book(storage, self._account)
+        for tensor in tensors_in(result):
+            storage = tensor.untyped_storage()
+            if id(storage) not in self._entries:
+                self._book(storage, self._account)
         return result
 
     def _book(self, storage: torch.UntypedStorage, account: str) -> None:
@@ -89,3 +87,12 @@ class Ledger(TorchDispatchMode):
         if entry is not None:
             self.live[entry.account] -= entry.num_bytes
             self._sum -= entry.num_bytes
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors among an operation's arguments or results, which lie in lists at most."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from tensors_in(one)
