@@ -28,6 +28,7 @@ from molmo_tune.encoding.encoded import Batch
 from molmo_tune.encoding.sources import limits_of, read_items
 from molmo_tune.model.adapters import trainable_parameters
 from molmo_tune.model.loading import TINY_FOLDER, load_processor
+from molmo_tune.model.loss import loss_sums
 from molmo_tune.model.quantization import quantized_layers, scales_of
 from molmo_tune.model.without_weights import config_without_weights, model_without_weights
 from molmo_tune.planning.as_on_gpu import as_on_gpu, update_at_once
@@ -39,6 +40,7 @@ from molmo_tune.planning.ledger import BLOCK_BYTES, Ledger
 from molmo_tune.planning.remedies import remedies
 from molmo_tune.planning.rows import Row
 from molmo_tune.planning.step import GRADIENTS, OPTIMIZER, TRAINED, StepCost, WatchedStep
+from molmo_tune.planning.within import bytes_within
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.training.from_recipe import build_model, optim_settings
@@ -200,15 +202,43 @@ def test_the_peak_is_what_the_profiler_sees(name: str, planned: Callable[..., Re
     assert found.peak_bytes - resident == pytest.approx(highest(record), rel=PROFILED)
 
 
-def highest(record: Any) -> int:
+def highest(record: Any, least: int = 100) -> int:
     """The highest sum of what was allocated and freed, in bytes."""
     events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
-    assert len(events) > 100
+    assert len(events) > least
     total = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
         total += event.nbytes()
         peak = max(peak, total)
     return peak
+
+
+def test_the_loss_of_a_large_vocabulary_is_seen_whole() -> None:
+    """Logits outweigh all else here; a part of them lives inside of one operation only."""
+    hidden = torch.randn(1, 64, 16, requires_grad=True)
+    head, targets = torch.randn(50_000, 16), torch.ones(1, 64, dtype=torch.long)
+
+    def compute() -> None:
+        loss_sums(hidden, head, targets, torch.ones(1, 64), z_loss=1e-4).total.backward()
+        hidden.grad = None
+
+    compute()
+    with Ledger() as ledger:
+        ledger.enter("inputs", [hidden, head, targets])
+        before = ledger.live.total()
+        compute()
+    gc.collect()
+    with profile(profile_memory=True) as record:
+        compute()
+    assert ledger.peak_bytes - before == pytest.approx(highest(record, least=20), rel=PROFILED)
+
+
+def test_the_way_back_of_flash_attention_sums_in_32_bits() -> None:
+    """By hand: 100 tokens, 8 heads of 72 (rounded to 96) over 2 of keys; 4 bytes, then 2 x 2."""
+    q, k = torch.empty(100, 8, 72, dtype=torch.bfloat16), torch.empty(100, 2, 72).bfloat16()
+    backward = torch.ops.aten._flash_attention_backward.default
+    assert bytes_within(backward, (q, q, k, k)) == 100 * 8 * (96 * 4 + 72 * 2 * 2)
+    assert bytes_within(backward, (q, q, q, q)) == 100 * 8 * 96 * 4
 
 
 def test_a_second_row_on_the_same_model_starts_clean(planned: Callable[..., Recipe]) -> None:
@@ -496,6 +526,13 @@ def test_mistakes_end_in_one_line(
     options = [part for setting in settings for part in ("--set", setting)]
     assert main(["plan", str(recipe_file), *options]) == 1
     assert words in capsys.readouterr().err
+
+
+def test_figures_that_cannot_be_written_are_one_line(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(recipe_file), "--json", str(tmp_path / "no" / "plan.json")]) == 1
+    assert "cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("memory", ["0", "-1", "much", "inf"])

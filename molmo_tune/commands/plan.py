@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from molmo_tune.errors import UserError
 from molmo_tune.recipe.bundled import bundled
@@ -40,10 +40,16 @@ def run(options: argparse.Namespace) -> int:
     if options.memory is not None:
         tried = _remedies(console, found, path, options)
     if options.json is not None:
-        text = json.dumps(as_json(found, options.memory, tried), indent=2)
-        options.json.write_text(f"{text}\n", encoding="utf-8")
+        _write(options.json, as_json(found, options.memory, tried))
     _require_fit(found, path, options.memory, tried)
     return 0
+
+
+def _write(file: Path, figures: dict[str, Any]) -> None:
+    try:
+        file.write_text(f"{json.dumps(figures, indent=2)}\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(file, f"cannot be written ({error.strerror})") from error
 
 
 def _print(console: Console, found: Forecast) -> None:
@@ -53,7 +59,7 @@ def _print(console: Console, found: Forecast) -> None:
     for table in (told.rows_table(found), told.memory_table(found), told.cards_table(found)):
         console.print(table)
     lines = (told.steps_line(found), told.flops_line(found), *found.remarks)
-    for line in (*lines, told.MARGIN, told.UNMEASURED):
+    for line in (*lines, told.MARGIN, told.OLDER, told.UNMEASURED):
         console.print(line, highlight=False)
 
 
@@ -61,7 +67,7 @@ def _remedies(
     console: Console, found: Forecast, path: Path, options: argparse.Namespace
 ) -> list[Remedy]:
     """Tried and printed one by one; each takes as long as the first forecast."""
-    from molmo_tune.planning.cards import needed_bytes
+    from molmo_tune.planning.cards import fits, needed_bytes
     from molmo_tune.planning.forecast import forecast
     from molmo_tune.planning.remedies import remedies
 
@@ -74,9 +80,14 @@ def _remedies(
 
     tried = []
     recipe = load_recipe(path, options.overrides)
+    verdict = (
+        "it fits" if fits(found.peak_bytes, options.memory) else "it does not fit; tried, in turn"
+    )
+    console.print(f"{options.memory:g} GB: {verdict}", highlight=False)
     for one in remedies(recipe, found.peak_bytes, options.memory, change=change, peak_of=peak_of):
         told = " ".join(f"--set {setting}" for setting in one.settings)
-        console.print(f"{needed_bytes(one.peak_bytes) / 1e9:8.2f} GB  {told}", highlight=False)
+        needs = f"{needed_bytes(one.peak_bytes) / 1e9:8.2f} GB with"
+        console.print(f"{needs} {told}", highlight=False)
         tried.append(one)
     return tried
 

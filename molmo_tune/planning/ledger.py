@@ -7,8 +7,8 @@ rounded up to the 512 bytes that PyTorch's CUDA allocator hands out.
 
 Real and fake tensors are entered alike, which is how the tests compare a forecast with a run.
 
-What it does not do: see what a kernel takes and returns within one operation (cuBLAS' workspaces),
-or the allocator's gaps; `cards` leaves room for these.
+What it does not do: look into an operation (what some take inside is in `within`), or see the
+allocator's gaps and the libraries' workspaces, for which `cards` leaves room.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from molmo_tune.planning.within import bytes_within
 
 BLOCK_BYTES = 512
 OTHER = "other"
@@ -70,6 +72,7 @@ class Ledger(TorchDispatchMode):
             storage = tensor.untyped_storage()
             if id(storage) not in self._entries:
                 self._book(storage, self._account)
+        self._note_peak(bytes_within(func, args))
         return result
 
     def _book(self, storage: torch.UntypedStorage, account: str) -> None:
@@ -79,8 +82,12 @@ class Ledger(TorchDispatchMode):
         self._entries[key] = _Entry(account, num_bytes, reference)
         self.live[account] += num_bytes
         self._sum += num_bytes
-        if self._sum > self.peak_bytes:
-            self.peak_bytes, self.at_peak = self._sum, Counter(self.live)
+        self._note_peak()
+
+    def _note_peak(self, passing_bytes: int = 0) -> None:
+        if self._sum + passing_bytes > self.peak_bytes:
+            self.peak_bytes, self.at_peak = self._sum + passing_bytes, Counter(self.live)
+            self.at_peak[self._account] += passing_bytes
 
     def _strike(self, key: int) -> None:
         entry = self._entries.pop(key, None)

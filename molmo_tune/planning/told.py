@@ -32,6 +32,10 @@ MARGIN = (
     f"A card counts as fitting with {CONTEXT_BYTES / 1e9:g} GB for the CUDA context and "
     f"{GAPS_SHARE:.0%} of the peak for the allocator's gaps: an assumption, not measured."
 )
+OLDER = (
+    "Cards older than Ampere (T4) have neither bfloat16 nor FlashAttention: plan for them with "
+    "--set model.dtype=float16 --set model.attention=sdpa."
+)
 _PASSING = (
     (TRAINED, TRAINED),
     (GRADIENTS, GRADIENTS),
@@ -135,7 +139,7 @@ def as_json(found: Forecast, memory_gb: float | None, tried: list[Remedy]) -> di
         "memory_gb": memory_gb,
         "fits": None if memory_gb is None else fits(found.peak_bytes, memory_gb),
         "remedies": [{"set": one.settings, "peak_bytes": one.peak_bytes} for one in tried],
-        "remarks": [*found.remarks, MARGIN, UNMEASURED],
+        "remarks": [*found.remarks, MARGIN, OLDER, UNMEASURED],
     }
 
 
