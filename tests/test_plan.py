@@ -142,6 +142,17 @@ def test_a_forecast_is_what_a_real_step_takes(
     assert found.num_flops > 10**8
 
 
+@pytest.mark.parametrize("layout", ["molmo2-tiny-qwen", "molmo2-tiny-olmo"])
+def test_it_is_in_the_released_layouts_too(
+    layout: str, shared: Path, planned: Callable[..., Recipe]
+) -> None:
+    """Other norms and position scaling, and a vocabulary whose logits outweigh all else."""
+    name = f"model.name={shared / 'fixtures' / layout}"
+    recipe = planned(name, "data.max_tokens=250", "video.max_frames=2")
+    found = forecast(recipe, device="cpu", only_largest=True).costs[0]
+    assert found == watched(recipe)[0]
+
+
 @pytest.mark.parametrize("name", ["lora", "qlora", "full", "int8", "8-bit optimiser"])
 def test_weights_gradients_and_states_are_those_of_the_tensors(
     name: str, planned: Callable[..., Recipe]
@@ -301,7 +312,7 @@ def attended(mask: torch.Tensor | None = None) -> torch.Tensor:
 
 def test_attention_keeps_no_table_of_scores() -> None:
     table = HEADS * LENGTH**2 * 2
-    assert fake_peak(attended) < table / 4
+    assert fake_peak(attended) < table / 3
     masked = fake_peak(lambda: attended(torch.ones(LENGTH, LENGTH, dtype=torch.bool)))
     assert LENGTH**2 * 2 < masked < table / 2 + LENGTH**2 * 2  # the mask as numbers, not per head
 
