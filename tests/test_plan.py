@@ -244,6 +244,12 @@ def test_the_loss_of_a_large_vocabulary_is_seen_whole() -> None:
     assert ledger.peak_bytes - before == pytest.approx(highest(record, least=20), rel=PROFILED)
 
 
+def test_layers_in_few_bits_compute_as_many_products(planned: Callable[..., Recipe]) -> None:
+    small = [planned(*SETTINGS[name]) for name in ("lora", "qlora", "int8")]
+    costs = [forecast(recipe, device="cpu", only_largest=True).costs[0] for recipe in small]
+    assert len({cost.num_flops for cost in costs}) == 1
+
+
 def test_the_way_back_of_flash_attention_sums_in_32_bits() -> None:
     """By hand: 100 tokens, 8 heads of 72 (rounded to 96) over 2 of keys; 4 bytes, then 2 x 2."""
     q, k = torch.empty(100, 8, 72, dtype=torch.bfloat16), torch.empty(100, 2, 72).bfloat16()

@@ -24,6 +24,7 @@ from molmo_tune.errors import UserError
 from molmo_tune.model.loading import checkpoint_config, checkpoint_source, quiet_loading
 from molmo_tune.model.quantization import (
     Quantize,
+    keep_trainable_kernels,
     quantization_config,
     quantized_layers,
     require_quantized,
@@ -93,6 +94,7 @@ def _quantize(model: Any, kind: Quantize, dtype: torch.dtype) -> None:
     for _, layer in quantized_layers(model):
         layer.weight._quantize("meta")  # what `to` does on the way to a device that is one
     require_quantized(model, kind, dtype)
+    keep_trainable_kernels(model)
 
 
 def made_fake(model: Any, fake_mode: FakeTensorMode) -> Any:

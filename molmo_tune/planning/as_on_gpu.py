@@ -9,9 +9,10 @@ Molmo 2 meets them, are written down here, and nowhere else:
     dropout      keeps a byte per element, not a copy of its type
     autocast     layer norms and norms of vectors are computed in 32 bits
     pieces       `flash_attention` takes PyTorch's kernels, not the written-out formulas
-    4-bit layers unpack a layer's weights for many tokens (inside of one operation, see `_Unpacked`)
     AdamW        updates all weights at once, with temporaries for all of them
     offloading   what is saved for the way back is not on the device until it is asked for
+
+What kernels take inside of themselves is in `within`.
 
 What it does not do: choose by the generation of the card. On cards older than Ampere the fused
 FlashAttention kernel does not exist, and 8-bit layers (int8) are counted as the CPU computes them.
@@ -26,7 +27,6 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from molmo_tune.model.flash_kernels import PyTorchFlash, computing_with
 
@@ -44,7 +44,6 @@ def as_on_gpu(*, offload: bool) -> Iterator[None]:
         stack.enter_context(computing_with(PyTorchFlash()))
         for place, name, function in _RULES:
             stack.enter_context(_replaced(place, name, function))
-        stack.enter_context(_Unpacked())  # type: ignore[no-untyped-call]
         if offload:
             stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_put_away, _fetch))
         yield
@@ -67,18 +66,6 @@ def _replaced(place: Any, name: str, function: Callable[..., Any]) -> Iterator[N
         yield
     finally:
         setattr(place, name, own)
-
-
-class _Unpacked(TorchDispatchMode):
-    """bitsandbytes' product with 4-bit weights, as its CUDA code does it for many tokens."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if str(func) != "bitsandbytes.gemm_4bit.default":
-            return func(*args, **kwargs)
-        hidden, _, shape = args[:3]
-        weight = torch.empty(tuple(shape), dtype=hidden.dtype, device=hidden.device)
-        return F.linear(hidden, weight, kwargs.get("bias"))
 
 
 def _attention(

@@ -29,4 +29,6 @@ class Flops(TorchDispatchMode):
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
             self.total += formula(*args, **kwargs, out_val=result)
+        elif func.name() == "bitsandbytes::gemm_4bit":  # PyTorch has no formula for it
+            self.total += 2 * args[0].numel() * args[2][0]
         return result

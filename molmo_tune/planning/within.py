@@ -1,11 +1,12 @@
 """What an operation allocates and drops before it returns, where that is large.
 
-A dispatch mode sees an operation's results and nothing of its inside. Two kinds that a Molmo 2
-meets take much inside, as their source in PyTorch says:
+A dispatch mode sees an operation's results and nothing of its inside. Three kinds that a Molmo 2
+meets take much inside, as their source says:
 
     logsumexp           one more table of its argument, which here are logits in 32 bits; this is
                         held to the profiler by a test
     flash, backward     the queries' gradients in 32 bits; keys' and values' once per query head
+    4-bit layers        the layer's weights unpacked, as bitsandbytes does for many tokens
 
 What it does not do: know the workspaces of cuBLAS or of the memory-efficient attention's way back,
 or fused kernels on cards where PyTorch takes cuDNN's attention.
@@ -18,13 +19,12 @@ from typing import Any
 
 import torch
 
-_aten = torch.ops.aten
 _HEAD_STEP = 32  # head sizes are rounded up to multiples of this
 
 
 def bytes_within(func: Any, args: Any) -> int:
     """Bytes that an operation has at most beside its arguments and results."""
-    formula = _FORMULAS.get(func)
+    formula = _FORMULAS.get(func.name())
     return formula(*args) if formula is not None else 0
 
 
@@ -42,8 +42,13 @@ def _flash_backward(grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, *_: An
     return summed + 2 * k.numel() // k.shape[1] * num_heads * k.element_size()
 
 
-_FORMULAS: dict[Any, Callable[..., int]] = {
-    _aten.logsumexp.default: _logsumexp,
-    _aten._flash_attention_backward.default: _flash_backward,
-    _aten._scaled_dot_product_flash_attention_backward.default: _flash_backward,
+def _unpacked(hidden: torch.Tensor, _packed: torch.Tensor, shape: list[int], *_: Any) -> int:
+    return shape[0] * shape[1] * hidden.element_size()
+
+
+_FORMULAS: dict[str, Callable[..., int]] = {
+    "aten::logsumexp": _logsumexp,
+    "aten::_flash_attention_backward": _flash_backward,
+    "aten::_scaled_dot_product_flash_attention_backward": _flash_backward,
+    "bitsandbytes::gemm_4bit": _unpacked,
 }
