@@ -28,7 +28,6 @@ from molmo_tune.encoding.encoded import Batch
 from molmo_tune.encoding.sources import limits_of, read_items
 from molmo_tune.model.adapters import trainable_parameters
 from molmo_tune.model.loading import TINY_FOLDER, load_processor
-from molmo_tune.model.loss import loss_sums
 from molmo_tune.model.quantization import quantized_layers, scales_of
 from molmo_tune.model.without_weights import config_without_weights, model_without_weights
 from molmo_tune.planning.as_on_gpu import as_on_gpu, update_at_once
@@ -224,30 +223,30 @@ def highest(record: Any, least: int = 100) -> int:
     return peak
 
 
-def test_the_loss_of_a_large_vocabulary_is_seen_whole() -> None:
-    """Logits outweigh all else here; a part of them lives inside of one operation only."""
-    hidden = torch.randn(1, 64, 16, requires_grad=True)
-    head, targets = torch.randn(50_000, 16), torch.ones(1, 64, dtype=torch.long)
-
-    def compute() -> None:
-        loss_sums(hidden, head, targets, torch.ones(1, 64), z_loss=1e-4).total.backward()
-        hidden.grad = None
-
-    compute()
+def test_what_a_logsumexp_takes_inside_is_seen() -> None:
+    """A second table of all logits, which only the profiler sees as it comes and goes."""
+    logits = torch.randn(64, 50_000)
     with Ledger() as ledger:
-        ledger.enter("inputs", [hidden, head, targets])
+        ledger.enter("inputs", [logits])
         before = ledger.live.total()
-        compute()
-    gc.collect()
+        logits.logsumexp(-1)
     with profile(profile_memory=True) as record:
-        compute()
-    assert ledger.peak_bytes - before == pytest.approx(highest(record, least=20), rel=PROFILED)
+        logits.logsumexp(-1)
+    assert ledger.peak_bytes - before == pytest.approx(highest(record, least=3), rel=PROFILED)
 
 
 def test_layers_in_few_bits_compute_as_many_products(planned: Callable[..., Recipe]) -> None:
     small = [planned(*SETTINGS[name]) for name in ("lora", "qlora", "int8")]
     costs = [forecast(recipe, device="cpu", only_largest=True).costs[0] for recipe in small]
     assert len({cost.num_flops for cost in costs}) == 1
+
+
+def test_layers_in_4_bits_are_unpacked_inside() -> None:
+    import bitsandbytes  # noqa: F401  (defines the operator)
+
+    product = torch.ops.bitsandbytes.gemm_4bit.default
+    hidden, packed = torch.empty(5, 64).bfloat16(), torch.empty(32 * 64 // 2, 1, dtype=torch.uint8)
+    assert bytes_within(product, (hidden, packed, [32, 64])) == 32 * 64 * 2
 
 
 def test_the_way_back_of_flash_attention_sums_in_32_bits() -> None:
@@ -318,9 +317,11 @@ def attended(mask: torch.Tensor | None = None) -> torch.Tensor:
 
 def test_attention_keeps_no_table_of_scores() -> None:
     table = HEADS * LENGTH**2 * 2
-    assert fake_peak(attended) < table / 3
+    plain = fake_peak(attended)
+    assert plain < table / 3
     masked = fake_peak(lambda: attended(torch.ones(LENGTH, LENGTH, dtype=torch.bool)))
-    assert LENGTH**2 * 2 < masked < table / 2 + LENGTH**2 * 2  # the mask as numbers, not per head
+    as_numbers = 2 * LENGTH**2  # for all heads together
+    assert plain + as_numbers < masked < plain + 2 * as_numbers
 
 
 def test_dropout_keeps_a_byte_per_element() -> None:
@@ -407,11 +408,15 @@ def test_without_data_the_limits_are_counted(planned: Callable[..., Recipe]) -> 
     assert "not/there" in counted.source
 
 
-def test_packs_are_filled_to_both_limits(planned: Callable[..., Recipe]) -> None:
-    recipe = planned("data.packing=true", "data.max_crops_per_pack=12")
+@pytest.mark.parametrize(("most_crops", "clips"), [(12, [8, 4]), (128, [8, 8, 7])])
+def test_packs_are_filled_to_one_of_both_limits(
+    most_crops: int, clips: list[int], planned: Callable[..., Recipe]
+) -> None:
+    """A frame of the tiny base is 9 patches, 2 marks and 6 for its time: 23 go into 400 tokens."""
+    recipe = planned("data.packing=true", f"data.max_crops_per_pack={most_crops}")
     row = count_rows(recipe, config_without_weights("tiny")).rows[0]
-    assert [sample.num_crops for sample in row.samples] == [8, 4]
-    assert row.num_tokens == recipe.data.max_tokens
+    assert [sample.num_crops for sample in row.samples] == clips
+    assert recipe.data.max_tokens - 3 <= row.num_tokens <= recipe.data.max_tokens
 
 
 def test_images_are_counted_by_their_crops(planned: Callable[..., Recipe]) -> None:
@@ -447,6 +452,7 @@ def test_remedies_end_when_it_fits_and_skip_what_does_not_help(
     """Peaks by setting, in gigabytes, instead of forecasts; 24 GB hold 21.9 beside the margin."""
     costs = {"trainer.gradient_checkpointing=true": 40, "optim.name=adamw_8bit": 39.95}
     costs |= {"model.quantize=nf4": 30, "trainer.offload_activations=true": 21}
+    costs |= {"adapter.rank=16": 10}  # would help, but is no longer needed
 
     def peak_of(recipe: Recipe) -> int:
         return round(1e9 * min(costs.get(setting, 60) for setting in asked))
@@ -455,9 +461,11 @@ def test_remedies_end_when_it_fits_and_skip_what_does_not_help(
 
     def change(settings: tuple[str, ...]) -> Recipe:
         asked[:] = settings
-        return planned(*settings)
+        return planned("adapter.rank=32", *settings)
 
-    found = list(remedies(planned(), 60 * 10**9, 24, change=change, peak_of=peak_of))
+    found = list(
+        remedies(planned("adapter.rank=32"), 60 * 10**9, 24, change=change, peak_of=peak_of)
+    )
     assert [one.settings[0] for one in found] == [
         "trainer.gradient_checkpointing=true",
         "model.quantize=nf4",
