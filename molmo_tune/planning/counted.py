@@ -37,6 +37,7 @@ QUESTION_TOKENS = 512
 
 ALLOWED, LARGEST, USUAL = "largest allowed", "largest of the data", "usual"
 _TIME_TOKENS, _MARK_TOKENS = 6, 2
+_LEAST_TEXT = 3  # of a sample: the token at the beginning and one of each conversation
 _VIDEO_POOLING, _IMAGE_POOLING = 3, 2  # of the released processors, patches of a side
 _PLANNED_PACKS = 60
 
@@ -172,7 +173,7 @@ class _Medium:
     def most_crops(self, recipe: Recipe) -> int:
         """Of one clip or image, as far as a row has room beside a word of text."""
         most = recipe.video.max_frames if self.is_video else recipe.image.max_crops + 1
-        return max(1, min(most, (recipe.data.max_tokens - 2) // self.tokens))
+        return max(1, min(most, (recipe.data.max_tokens - _LEAST_TEXT) // self.tokens))
 
     def sample(self, num_crops: int, text_tokens: int) -> RowSample:
         """A clip or image with two conversations, half of whose tokens are trained."""
@@ -196,7 +197,11 @@ class _Medium:
         one, limits = self.most_crops(recipe), pack_limits_of(recipe)
         if limits is None:
             return (self.sample(one, recipe.data.max_tokens - 1 - one * self.tokens),)
-        crops = min(limits.num_crops, (limits.num_tokens - 2) // self.tokens)
+        crops = limits.num_crops
+        while (
+            crops > 1 and crops * self.tokens + -(-crops // one) * _LEAST_TEXT > limits.num_tokens
+        ):
+            crops -= 1
         parts = [min(one, crops - start) for start in range(0, crops, one)]
         text = limits.num_tokens - crops * self.tokens - len(parts)
         return tuple(self.sample(part, text // len(parts)) for part in parts)

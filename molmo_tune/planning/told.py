@@ -110,8 +110,8 @@ def flops_line(found: Forecast) -> str:
     step = found.num_step_flops
     run = step * found.recipe.trainer.max_steps
     return (
-        f"{step:.2e} floating-point operations a step of usual rows, {run:.2e} in the run; "
-        "no time is given, because no speed has been measured"
+        f"{step:.2e} floating-point operations a step of usual rows, {run:.2e} in the run "
+        "(of attention all pairs are counted); no time is given: no speed has been measured"
     )
 
 
