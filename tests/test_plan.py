@@ -449,7 +449,7 @@ def test_rows_of_data_are_those_that_training_reads(pond_recipe: Path) -> None:
 def test_remedies_end_when_it_fits_and_skip_what_does_not_help(
     planned: Callable[..., Recipe],
 ) -> None:
-    """Peaks by setting, in gigabytes, instead of forecasts; 24 GB hold 21.9 beside the margin."""
+    """Peaks by setting, in gigabytes, instead of forecasts; 24 GB hold 21.2 beside the margin."""
     costs = {"trainer.gradient_checkpointing=true": 40, "optim.name=adamw_8bit": 39.95}
     costs |= {"model.quantize=nf4": 30, "trainer.offload_activations=true": 21}
     costs |= {"adapter.rank=16": 10}  # would help, but is no longer needed
@@ -494,8 +494,8 @@ def test_contradictions_are_no_remedies(planned: Callable[..., Recipe]) -> None:
 
 def test_the_margin_is_left_alone() -> None:
     assert needed_bytes(0) == CONTEXT_BYTES
-    assert fits(21 * 10**9, 24)
-    assert not fits(22 * 10**9, 24)
+    assert fits(212 * 10**8, 24)
+    assert not fits(213 * 10**8, 24)
 
 
 # The command

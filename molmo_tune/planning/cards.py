@@ -1,15 +1,16 @@
 """Graphics cards by their memory, and what of it a forecast leaves alone.
 
-A card of N GB is counted as N·10⁹ bytes, which every card named here has at least. The margin is an
-**assumption that was not measured**: a part for the CUDA context, the libraries' workspaces and
-kernels, and a share of the peak for the gaps that PyTorch's allocator leaves between blocks.
+A card of N GB is taken for 0.97·N·10⁹ bytes, because some show a little less than N·10⁹ when their
+error correction is on. That share and the margin are **assumptions that were not measured**; the
+margin is a part for the CUDA context, the libraries' workspaces and kernels, and a share of the
+peak for the gaps that PyTorch's allocator leaves between blocks.
 
 What it does not do: look at the cards of this machine (`molmo-tune doctor` does).
 """
 
 from __future__ import annotations
 
-BYTES_PER_GB = 10**9
+BYTES_PER_GB = 970_000_000
 CARDS: tuple[tuple[str, int], ...] = (
     ("T4, RTX 4080", 16),
     ("RTX 4090, L4, A10", 24),
@@ -18,7 +19,7 @@ CARDS: tuple[tuple[str, int], ...] = (
     ("A100 80 GB, H100", 80),
     ("H200", 141),
 )
-"""Names and memory in gigabytes, smallest first."""
+"""Names and memory in gigabytes as they are sold, smallest first."""
 
 CONTEXT_BYTES = 1_000_000_000
 GAPS_SHARE = 0.05

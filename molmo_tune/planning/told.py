@@ -10,7 +10,14 @@ from typing import Any
 
 from rich.table import Table
 
-from molmo_tune.planning.cards import CARDS, CONTEXT_BYTES, GAPS_SHARE, fits, needed_bytes
+from molmo_tune.planning.cards import (
+    BYTES_PER_GB,
+    CARDS,
+    CONTEXT_BYTES,
+    GAPS_SHARE,
+    fits,
+    needed_bytes,
+)
 from molmo_tune.planning.forecast import BUCKETS, Forecast
 from molmo_tune.planning.remedies import Remedy
 from molmo_tune.planning.step import (
@@ -29,8 +36,9 @@ from molmo_tune.planning.step import (
 
 UNMEASURED = "No forecast has been compared with a GPU yet; on a CPU they equal real steps."
 MARGIN = (
-    f"A card counts as fitting with {CONTEXT_BYTES / 1e9:g} GB for the CUDA context and "
-    f"{GAPS_SHARE:.0%} of the peak for the allocator's gaps: an assumption, not measured."
+    f"A card of N GB is taken for {BYTES_PER_GB / 1e9:g} N; the margin is {CONTEXT_BYTES / 1e9:g} "
+    f"GB for the CUDA context and {GAPS_SHARE:.0%} of the peak for the allocator's gaps: "
+    "assumptions, not measured."
 )
 OLDER = (
     "Cards older than Ampere (T4) have neither bfloat16 nor FlashAttention: plan for them with "
