@@ -94,7 +94,7 @@ def _remedies(
 
 def _require_fit(found: Forecast, path: Path, memory_gb: float | None, tried: list[Remedy]) -> None:
     """Raise `UserError` when the recipe as it is does not fit."""
-    from molmo_tune.planning.cards import fits, needed_bytes
+    from molmo_tune.planning.cards import BYTES_PER_GB, fits, needed_bytes
 
     if memory_gb is None or fits(found.peak_bytes, memory_gb):
         return
@@ -105,6 +105,6 @@ def _require_fit(found: Forecast, path: Path, memory_gb: float | None, tried: li
     raise UserError(
         path,
         f"needs {needed_bytes(found.peak_bytes) / 1e9:.1f} GB",
-        f"at most the {memory_gb:g} GB of --memory",
+        f"at most {BYTES_PER_GB * memory_gb / 1e9:.1f} of the {memory_gb:g} GB of --memory",
         fix,
     )
