@@ -26,6 +26,7 @@ _VERBS = {
     "convert": "read a tool's label file and write it as our JSONL, with a report",
     "check": "find what is wrong with a recipe, its labels and media before training",
     "preview": "write an HTML page of what the model will see and be taught",
+    "plan": "forecast the GPU memory that training will take, without GPU and weights",
     "train": "fine-tune as a recipe says",
     "evaluate": "ask a run (or its base) the validation questions and score the answers",
     "predict": "ask a run or a checkpoint about images and videos, and draw what it points at",
@@ -98,6 +99,13 @@ def _rate(text: str) -> float:
     return number
 
 
+def _gigabytes(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError(text)
+    return number
+
+
 def _add_data_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
     init = made["init"]
     init.add_argument("folder", type=Path, help="folder with labels and their media")
@@ -119,7 +127,7 @@ def _add_data_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
     )
     convert.add_argument("--units", choices=("pixel", "percent", "unit"), help="of a plain table")
     convert.add_argument("--box", choices=("xyxy", "xywh", "cxcywh"), default="xyxy")
-    for verb in ("check", "preview", "train"):
+    for verb in ("check", "preview", "plan", "train"):
         _add_recipe(made[verb])
     made["check"].add_argument(
         "--media", action="store_true", help="decode every medium, as training will"
@@ -128,6 +136,10 @@ def _add_data_verbs(made: dict[str, argparse.ArgumentParser]) -> None:
     made["preview"].add_argument(
         "--samples", type=_positive, default=50, help="at most so many samples"
     )
+    made["plan"].add_argument(
+        "--memory", type=_gigabytes, metavar="GB", help="of the card it shall fit, e.g. 24"
+    )
+    made["plan"].add_argument("--json", type=Path, metavar="FILE", help="write the figures, too")
     made["train"].add_argument(
         "--resume", action="store_true", help="continue from the run's last checkpoint"
     )

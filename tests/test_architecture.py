@@ -26,6 +26,7 @@ ORDER = (
     "checks",
     "preference",
     "training",
+    "planning",
     "export",
     "pages",
     "tiny",
@@ -75,7 +76,7 @@ def test_the_rule_finds_a_back_edge(tmp_path: Path) -> None:
     assert _imports(module) == {"training", "cli"}
 
 
-@pytest.mark.parametrize("room", ["", *WITHOUT_TORCH, "cli", "commands.check"])
+@pytest.mark.parametrize("room", ["", *WITHOUT_TORCH, "cli", "commands.check", "commands.plan"])
 def test_importing_stays_light(room: str) -> None:
     name = f"molmo_tune.{room}" if room else "molmo_tune"
     code = f"import sys, {name}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"

@@ -51,6 +51,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         "convert",
         "check",
         "preview",
+        "plan",
         "train",
         "evaluate",
         "export",

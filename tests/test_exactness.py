@@ -20,10 +20,11 @@ from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.encoding.packing import pack
 from molmo_tune.encoding.sample_encoder import encode_conversation, encode_tree
 from molmo_tune.encoding.vision_inputs import VisionInputs, image_inputs, video_inputs
+from molmo_tune.errors import UserError
 from molmo_tune.model import attention_backends
 from molmo_tune.model.adapters import bare_model, trainable_parameters
 from molmo_tune.model.attention import allows, dense_mask, pieces
-from molmo_tune.model.attention_backends import BACKENDS, Backend, use_backend
+from molmo_tune.model.attention_backends import BACKENDS, Backend, resolve_backend, use_backend
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.training.module import MolmoModule
@@ -136,6 +137,35 @@ def _no_walls(examples: Any, branches: Any, vision: Any) -> tuple[Any, Any, Any]
 
 def _off(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours - theirs).abs().max())
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "dtype", "capability", "given"),
+    [
+        ("auto", "cpu", torch.float32, (8, 0), "sdpa"),
+        ("auto", "cuda", torch.float32, (9, 0), "sdpa"),
+        ("auto", "cuda", torch.bfloat16, (9, 0), "flash"),
+        ("auto", "cuda", torch.float16, (7, 5), "sdpa"),  # a T4, as Colab lends
+        ("flex", "cuda", torch.float16, (7, 5), "flex"),
+        ("flash", "cpu", torch.float32, (8, 0), "flash"),
+    ],
+)
+def test_what_auto_is(
+    asked: Any, device: str, dtype: torch.dtype, capability: tuple[int, int], given: str
+) -> None:
+    found = resolve_backend(asked, device=device, dtype=dtype, capability=capability)
+    assert found == given
+
+
+@pytest.mark.parametrize(
+    ("dtype", "capability", "words"),
+    [(torch.float32, (9, 0), "flash with float32"), (torch.float16, (7, 5), "capability 7.5")],
+)
+def test_flash_without_kernels_is_refused(
+    dtype: torch.dtype, capability: tuple[int, int], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        resolve_backend("flash", device="cuda", dtype=dtype, capability=capability)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.precision import HalfPrecision
 from PIL import Image
 from rich.console import Console
 
@@ -32,6 +33,7 @@ from molmo_tune.labels.sample import Instance, Media, Point, Sample
 from molmo_tune.model import attention, attention_backends
 from molmo_tune.model.adapters import trainable_parameters
 from molmo_tune.model.attention_backends import BACKENDS, use_backend
+from molmo_tune.model.flash_attention import flash_attention
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.recipe.loader import load_recipe
@@ -329,6 +331,17 @@ def test_packed_gradients_are_the_separate_ones(
 def _actual_sizes(items: Sequence[Item], processor: Any, limits: MediaLimits) -> list[Size]:
     encoded = TrainingSet(items, processor, limits)
     return [Size(encoded[n].num_tokens, len(encoded[n].patches)) for n in range(len(items))]
+
+
+def test_flash_merges_pieces_in_32_bits_whatever_the_default_type_is() -> None:
+    """Lightning's bf16-true makes bfloat16 the default, and a log-sum-exp has no bits to spare."""
+    torch.manual_seed(0)
+    ids = torch.zeros(1, 64, dtype=torch.long)
+    found = attention.pieces(ids, ids, torch.arange(64)[None] < 32)
+    q, k, v = (4 * torch.randn(1, 2, 64, 16, dtype=torch.bfloat16) for _ in range(3))
+    wanted = flash_attention(q, k, v, found, 0.25)
+    with HalfPrecision("bf16-true").forward_context():
+        assert torch.equal(flash_attention(q, k, v, found, 0.25), wanted)
 
 
 def test_sizes_of_videos_are_known_before_anything_is_decoded(pond_recipe: Path, tiny: Any) -> None:

@@ -71,7 +71,8 @@ def _torch() -> Iterator[Line]:
 
     yield Line("ok", "torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
     if not torch.cuda.is_available():
-        what = "none that torch can use: the toy (tiny) runs, real checkpoints need a GPU"
+        what = "none that torch can use: the toy (tiny) runs, real checkpoints need a GPU "
+        what += "(molmo-tune plan RECIPE says how large a one)"
         yield Line("note", "gpu", what)
         return
     for number in range(torch.cuda.device_count()):

@@ -147,15 +147,16 @@ class Batch:
         """The same batch on another device (the hook Lightning moves batches with)."""
         moved = {
             name: tensor.to(device, non_blocking=non_blocking)
-            for name, tensor in self._tensors().items()
+            for name, tensor in self.tensors().items()
         }
         return replace(self, **moved)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory (the hook `DataLoader` pins with)."""
-        pinned = {name: tensor.pin_memory() for name, tensor in self._tensors().items()}
+        pinned = {name: tensor.pin_memory() for name, tensor in self.tensors().items()}
         return replace(self, **pinned)
 
-    def _tensors(self) -> dict[str, Any]:
+    def tensors(self) -> dict[str, Any]:
+        """All its tensors by name."""
         named = {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}

@@ -5,7 +5,7 @@
     flex    FlexAttention under a block mask made once per batch; skips blocks nobody may read.
             On a GPU only: its CPU code has no backward pass, there the predicate becomes a mask.
     flash   FlashAttention kernels on disjoint pieces, merged exactly (`flash_attention`). On a GPU
-            in 16 bits; on a CPU the same arithmetic is written out, for tests.
+            since Ampere, in 16 bits; on a CPU the same arithmetic is written out, for tests.
 
 A model carries its choice in the decoder's configuration, as transformers does; so training, tests
 and benchmarks switch with `use_backend` and call the same `hidden_states`. Generation has a cache
@@ -38,6 +38,9 @@ _NAMES: dict[Backend, str] = {  # transformers seeks on the hub whatever has "fl
     "flex": "molmo_tune_blocks",
     "flash": "molmo_tune_pieces",
 }
+FLASH_CAPABILITY = (8, 0)
+"""Of the oldest GPUs that FlashAttention's kernels are made for, Ampere."""
+
 _NO_MASK_NEEDED = (1, 1, 1, 1)  # transformers leaves a four-dimensional mask alone
 
 
@@ -53,7 +56,11 @@ def backend_of(model: Any) -> Backend:
 
 
 def resolve_backend(
-    asked: Literal["auto"] | Backend, *, device: str, dtype: torch.dtype
+    asked: Literal["auto"] | Backend,
+    *,
+    device: str,
+    dtype: torch.dtype,
+    capability: tuple[int, int] = FLASH_CAPABILITY,
 ) -> Backend:
     """``auto`` made definite.
 
@@ -61,13 +68,22 @@ def resolve_backend(
         asked: the recipe's `model.attention`.
         device: ``cpu`` or ``cuda``.
         dtype: in which attention is computed.
+        capability: of the GPU, as `torch.cuda.get_device_capability` says.
 
     Raises:
-        UserError: flash attention in 32 bits on a GPU, for which no kernel exists.
+        UserError: flash attention on a GPU in 32 bits or older than Ampere: no kernel exists.
     """
     half = dtype in (torch.bfloat16, torch.float16)
+    is_new = capability >= FLASH_CAPABILITY
     if asked == "auto":
-        return "flash" if device == "cuda" and half else "sdpa"
+        return "flash" if device == "cuda" and half and is_new else "sdpa"
+    if asked == "flash" and device == "cuda" and not is_new:
+        raise UserError(
+            "model.attention",
+            f"flash on a GPU of capability {capability[0]}.{capability[1]}",
+            f"at least {FLASH_CAPABILITY[0]}.{FLASH_CAPABILITY[1]}, for which its kernels are made",
+            "set model.attention: sdpa",
+        )
     if asked == "flash" and device == "cuda" and not half:
         raise UserError(
             "model.attention",

@@ -50,7 +50,8 @@ class _Merged(torch.autograd.Function):
         kernel: Kernel,
     ) -> torch.Tensor:
         output = torch.zeros(q.shape, dtype=torch.float32, device=q.device)
-        lse = torch.full((q.shape[1], q.shape[0]), -torch.inf, device=q.device)
+        shape = (q.shape[1], q.shape[0])
+        lse = torch.full(shape, -torch.inf, dtype=torch.float32, device=q.device)
         for piece in pieces:
             out, piece_lse = kernel.forward(*_picked((q, k, v), piece), piece=piece, scale=scale)
             _merge(output, lse, out, piece_lse, piece.queries)

@@ -13,6 +13,9 @@ What it does not do: dropout, windows, or choosing who reads whom.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -43,8 +46,24 @@ class Kernel(Protocol):
         """Gradients of q, k and v, given the *final* output and log-sum-exp of the queries."""
 
 
+_chosen: ContextVar[Kernel | None] = ContextVar("_chosen", default=None)
+
+
+@contextmanager
+def computing_with(kernel: Kernel) -> Iterator[None]:
+    """Let `kernel_for` give this provider for the time of a ``with``, on any device."""
+    token = _chosen.set(kernel)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
 def kernel_for(device: torch.device) -> Kernel:
     """The fastest provider that works on a device."""
+    chosen = _chosen.get()
+    if chosen is not None:
+        return chosen
     if device.type != "cuda":
         return WrittenOut()
     has_package = importlib.util.find_spec("flash_attn") is not None

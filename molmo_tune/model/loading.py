@@ -57,6 +57,23 @@ def checkpoint_folder(name: str) -> Path:
     return Path(snapshot_download(source))
 
 
+def checkpoint_config(name: str) -> Any:
+    """The native configuration of a checkpoint.
+
+    Raises:
+        UserError: no such checkpoint, or one of another architecture.
+    """
+    source = checkpoint_source(name)
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        fix = "is the hub reachable?" if not os.path.isdir(source) else ""  # noqa: PTH112
+        raise UserError(name, f"no checkpoint found ({_first_line(error)})", fix=fix) from error
+    if config.model_type != "molmo2":
+        raise UserError(name, f"a {config.model_type!r} checkpoint", "a Molmo 2 one")
+    return config
+
+
 def resolve_dtype(name: DtypeName) -> torch.dtype:
     """``auto`` is bfloat16 on a GPU that has it, float16 on one that has not, float32 on a CPU."""
     if name != "auto":
@@ -83,11 +100,11 @@ def load_model(
         UserError: no such checkpoint, another architecture, or weights missing from the files.
     """
     source = checkpoint_source(name)
-    config = _refuse_other_architectures(source, name)
+    config = checkpoint_config(name)
     if getattr(config, "quantization_config", None):
         dtype = config.dtype or dtype  # other types would meet its whole parts in the middle
     options = {"quantization_config": quantization_config(quantize, dtype)} if quantize else {}
-    with _quiet_loading():
+    with quiet_loading():
         try:
             model, info = Molmo2ForConditionalGeneration.from_pretrained(
                 source,
@@ -130,7 +147,7 @@ def model_from_tensors(config: Any, tensors: dict[str, torch.Tensor]) -> Any:
 def load_processor(name: str) -> Any:
     """The checkpoint's `Molmo2Processor`, with resizing that is the same on every machine."""
     source = checkpoint_source(name)
-    _refuse_other_architectures(source, name)
+    checkpoint_config(name)
     try:
         processor = AutoProcessor.from_pretrained(source)
         processor.image_processor = ExactImageProcessor.from_pretrained(source)
@@ -140,23 +157,11 @@ def load_processor(name: str) -> Any:
     return processor
 
 
-def _refuse_other_architectures(source: str, name: str) -> Any:
-    """The native configuration."""
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        fix = "is the hub reachable?" if not os.path.isdir(source) else ""  # noqa: PTH112
-        raise UserError(name, f"no checkpoint found ({_first_line(error)})", fix=fix) from error
-    if config.model_type != "molmo2":
-        raise UserError(name, f"a {config.model_type!r} checkpoint", "a Molmo 2 one")
-    return config
-
-
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-class _quiet_loading:  # noqa: N801  (a context manager reads as a verb)
+class quiet_loading:  # noqa: N801  (a context manager reads as a verb)
     """Without the weight loader's progress bar, which belongs to whoever owns the terminal."""
 
     def __enter__(self) -> None:

@@ -11,6 +11,7 @@ What it does not do: quantise an export. A QLoRA adapter is merged into the base
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -87,6 +88,25 @@ def keep_trainable_kernels(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def quantized_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Names and modules of the layers that are stored small."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and type(module).__name__ in _LAYERS.values():
+            yield name, module
+
+
+def scales_of(layer: Any) -> Iterator[tuple[Any, str, torch.Tensor]]:
+    """What a quantised layer keeps beside its weights: holder, attribute and tensor of each."""
+    states = [getattr(layer.weight, "quant_state", None)]
+    states.append(getattr(states[0], "state2", None))
+    places = [(state, name) for state in states for name in ("absmax", "code", "offset")]
+    places += [(holder, "SCB") for holder in (layer.weight, getattr(layer, "state", None))]
+    for holder, name in places:
+        tensor = getattr(holder, name, None)
+        if isinstance(tensor, torch.Tensor):
+            yield holder, name, tensor
 
 
 def num_weights(parameter: torch.nn.Parameter) -> int:

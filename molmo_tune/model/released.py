@@ -16,6 +16,12 @@ import torch
 from transformers import Molmo2Config, Molmo2ForConditionalGeneration
 
 Size = Literal["4B", "8B", "O-7B"]
+RELEASED: dict[str, Size] = {
+    "allenai/Molmo2-4B": "4B",
+    "allenai/Molmo2-8B": "8B",
+    "allenai/Molmo2-O-7B": "O-7B",
+}
+"""Sizes by hub id."""
 
 _QWEN_VOCABULARY, _OLMO_VOCABULARY, _EXTRA = 151936, 100278, 128
 _TEXT: dict[Size, dict[str, Any]] = {

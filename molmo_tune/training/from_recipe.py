@@ -66,6 +66,11 @@ def build_model(recipe: Recipe) -> Any:
         dtype=resolve_dtype(recipe.model.dtype),
         quantize=recipe.model.quantize,
     )
+    return prepare(base, recipe)
+
+
+def prepare(base: Any, recipe: Recipe) -> Any:
+    """A base made ready for training: attention, adapters and checkpointing of the recipe."""
     use_backend(base, _attention(recipe))
     adapter = recipe.adapter
     described: dict[str, Any] = {
@@ -247,8 +252,12 @@ def _attention(recipe: Recipe) -> Backend:
     on_gpu = recipe.trainer.accelerator != "cpu" and torch.cuda.is_available()
     computed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": torch.float32}
     dtype = computed.get(precision_of(recipe), torch.bfloat16)
-    device = "cuda" if on_gpu else "cpu"
-    return resolve_backend(recipe.model.attention, device=device, dtype=dtype)
+    if not on_gpu:
+        return resolve_backend(recipe.model.attention, device="cpu", dtype=dtype)
+    capability = torch.cuda.get_device_capability()
+    return resolve_backend(
+        recipe.model.attention, device="cuda", dtype=dtype, capability=capability
+    )
 
 
 def evaluation_callbacks(recipe: Recipe, processor: Any, val_items: list[Item]) -> list[Callback]:

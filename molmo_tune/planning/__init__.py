@@ -1,0 +1,1 @@
+"""A forecast of what a run needs, before it is started and without its weights."""

@@ -1,0 +1,34 @@
+"""Floating-point operations of what is computed, by PyTorch's own formulas: a dispatch mode.
+
+The formulas are those of `torch.utils.flop_counter`; its `FlopCounterMode` is not used, because it
+also tracks modules, and under gradient checkpointing its hooks keep the layers' activations alive:
+the ledger beside it would see a peak that no run has.
+
+Products of matrices and attention are counted, a multiplication with an addition as two operations;
+of attention all pairs, also those that a causal mask spares.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+
+class Flops(TorchDispatchMode):
+    """Counts in ``total`` while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **kwargs, out_val=result)
+        elif func.name() == "bitsandbytes::gemm_4bit":  # PyTorch has no formula for it
+            self.total += 2 * args[0].numel() * args[2][0]
+        return result
