@@ -195,8 +195,8 @@ def main(python: str) -> None:
             for served in (
                 Served("fp8 in bfloat16", small, told, "bfloat16"),
                 Served("vllm-adapter", base, told, adapter=adapter),
-                Served("hub", hub, told),
                 Served("hub, vLLM not told", hub, {}),
+                Served("hub", hub, told),
             ):
                 said = ask_vllm(python, served, place)
                 results |= said.pop("about")
