@@ -8,9 +8,9 @@ other wrong, and what is pushed up and down is what the model would say.
 Other pairs were tried and are worse for a reason. The likeliest answer is wrong in one direction
 only: the model then learns to say something else, also where it was right. The labels' own words
 as the better answer pull towards words, not towards hits: a label names the first frame that shows
-an object, the score allows all of them. On the demo's pond, from a run of 150 steps with F1 0.75,
-pairs of the first kind took it to 0.56, of the second to 0.67 and these to 0.79
-(`tests/benchmarks/preference.py`).
+an object, the score allows all of them. On the demo's pond, from runs of 150 steps with F1 0.75 and
+0.73 (two seeds), pairs of the first kind took it to 0.56 and 0.58, of the second to 0.67 and 0.67,
+and these to 0.79 and 0.73 (`tests/benchmarks/preference.py`).
 
 So nothing is learned about a question to which the model never finds a good answer; for that there
 is supervised training. Answers come from the function that evaluates (`evaluation.generation`), on
