@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -10,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from molmo_tune.cli import main
+from molmo_tune.commands.demo import Steps
 from molmo_tune.labels.readers import READERS
 
 EIGHT_FAULTS = """\
@@ -243,3 +246,12 @@ def test_formats_are_listed_and_told(capsys: pytest.CaptureFixture[str]) -> None
         assert len(told.splitlines()) >= 3
     assert main(["formats", "nothing"]) == 1
     assert "no label format; expected one of cvat_video" in capsys.readouterr().err
+
+
+def test_a_step_of_the_demo_is_announced_by_its_name() -> None:
+    console = Console(record=True, markup=False, width=40, file=io.StringIO())
+    with Steps(console).step("convert (train)", "convert labels"):
+        pass
+    lines = console.export_text().splitlines()
+    assert lines[0].startswith("convert (train) ──")
+    assert lines[1] == "$ molmo-tune convert labels"

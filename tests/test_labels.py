@@ -1019,3 +1019,13 @@ def test_the_report_adds_up_prints_and_is_json(folder):
     ]
     with pytest.raises(AttributeError):
         report.num_samples = 3
+
+
+def test_places_in_the_folder_of_the_title_are_told_from_there(folder):
+    source = folder / "labels"
+    tally = Tally()
+    tally.of("car", "box").drop("cut off", f"{source / 'a.xml'}:6")
+    tally.of("car", "box").drop("cut off", f"{folder / 'b.xml'}:7")
+    lines = tally.report("cvat_video", source, 0).table().splitlines()
+    assert lines[0].startswith(f"{source} (cvat_video)")
+    assert lines[-1] == f"losses: 2 × car box: cut off (a.xml:6, {folder / 'b.xml'}:7)"

@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from molmo_tune.commands.check import check
 from molmo_tune.commands.convert import convert
@@ -51,7 +52,7 @@ class Steps:
     @contextmanager
     def step(self, name: str, command: str) -> Iterator[None]:
         """Print the command, run the body, note the time."""
-        self.console.rule(f"[bold]{name}", align="left")
+        self.console.rule(Text(name, style="bold"), align="left")
         if command:
             self.console.print(f"$ molmo-tune {command}", style="cyan", highlight=False)
         started = time.perf_counter()

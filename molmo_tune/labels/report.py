@@ -99,7 +99,10 @@ class ConversionReport:
         return {**asdict(self), "num_losses": self.num_losses}
 
     def table(self) -> str:
-        """The report as text for a terminal: a line per class, then the reasons."""
+        """The report as text for a terminal: a line per class, then the reasons.
+
+        The title names the source; places inside of it are told from there.
+        """
         head = ("class", "kind", *(name.replace("_", " ") for name in _COLUMNS))
         rows = [
             (c.label or "-", c.kind, *(str(getattr(c, n)) for n in _COLUMNS)) for c in self.counts
@@ -108,7 +111,7 @@ class ConversionReport:
             f"{self.source} ({self.format}): {self.num_samples} samples, {self.num_losses} losses"
         )
         reasons = [
-            f"{word.replace('_', ' ')}: {finding}"
+            f"{word.replace('_', ' ')}: {str(finding).replace(f'{self.source}/', '')}"
             for word in ("losses", "repaired", "left_out", "notes")
             for finding in getattr(self, word)
         ]
