@@ -18,7 +18,9 @@ from functools import partial
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from torch.utils.data import DataLoader
 
@@ -49,6 +51,14 @@ class Pairing:
     mined: Mined
     trees: tuple[PairTree, ...]
     bad: tuple[Refused, ...] = ()
+
+    def sequences(self) -> list[Item]:
+        """What is trained on, in order."""
+        return [tree.item for tree in self.trees]
+
+    def references(self) -> list[NDArray[np.float32]]:
+        """Of each sequence, the log-probabilities ``(Q, 2)`` by the reference."""
+        return [tree.reference() for tree in self.trees]
 
     def figures(self) -> dict[str, Any]:
         """For the report."""
@@ -132,9 +142,7 @@ def with_reference(
     features: FeatureNames | None,
 ) -> Pairing:
     """The same pairs with the log-probabilities of both answers by the module as it is now."""
-    samples = TrainingSet(
-        [tree.item for tree in pairing.trees], processor, limits_of(recipe), features=features
-    )
+    samples = TrainingSet(pairing.sequences(), processor, limits_of(recipe), features=features)
     loader = DataLoader(
         samples,
         batch_size=recipe.trainer.batch_size,

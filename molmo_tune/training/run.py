@@ -88,29 +88,21 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
     names = feature_names(recipe, model, processor)
     module = build_module(recipe, model, store_at(names.place) if names is not None else None)
     _print_parameters(console, module, recipe)
-    pairing = None
+    pairing, sequences, references = None, train_items, None
     if isinstance(module, PreferenceModule):
         pairing = _paired(recipe, run, module, processor, train_items, names, console, resume)
+        sequences, references = pairing.sequences(), pairing.references()
         refused += pairing.bad
         media = _watch_media(console, recipe, train_items, refused)
     if _is_first_process():
         _open_folder(run, recipe, model, processor)
         if pairing is not None:
             write_pairs(run.pairs, pairing.mined, train_items)
-    data = data_module(
-        recipe,
-        processor,
-        train_items if pairing is None else [tree.item for tree in pairing.trees],
-        val_items,
-        names,
-        references=None if pairing is None else [tree.reference() for tree in pairing.trees],
-    )
-    record, wait = RecordLosses(), RecordDataWait()
+    data = data_module(recipe, processor, sequences, val_items, names, references=references)
+    record, wait, packs = RecordLosses(), RecordDataWait(), _record_packs(recipe)
     preferred = RecordFigures(FIGURES if pairing is not None else ())
     callbacks = [record, wait, preferred, media, StepProgress(console)]
     callbacks += evaluation_callbacks(recipe, processor, val_items)
-    limits = pack_limits_of(recipe)
-    packs = RecordPacks(limits) if limits is not None else None
     callbacks += [packs] if packs is not None else []
     trainer = build_trainer(recipe, run, callbacks, has_val=bool(val_items))
     started = time.perf_counter()
@@ -122,8 +114,7 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
     )
     if _is_first_process():
         media.print_summary()
-        columns = {"data_wait": wait.by_step, **preferred.by_step}
-        write_metrics(run, record.losses, columns, resume)
+        write_metrics(run, record.losses, {"data_wait": wait.by_step, **preferred.by_step}, resume)
         figures: dict[str, Any] = {
             "packing": packs.figures() if packs is not None else None,
             "media": media.figures(),
@@ -169,6 +160,11 @@ def _watch_media(
     bad = {one.bad_medium: one.reason for one in refused if one.bad_medium}
     paths = {str(item.sample.media.paths[0]) for item in items if item.sample.media.paths}
     return WatchMedia(console, len(paths | bad.keys()), recipe.data.max_bad_media, bad)
+
+
+def _record_packs(recipe: Recipe) -> RecordPacks | None:
+    limits = pack_limits_of(recipe)
+    return RecordPacks(limits) if limits is not None else None
 
 
 def _require_caches(recipe: Recipe) -> None:
