@@ -29,9 +29,12 @@ def flash_attention(
 ) -> torch.Tensor:
     """Attention output ``(B, L, H, D)`` for ``q (B, H, L, D)``, ``k`` and ``v (B, G, L, D)``.
 
-    Tokens in no piece (padding) get zeros.
+    Tokens in no piece (padding) get zeros. Under autocast all are lowered, as SDPA lowers its own.
     """
     batch, _, length, _ = q.shape
+    kind = q.device.type
+    if torch.is_autocast_enabled(kind):
+        q, k, v = (x.to(torch.get_autocast_dtype(kind)) for x in (q, k, v))
     flat = [x.transpose(1, 2).flatten(0, 1) for x in (q, k, v)]  # (B·L, heads, D)
     output: torch.Tensor = _Merged.apply(*flat, pieces, scale, kernel_for(q.device))
     rows: torch.Tensor = output.unflatten(0, (batch, length))

@@ -28,7 +28,18 @@ class Flops(TorchDispatchMode):
         result = func(*args, **kwargs)
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
-            self.total += formula(*args, **kwargs, out_val=result)
+            self.total += formula(*_with_all_heads(func, args), **kwargs, out_val=result)
         elif func.name() == "bitsandbytes::gemm_4bit":  # PyTorch has no formula for it
             self.total += 2 * args[0].numel() * args[2][0]
         return result
+
+
+def _with_all_heads(func: Any, args: Any) -> Any:
+    """Keys and values ``(T, H, D)`` of every query head: PyTorch 2.11 counts no shared ones."""
+    first = {"aten::_flash_attention_forward": 0, "aten::_flash_attention_backward": 1}
+    if func.name() not in first:
+        return args
+    place = first[func.name()]  # of the queries; keys and values follow
+    heads = args[place].shape[1]
+    shared = (x[:, :1].expand(-1, heads, -1) for x in args[place + 1 : place + 3])
+    return (*args[: place + 1], *shared, *args[place + 3 :])
