@@ -1,6 +1,6 @@
 """A forecast is what a full-size model takes of a GPU: the peak, and what rests between two steps.
 
-Written without a GPU at hand and not yet run on one. Random weights of the 4B's shapes take the
+Run on an H200 (PyTorch 2.11, `benchmarks/results`). Random weights of the 4B's shapes take the
 memory that the released ones take; rows are those of the forecast. The forecast counts live
 storages and the allocator's figure is of live blocks, so they should differ by little; what the
 allocator reserves beyond that is printed, because `planning.cards` assumes a margin for it.
