@@ -507,7 +507,7 @@ def test_the_command_answers_and_writes_json(
     out = tmp_path / "plan.json"
     assert main(["plan", str(recipe_file), "--memory", "24", "--json", str(out)]) == 0
     told = capsys.readouterr().out
-    for words in ("with the margin", "RTX 4090", "not measured", "No forecast has been compared"):
+    for words in ("with the margin", "RTX 4090", "not measured", "Compared with one H200"):
         assert words in told
     figures = json.loads(out.read_text(encoding="utf-8"))
     assert figures["fits"] is True

