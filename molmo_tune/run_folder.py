@@ -5,7 +5,7 @@ base.json          digests of the base that was trained on
 adapter/           the trained weights in PEFT's format
 checkpoints/       what training resumes from
 pairs.json         of preference training: the pairs of answers, and what became of no pair
-metrics.csv        loss and share of time waited for data, one row per optimiser step
+metrics.csv        loss and share of time waited for data, one row per optimizer step
 report.json        what was trained on what, and how it ended
 evaluation/        NAME.json per evaluation
 """

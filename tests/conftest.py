@@ -39,7 +39,7 @@ def pond(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def pond_recipe(pond: Path, tmp_path: Path) -> Path:
     """A recipe that trains the tiny base on the pond, four steps."""
-    source = f"labels: cvat_video, path: {pond / 'labels'}, media: {pond / 'clips'}"
+    source = f"format: cvat_video, path: {pond / 'labels'}, media: {pond / 'clips'}"
     path = tmp_path / "recipe.yaml"
     path.write_text(
         f"""\
@@ -53,7 +53,7 @@ data:
 video: {{max_frames: 8}}
 optim: {{lr: 1.0e-3, warmup_steps: 1}}
 trainer: {{max_steps: 6, batch_size: 1, accumulate_grad_batches: 2, precision: 32-true}}
-eval: {{max_samples: 4, max_new_tokens: 8}}
+eval: {{max_questions: 4, max_new_tokens: 8}}
 output: {{dir: {tmp_path / "run"}}}
 """,
         encoding="utf-8",

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from molmo_tune.encoding.collation import collate
-from molmo_tune.export.verify import make_probes
+from molmo_tune.export.verification.verify import make_probes
 from molmo_tune.model.adapters import add_adapter, bare_model, save_adapter
+from molmo_tune.model.fingerprint import base_identity
 from molmo_tune.model.forward import hidden_states
-from molmo_tune.model.identity import base_identity
 from molmo_tune.model.loading import TINY_FOLDER, load_model, load_processor
 from molmo_tune.run_folder import RunFolder, write_json
 from tests.drawn_lora import draw
@@ -38,7 +38,7 @@ def make_run(
         f"model: {{name: {base}{options}}}\n"
         f"adapter: {{method: {method}, rank: 4, alpha: 8, targets: [{', '.join(targets)}]}}\n"
         "video: {max_frames: 9, max_fps: 1.5}\nimage: {max_crops: 3}\n"
-        "data: {train: [{labels: jsonl, path: none.jsonl, media: none}]}\n"
+        "data: {train: [{format: jsonl, path: none.jsonl, media: none}]}\n"
         f"output: {{dir: {folder}}}\n",
         encoding="utf-8",
     )

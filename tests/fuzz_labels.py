@@ -31,9 +31,9 @@ from unittest.mock import patch
 from PIL import Image
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.readers import READERS, read_labels
-from molmo_tune.labels.sample_record import format_record, parse_record
-from molmo_tune.labels.table import TableLayout
+from molmo_tune.labels.formats.table.table import TableLayout
+from molmo_tune.labels.read import READERS, read_labels
+from molmo_tune.labels.record import format_record, parse_record
 from molmo_tune.media.video import VideoInfo, probe_video
 from tests.conftest import SHARED
 from tests.label_damage import damaged
@@ -160,7 +160,7 @@ def _reads(victim: Victim) -> bool:
         return False
     assert samples, "an empty result"
     for count in report.counts:
-        assert count.read == count.kept + count.left_out + count.dropped, count
+        assert count.read == count.kept + count.skipped + count.dropped, count
     assert sum(count.read for count in report.counts), "nothing read"
     for sample in samples:
         text = json.dumps(format_record(sample), allow_nan=False)

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from molmo_tune.labels.table import TableLayout
+from molmo_tune.labels.formats.table.table import TableLayout
 
 SIZE = (20, 10)
 
@@ -250,8 +250,8 @@ def createml(*boxes: tuple[str, dict[str, Any]]) -> str:
     return json.dumps([{"image": "a.png", "annotations": rows}])
 
 
-CENTRED = {"x": 4, "y": 5.5, "width": 4, "height": 5}
-TINY["createml"] = Tiny({"x.json": createml(("cat", CENTRED))}, "x.json")
+CENTERED = {"x": 4, "y": 5.5, "width": 4, "height": 5}
+TINY["createml"] = Tiny({"x.json": createml(("cat", CENTERED))}, "x.json")
 _CORNERS = [{"x": x, "y": y} for x, y in ((1, 1), (5, 1), (5, 5))]
 _NOSE = [{"x": 4, "y": 5, "confidence": 0.9, "class": "nose"}]
 TINY["roboflow_hosted"] = Tiny(
@@ -260,9 +260,9 @@ TINY["roboflow_hosted"] = Tiny(
             {
                 "image": {"width": "20", "height": 10},
                 "predictions": [
-                    {"class": "cat", "confidence": 0.9, **CENTRED},
-                    {"class": "cat", "confidence": 0.9, **CENTRED, "points": _CORNERS},
-                    {"class": "dog", "confidence": 0.9, **CENTRED, "keypoints": _NOSE},
+                    {"class": "cat", "confidence": 0.9, **CENTERED},
+                    {"class": "cat", "confidence": 0.9, **CENTERED, "points": _CORNERS},
+                    {"class": "dog", "confidence": 0.9, **CENTERED, "keypoints": _NOSE},
                 ],
             }
         )

@@ -14,6 +14,8 @@ PACKAGE = Path(__file__).parent.parent / "molmo_tune"
 # The order in which data flows. A room may import itself and what stands before it.
 ORDER = (
     "errors",
+    "atomic_folder",
+    "label_formats",
     "media",
     "recipe",
     "grounding",
@@ -35,7 +37,16 @@ ORDER = (
     "__main__",
 )
 
-WITHOUT_TORCH = ("errors", "media", "recipe", "grounding", "labels", "templates", "run_folder")
+WITHOUT_TORCH = (
+    "errors",
+    "label_formats",
+    "media",
+    "recipe",
+    "grounding",
+    "labels",
+    "templates",
+    "run_folder",
+)
 
 
 def _room(module: Path) -> str:

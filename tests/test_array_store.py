@@ -17,8 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from molmo_tune.errors import UserError
-from molmo_tune.media import array_store
-from molmo_tune.media.array_store import ArrayStore, StorePlace, key_of
+from molmo_tune.media import array_cache as array_cache
+from molmo_tune.media.array_cache import ArrayCache, CachePlace, key_of
 
 KEYS = [key_of("clip", number) for number in range(4)]
 LARGE = 1 << 30
@@ -30,7 +30,7 @@ def content(key: str, num_bytes: int = 1_500_000) -> NDArray[np.uint8]:
 
 
 def write_on(folder: Path, seed: int) -> None:
-    store, order = ArrayStore(StorePlace(folder, LARGE)), random.Random(seed)
+    store, order = ArrayCache(CachePlace(folder, LARGE)), random.Random(seed)
     while True:
         key = order.choice(KEYS)
         store.put(key, content(key))
@@ -41,7 +41,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def test_what_is_put_is_got(tmp_path: Path) -> None:
-    store = ArrayStore(StorePlace(tmp_path / "new", LARGE))
+    store = ArrayCache(CachePlace(tmp_path / "new", LARGE))
     assert store.get(KEYS[0]) is None
     arrays = (content(KEYS[0]), np.zeros((0, 3), np.int16), content(KEYS[2]).T)
     for key, array in zip(KEYS[:3], arrays, strict=True):
@@ -57,7 +57,7 @@ def test_what_is_put_is_got(tmp_path: Path) -> None:
 def test_writers_killed_two_hundred_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that is served is ever other than whole, and what the dead leave is cleaned up."""
     expected = {key: content(key) for key in KEYS}
-    chance, reader = random.Random(0), ArrayStore(StorePlace(tmp_path, LARGE))
+    chance, reader = random.Random(0), ArrayCache(CachePlace(tmp_path, LARGE))
     num_served = num_parts = 0
     for number in range(200):
         child = os.fork()
@@ -74,7 +74,7 @@ def test_writers_killed_two_hundred_times(tmp_path: Path, monkeypatch: pytest.Mo
     assert num_served > 200
     assert num_parts > 5  # writers did die in the middle
     assert reader.num_damaged == 0
-    monkeypatch.setattr(array_store, "_PART_AGE_S", 0.0)
+    monkeypatch.setattr(array_cache, "_PART_AGE_S", 0.0)
     reader._remove_dead_parts()
     assert not list(tmp_path.glob("??/.part.*"))
 
@@ -82,7 +82,7 @@ def test_writers_killed_two_hundred_times(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text", "another's"])
 def test_damaged_entries_are_missing_ones(damage: str, tmp_path: Path) -> None:
     """What a power cut or a bad disk makes of an entry."""
-    store = ArrayStore(StorePlace(tmp_path, LARGE))
+    store = ArrayCache(CachePlace(tmp_path, LARGE))
     for key in KEYS[:2]:
         store.put(key, content(key))
     path = store._path(KEYS[0])
@@ -118,11 +118,11 @@ def test_a_part_of_a_living_writer_stays(tmp_path: Path) -> None:
     with subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"locked\n"
-        ArrayStore(StorePlace(tmp_path, LARGE))._remove_dead_parts()
+        ArrayCache(CachePlace(tmp_path, LARGE))._remove_dead_parts()
         assert part.exists()
         assert not dead.exists()
         writer.communicate()
-    ArrayStore(StorePlace(tmp_path, LARGE))._remove_dead_parts()
+    ArrayCache(CachePlace(tmp_path, LARGE))._remove_dead_parts()
     assert not part.exists()
 
 
@@ -135,7 +135,7 @@ def test_rivals_write_and_evict_at_once(tmp_path: Path) -> None:
         child = os.fork()
         children.append(child)
         if child == 0:
-            store, order = ArrayStore(StorePlace(tmp_path, cap)), random.Random(number)
+            store, order = ArrayCache(CachePlace(tmp_path, cap)), random.Random(number)
             for _ in range(150):
                 key = order.choice(keys)
                 got = store.get(key)
@@ -149,7 +149,7 @@ def test_rivals_write_and_evict_at_once(tmp_path: Path) -> None:
 
 
 def test_the_entry_used_longest_ago_goes_first(tmp_path: Path) -> None:
-    store = ArrayStore(StorePlace(tmp_path, 420_000))
+    store = ArrayCache(CachePlace(tmp_path, 420_000))
     for age, key in enumerate(KEYS[:2]):
         store.put(key, content(key, 180_000))
         os.utime(store._path(key), (1000 + age, 1000 + age))
@@ -162,7 +162,7 @@ def test_the_entry_used_longest_ago_goes_first(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = ArrayStore(StorePlace(tmp_path, LARGE))
+    store = ArrayCache(CachePlace(tmp_path, LARGE))
 
     def full(file: Any, array: Any, **_: Any) -> None:
         file.write(b"half of it")
@@ -177,7 +177,7 @@ def test_a_full_disk_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    store = ArrayStore(StorePlace(tmp_path / "file" / "cache", LARGE))
+    store = ArrayCache(CachePlace(tmp_path / "file" / "cache", LARGE))
     with pytest.raises(UserError, match=r"data\.frame_cache.*cannot be written"):
         store.require("data.frame_cache.dir")
     assert store.put(KEYS[0], content(KEYS[0]))

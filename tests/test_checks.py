@@ -18,10 +18,10 @@ from molmo_tune.checks.recipe_data import check_recipe
 from molmo_tune.cli import main
 from molmo_tune.encoding.items import Item
 from molmo_tune.encoding.sources import read_items
-from molmo_tune.labels.jsonl import write_jsonl
-from molmo_tune.labels.masks import pack
+from molmo_tune.labels.formats.jsonl import write_jsonl
+from molmo_tune.labels.geometry.masks import pack
 from molmo_tune.labels.sample import Box, Dialogue, Instance, Mask, Media, Sample, Shape, Span
-from molmo_tune.media.likeness import NUM_BITS, hash_of, nearest
+from molmo_tune.media.perceptual_hash import NUM_BITS, hash_of, nearest
 from molmo_tune.model.loading import load_processor
 from molmo_tune.recipe.loader import load_recipe
 
@@ -29,7 +29,7 @@ SIZE = (96, 64)
 
 
 def picture(folder: Path, name: str, seed: int, size_wh: tuple[int, int] = SIZE) -> Path:
-    """A picture of its own for each seed: large blots of colour."""
+    """A picture of its own for each seed: large blots of color."""
     folder.mkdir(exist_ok=True)
     blots = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), np.uint8)
     path = folder / name
@@ -54,7 +54,7 @@ def recipe_of(folder: Path, train: Sequence[Sample], val: Sequence[Sample], *mor
         if samples:
             path = folder / f"{split}.jsonl"
             write_jsonl(samples, path)
-            source = f"{{labels: jsonl, path: {path}, template: {template}}}"
+            source = f"{{format: jsonl, path: {path}, template: {template}}}"
             lines.append(f"  {split}: [{source}]")
     recipe = folder / "recipe.yaml"
     recipe.write_text("\n".join([*lines, "  max_tokens: 1024"]) + "\n")
@@ -117,7 +117,7 @@ def test_moments_after_the_end(pond: Path, tmp_path: Path) -> None:
     events = [Sample("film", media, (Span("splash", 0.5, 1.0), Span("jump", 1.0, 30.0)))]
     lines = found(recipe_of(tmp_path, events, []))
     only(lines, "error", "1 videos end before their labels do: film (up to 30.0 s")
-    only(lines, "warning", "longer or shorter than labelled: film (9.0 s in the labels")
+    only(lines, "warning", "longer or shorter than labeled: film (9.0 s in the labels")
     only(lines, "warning", "data.val", "nothing will show")
 
 
@@ -129,7 +129,7 @@ def test_ids_and_labels(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path, [*train, *many, rare], val)
     again = tmp_path / "again.jsonl"
     write_jsonl([replace(rare, id="t2")], again)
-    second = f"{{labels: jsonl, path: {again}, template: image_pointing}}"
+    second = f"{{format: jsonl, path: {again}, template: image_pointing}}"
     recipe.write_text(
         recipe.read_text().replace("image_pointing}]", f"image_pointing}}, {second}]", 1)
     )
@@ -166,7 +166,7 @@ def test_nearly_the_same_picture_on_both_sides(tmp_path: Path) -> None:
     assert f"{small} and {train[3].media.paths[0]}" in line
 
 
-def test_neighbouring_frames_of_a_film_are_alike(pond: Path, tmp_path: Path) -> None:
+def test_neighboring_frames_of_a_film_are_alike(pond: Path, tmp_path: Path) -> None:
     """A clip cut off and encoded anew is found, other clips of the same pond maker are not."""
     clips = sorted((pond / "clips").iterdir())
     shorter = tmp_path / "shorter.mp4"

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from molmo_tune.cli import main
 from molmo_tune.commands.demo import Steps
-from molmo_tune.labels.readers import READERS
+from molmo_tune.labels.read import READERS
 
 EIGHT_FAULTS = """\
 seed: 7
@@ -27,7 +27,7 @@ adapter:
   dropuot: 0.1
 data:
   train:
-    - {labels: jsonl}
+    - {format: jsonl}
 optim:
   lr: -1.0
   schedule: !cosine cosine
@@ -179,7 +179,7 @@ def test_convert_check_and_preview(
 
 
 def test_check_finds_a_leak(tmp_path: Path, pond: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = f"labels: cvat_video, path: {pond / 'labels'}, media: {pond / 'clips'}"
+    source = f"format: cvat_video, path: {pond / 'labels'}, media: {pond / 'clips'}"
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"model: {{name: tiny}}\ndata: {{train: [{{{source}}}], val: [{{{source}}}]}}\n"

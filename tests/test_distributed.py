@@ -25,7 +25,7 @@ GRADIENTS = """
 import sys, torch, lightning as L
 from torch.distributed.tensor import DTensor
 from molmo_tune.model.adapters import trainable_parameters
-from molmo_tune.training.sharding import sharding_strategy
+from molmo_tune.training.fsdp import sharding_strategy
 from tests.test_training import Observed, SETTINGS, adapted_model, collate, samples
 out, strategy = sys.argv[1:]
 rank_batches = [[0, 1], [2, 3]]  # only the second process meets a video

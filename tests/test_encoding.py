@@ -227,7 +227,7 @@ def test_pixels_are_checked(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_resizing_agrees_with_torch_up_to_ties() -> None:
-    """The same picture as PyTorch's kernel but for values half way between two grey levels."""
+    """The same picture as PyTorch's kernel but for values half way between two gray levels."""
     image = torch.randint(0, 256, (1, 3, 96, 128), generator=torch.Generator().manual_seed(0))
     ours = resize_bilinear(image.float(), 378, 378)
     theirs = torch.nn.functional.interpolate(image.float(), (378, 378), mode="bilinear")

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from molmo_tune.errors import UserError
 from molmo_tune.export import export as export_module
-from molmo_tune.export.changes import read_changes
-from molmo_tune.export.checkpoint import Checkpoint, read_checkpoint
 from molmo_tune.export.export import export_run
-from molmo_tune.export.hub_layout import hub_names, hub_sources, to_hub
+from molmo_tune.export.files.checkpoint import Checkpoint, read_checkpoint
+from molmo_tune.export.layouts.hub_layout import hub_names, hub_sources, to_hub
 from molmo_tune.export.merge import write_layout
+from molmo_tune.export.weight_updates import read_updates
 from molmo_tune.model.adapters import add_adapter, trainable_parameters
 from molmo_tune.model.loading import TINY_FOLDER, load_model
 from molmo_tune.recipe.loader import load_recipe
@@ -74,7 +74,7 @@ def test_an_untrained_adapter_reproduces_the_base(name: str, shared: Path, tmp_p
     out = tmp_path / "out"
     out.mkdir()
     account = write_layout(
-        read_checkpoint(base), read_changes(tmp_path / "adapter"), out, "hub", None
+        read_checkpoint(base), read_updates(tmp_path / "adapter"), out, "hub", None
     )
     assert account.merged
     ours, theirs = (load_file(f / "model.safetensors") for f in (out, base))
@@ -93,7 +93,7 @@ def test_the_merge_is_pefts(name: str, rslora: bool, shared: Path, tmp_path: Pat
     out = tmp_path / "out"
     out.mkdir()
     write_layout(
-        read_checkpoint(base), read_changes(tmp_path / "adapter"), out, "hub", torch.float32
+        read_checkpoint(base), read_updates(tmp_path / "adapter"), out, "hub", torch.float32
     )
     adapted = PeftModel.from_pretrained(load_model(str(base)), str(tmp_path / "adapter"))
     merged = adapted.merge_and_unload()
@@ -184,7 +184,7 @@ def test_an_adapter_of_another_base_is_refused(shared: Path, tmp_path: Path) -> 
     with pytest.raises(UserError, match="trained"):
         write_layout(
             read_checkpoint(TINY_FOLDER),
-            read_changes(tmp_path / "adapter"),
+            read_updates(tmp_path / "adapter"),
             tmp_path / "out",
             "hub",
             None,

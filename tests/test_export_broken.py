@@ -14,18 +14,18 @@ from safetensors.torch import load_file, save_file
 
 from molmo_tune.cli import main
 from molmo_tune.errors import UserError
-from molmo_tune.export.account import account_for
-from molmo_tune.export.changes import NoChanges, read_changes
-from molmo_tune.export.checkpoint import read_checkpoint
 from molmo_tune.export.export import REPORT, export_run
-from molmo_tune.export.merge import write_layout
-from molmo_tune.export.vllm_contract import (
+from molmo_tune.export.files.checkpoint import read_checkpoint
+from molmo_tune.export.layouts.vllm_requirements import (
     CONFIG_FIELDS,
     PROCESSOR_FIELDS,
     hf_overrides,
     image_patch_row,
     unmet,
 )
+from molmo_tune.export.merge import write_layout
+from molmo_tune.export.verification.tensor_report import compare_tensors
+from molmo_tune.export.weight_updates import NoUpdates, read_updates
 from molmo_tune.model.loading import TINY_FOLDER
 from molmo_tune.run_folder import RunFolder
 from tests.export_runs import make_run
@@ -173,7 +173,7 @@ def test_an_export_without_its_adapter_is_found(
     from molmo_tune.export import export as export_module
 
     def forget(base: Any, changes: Any, out: Path, *rest: Any) -> Any:
-        return write_layout(base, NoChanges(), out, *rest)
+        return write_layout(base, NoUpdates(), out, *rest)
 
     monkeypatch.setattr(export_module, "write_layout", forget)
     with pytest.raises(UserError, match="nothing of the training arrived"):
@@ -197,13 +197,13 @@ def test_a_small_update_is_lost_in_sixteen_bits_and_counted(tmp_path: Path) -> N
     run = make_run(tmp_path / "run", "tiny")
     file = run.adapter / "adapter_model.safetensors"
     _edit_tensors(file, lambda t: [t[n].mul_(1e-6) for n in t if "lora_B" in n and ".0." in n])
-    base, changes = read_checkpoint(TINY_FOLDER), read_changes(run.adapter)
+    base, changes = read_checkpoint(TINY_FOLDER), read_updates(run.adapter)
     found = {}
     for name, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
         out = tmp_path / name
         shutil.copytree(TINY_FOLDER, out, ignore=shutil.ignore_patterns("*.safetensors"))
         write_layout(base, changes, out, "hub", dtype)
-        found[name] = account_for(base, read_checkpoint(out), changes, dtype)
+        found[name] = compare_tensors(base, read_checkpoint(out), changes, dtype)
     assert len(found["float32"].merged) == 16
     assert found["float32"].lost == ()
     assert {name.split(".")[3] for name in found["bfloat16"].lost} == {"0"}

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from molmo_tune.errors import UserError
-from molmo_tune.export.changes import NoChanges
-from molmo_tune.export.checkpoint import read_checkpoint
+from molmo_tune.export.adapters.fused_adapter import fused_changes
+from molmo_tune.export.adapters.vllm_adapter import export_vllm_adapter
 from molmo_tune.export.export import export_run
-from molmo_tune.export.fused_adapter import fused_changes
-from molmo_tune.export.layouts import Layout
+from molmo_tune.export.files.checkpoint import read_checkpoint
+from molmo_tune.export.layouts.layouts import Layout
 from molmo_tune.export.merge import write_layout
-from molmo_tune.export.vllm_adapter import export_vllm_adapter
+from molmo_tune.export.weight_updates import NoUpdates
 from molmo_tune.model.adapters import load_adapter
 from molmo_tune.model.loading import load_model, load_processor
 from tests.export_runs import make_run, probe_logits
@@ -101,13 +101,13 @@ def test_layouts_turn_into_each_other_and_back(
 ) -> None:
     base = shared / "fixtures" / name
     there, back = _copy_of(base, tmp_path / "there"), _copy_of(base, tmp_path / "back")
-    write_layout(read_checkpoint(base), NoChanges(), there, way, None)
+    write_layout(read_checkpoint(base), NoUpdates(), there, way, None)
     if way == "native":
         weights = load_file(there / "model.safetensors")
         model = load_model(str(base), dtype=torch.bfloat16)
         assert weights.keys() == model.state_dict().keys()
         assert all(torch.equal(weights[n], t) for n, t in model.state_dict().items())
-    write_layout(read_checkpoint(there), NoChanges(), back, "hub", None)
+    write_layout(read_checkpoint(there), NoUpdates(), back, "hub", None)
     ours, theirs = (load_file(f / "model.safetensors") for f in (back, base))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[n], theirs[n]) for n in theirs)

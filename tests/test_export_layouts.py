@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from molmo_tune.cli import main
-from molmo_tune.export.checkpoint import read_checkpoint
-from molmo_tune.export.layouts import ai2_name
+from molmo_tune.export.files.checkpoint import read_checkpoint
+from molmo_tune.export.files.tensor_files import TensorSpec
+from molmo_tune.export.files.torch_files import read_torch_file, write_torch_file
+from molmo_tune.export.layouts.layouts import ai2_name
+from molmo_tune.export.layouts.vllm_requirements import unmet
 from molmo_tune.export.merge import write_layout
-from molmo_tune.export.tensor_files import TensorSpec
-from molmo_tune.export.torch_files import read_torch_file, write_torch_file
-from molmo_tune.export.verify import make_probes
-from molmo_tune.export.vllm_contract import unmet
+from molmo_tune.export.verification.verify import make_probes
 from molmo_tune.model.adapters import load_adapter
 from molmo_tune.model.loading import TINY_FOLDER, load_model, load_processor
 from molmo_tune.run_folder import RunFolder
@@ -180,7 +180,7 @@ def test_tied_weights_have_no_head_in_the_trainer(tmp_path: Path) -> None:
 def test_what_transformers_saved_is_understood(
     native_saved: Path, shared: Path, tmp_path: Path
 ) -> None:
-    """Its embedding is cut in two halves and its configuration spelt otherwise; both come back."""
+    """Its embedding is cut in two halves and its configuration renamed; both are undone."""
     base = shared / "fixtures" / "molmo2-tiny-olmo"
     saved = load_file(native_saved / "model.safetensors")
     halves = {len(t) for n, t in saved.items() if "embedding" in n and ".wte." in n}
@@ -214,7 +214,7 @@ def test_a_run_on_a_natively_saved_base_is_exported(native_saved: Path, tmp_path
 
 
 def test_a_sharded_checkpoint_becomes_one_state(tmp_path: Path) -> None:
-    from molmo_tune.export.changes import NoChanges
+    from molmo_tune.export.weight_updates import NoUpdates
 
     tensors = load_file(TINY_FOLDER / "model.safetensors")
     shards = shard(tensors, tmp_path / "sharded")
@@ -223,7 +223,7 @@ def test_a_sharded_checkpoint_becomes_one_state(tmp_path: Path) -> None:
     assert all(torch.equal(state[ai2_name(n)], t) for n, t in tensors.items())
     out = tmp_path / "native"
     out.mkdir()
-    write_layout(read_checkpoint(tmp_path / "sharded"), NoChanges(), out, "native", None)
+    write_layout(read_checkpoint(tmp_path / "sharded"), NoUpdates(), out, "native", None)
     assert len(list(out.glob("*.safetensors"))) == shards
     index = json.loads((out / "model.safetensors.index.json").read_text())["weight_map"]
     assert index.keys() == load_model("tiny").state_dict().keys()

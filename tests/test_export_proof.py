@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from molmo_tune.export import at_rest
 from molmo_tune.export import export as export_module
-from molmo_tune.export.at_rest import load_for_proof
 from molmo_tune.export.convert import convert_checkpoint
 from molmo_tune.export.export import export_run
+from molmo_tune.export.verification import stored_16bit as at_rest
+from molmo_tune.export.verification.stored_16bit import load_for_proof
 from molmo_tune.model.adapters import load_adapter
 from molmo_tune.model.loading import TINY_FOLDER, load_model, load_processor
 from tests.export_runs import make_run, probe_logits

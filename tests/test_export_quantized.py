@@ -1,4 +1,4 @@
-"""Exports of 4 and 8 bits load in transformers and answer as the model quantised in memory."""
+"""Exports of 4 and 8 bits load in transformers and answer as the model quantized in memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from transformers import AutoModelForImageTextToText
 
 from molmo_tune.cli import main
 from molmo_tune.errors import UserError
-from molmo_tune.export import int4_files, quantized
 from molmo_tune.export.export import export_run
-from molmo_tune.export.fp8_files import write_fp8
+from molmo_tune.export.quantized.fp8_files import write_fp8
+from molmo_tune.export.quantized.quantized import int4_files, quantized
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.run_folder import RunFolder
 from tests.export_runs import make_run, probe_logits
@@ -47,7 +47,7 @@ def test_it_is_small_and_transformers_loads_it(
     assert f"{kind}: loaded back" in capsys.readouterr().out
     report = json.loads((out / "export_report.json").read_text())
     assert report["max_logit_diff"] <= 1e-4  # of the merged one
-    assert report["quantized"]["diff_to_quantised_in_memory"] == 0
+    assert report["quantized"]["diff_to_quantized_in_memory"] == 0
     assert 0 < report["quantized"]["mean_logit_diff"] < 1
     assert f"decoder in {kind}" in (out / "README.md").read_text()
     assert not [path for path in out.iterdir() if path.is_dir()]
@@ -74,7 +74,7 @@ def test_fp8_in_the_released_layout_is_the_decoder_rounded_row_by_row(
 ) -> None:
     """Fused rows times their scales are the base's to half a step of e4m3; all else is the same."""
     _require_package("fp8")
-    from molmo_tune.export.checkpoint import read_checkpoint
+    from molmo_tune.export.files.checkpoint import read_checkpoint
 
     base = shared / "fixtures" / name
     write_fp8(read_checkpoint(base), tmp_path)
@@ -143,7 +143,7 @@ def test_a_wrong_number_in_the_files_is_noticed(
         save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
 
     monkeypatch.setattr(quantized, "_write", spoilt)
-    with pytest.raises(UserError, match="from quantising in memory"):
+    with pytest.raises(UserError, match="from quantizing in memory"):
         export_run(run, tmp_path / "place" / "out", quantize=kind)
     assert list((tmp_path / "place").iterdir()) == []
 
@@ -179,7 +179,7 @@ def test_a_missing_package_is_told(
         export_run(run, tmp_path / "out", quantize=kind)
 
 
-def test_a_checkpoint_without_a_run_is_not_quantised(
+def test_a_checkpoint_without_a_run_is_not_quantized(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from molmo_tune.model.loading import TINY_FOLDER
@@ -189,7 +189,7 @@ def test_a_checkpoint_without_a_run_is_not_quantised(
     assert "nf4 with a checkpoint" in capsys.readouterr().err
 
 
-def test_a_quantised_model_says_much_of_what_the_whole_one_says(
+def test_a_quantized_model_says_much_of_what_the_whole_one_says(
     run: RunFolder, tmp_path: Path
 ) -> None:
     """Its logits go along with those of the merged model; a wrong scale would end that."""

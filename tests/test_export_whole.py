@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from molmo_tune.atomic_folder import atomic_folder, work_name
 from molmo_tune.cli import main
 from molmo_tune.errors import UserError
 from molmo_tune.export import export as export_module
 from molmo_tune.export import merge as merge_module
-from molmo_tune.export.checkpoint import read_checkpoint
+from molmo_tune.export.adapters.vllm_adapter import export_vllm_adapter
 from molmo_tune.export.export import export_run
-from molmo_tune.export.new_folder import new_folder, work_name
-from molmo_tune.export.vllm_adapter import export_vllm_adapter
+from molmo_tune.export.files.checkpoint import read_checkpoint
 from molmo_tune.model.loading import TINY_FOLDER
 from molmo_tune.run_folder import RunFolder
 from tests.export_runs import make_run, shard
@@ -109,11 +109,11 @@ def test_only_what_nobody_holds_is_removed(tmp_path: Path) -> None:
     dead.mkdir()
     (dead / "file").touch()
     (tmp_path / ".outer.unfinished-other").mkdir()
-    with new_folder(target) as slow:
+    with atomic_folder(target) as slow:
         (slow / "file").write_text("slow")
         assert not dead.exists()
         with pytest.raises(UserError, match="exists already"):  # noqa: PT012, SIM117
-            with new_folder(tmp_path / "out") as other:
+            with atomic_folder(tmp_path / "out") as other:
                 assert slow.is_dir()
                 assert other != slow
                 target.mkdir()  # as if a third one had been faster
@@ -190,16 +190,16 @@ def _work(run: RunFolder, base: Path) -> str:
 
 
 def test_a_folder_at_work_is_not_taken_over(tmp_path: Path) -> None:
-    with new_folder(tmp_path / "out", "same") as slow:
+    with atomic_folder(tmp_path / "out", "same") as slow:
         (slow / "file").touch()
-        with suppress(KeyboardInterrupt), new_folder(tmp_path / "out", "same") as other:
+        with suppress(KeyboardInterrupt), atomic_folder(tmp_path / "out", "same") as other:
             assert other != slow
             raise KeyboardInterrupt
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
 def _raise_inside(target: Path, error: BaseException) -> None:
-    with new_folder(target) as folder:
+    with atomic_folder(target) as folder:
         (folder / "file").touch()
         raise error
 
@@ -213,5 +213,8 @@ def test_an_error_inside_goes_out_as_it_is(error: BaseException, tmp_path: Path)
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written"), new_folder(tmp_path / "file" / "out"):
+    with (
+        pytest.raises(UserError, match="cannot be written"),
+        atomic_folder(tmp_path / "file" / "out"),
+    ):
         pass

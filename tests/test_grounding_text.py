@@ -498,7 +498,7 @@ def test_tracks_survive_writing_and_reading(size_wh, frames):
         time_s: {n: (n / 5 + x, y) for n, (x, y, hidden) in at.items() if not hidden}
         for time_s, at in frames.items()
     }
-    labelled = [
+    labeled = [
         TrackFrame(
             time_s,
             tuple(
@@ -508,7 +508,7 @@ def test_tracks_survive_writing_and_reading(size_wh, frames):
         )
         for time_s, at in frames.items()
     ]
-    text = format_tracks(labelled, size_wh=size_wh, label="x")
+    text = format_tracks(labeled, size_wh=size_wh, label="x")
     read = {f.time_s: f.points for f in parse_tracks(text, size_wh=size_wh, video_fps=10)}
     assert read.keys() == {time_s for time_s, at in visible.items() if at}
     object_of: dict[str, int] = {}

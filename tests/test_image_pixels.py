@@ -34,7 +34,7 @@ def one_of_each_tiling() -> list[dict[str, Any]]:
 
 
 def patches_of(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """``(729, 588)`` in the order rows, columns, then rows, columns, colours of each patch."""
+    """``(729, 588)`` in the order rows, columns, then rows, columns, colors of each patch."""
     cut = picture.reshape(27, PATCH, 27, PATCH, 3).transpose(0, 2, 1, 3, 4)
     return cut.reshape(729, -1) / 255 * 2 - 1
 

@@ -16,7 +16,7 @@ from molmo_tune.cli import main
 from molmo_tune.commands import init
 from molmo_tune.commands.init import _set_apart
 from molmo_tune.commands.init_wording import fitting_templates
-from molmo_tune.labels.readers import read_labels
+from molmo_tune.labels.read import read_labels
 from molmo_tune.labels.sample import (
     Dialogue,
     Instance,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from molmo_tune.labels.readers import READERS
+from molmo_tune.labels.read import READERS
 from tests.fuzz_labels import NEEDS, Victim, break_once, golden_victims
 
 TIMES = 15

@@ -31,7 +31,7 @@ from PIL import Image
 
 import molmo_tune
 from molmo_tune.errors import UserError
-from molmo_tune.labels.readers import READERS, read_labels
+from molmo_tune.labels.read import READERS, read_labels
 from molmo_tune.labels.survey import detect_format
 from molmo_tune.media.image import image_size
 from molmo_tune.recipe.yaml_lines import read_yaml
@@ -392,7 +392,7 @@ def test_wordings_neither_look_into_the_program_nor_keep_it_busy(wording):
 
 
 def bomb(width: int, height: int, mode: int = 2) -> bytes:
-    """A PNG of a few bytes that says it is so large (mode 2 colours, 3 palette, 0 grey)."""
+    """A PNG of a few bytes that says it is so large (mode 2 colors, 3 palette, 0 gray)."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         body = name + data
@@ -466,7 +466,7 @@ def test_sizes_in_label_files_ask_for_no_memory(tmp_path, clip, name):
             _, report = read_labels(name, path, tmp_path)
         except UserError:
             return
-    assert report.losses or any(count.clipped for count in report.counts)
+    assert report.dropped or any(count.clipped for count in report.counts)
 
 
 def test_masks_of_our_own_file_are_no_larger_than_pictures(tmp_path):

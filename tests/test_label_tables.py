@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.readers import READERS, read_labels
+from molmo_tune.labels.read import READERS, read_labels
 from tests import test_readers_video
 from tests.label_inputs import TINY
 from tests.test_readers_video import CASES, make_video, put
@@ -40,7 +40,7 @@ def same(old: str, *new: str, reason: str) -> list[Exchange]:
     return [(old, word, reason) for word in new]
 
 
-def coloured() -> bytes:
+def colored() -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", (100, 50)).save(stream, "png")
     return stream.getvalue()
@@ -118,9 +118,9 @@ MALFORMED: dict[str, list[Exchange]] = {
     },
     "sav": same('"size": [50,', '"size": ["50",', '"size": [-50,', '"size": [NaN,', reason=RUNS),
     "mask_folder": [
-        (None, coloured(), "no picture of object numbers"),
-        (None, b"\x89PNG" + coloured()[4:40], "no picture of object numbers"),
-        (None, coloured()[:-30], "no picture of object numbers"),
+        (None, colored(), "no picture of object numbers"),
+        (None, b"\x89PNG" + colored()[4:40], "no picture of object numbers"),
+        (None, colored()[:-30], "no picture of object numbers"),
     ],
     "expressions": [
         ('"frames": ["00002", "00004"]', '"frames": 3', "no list of frames"),
@@ -211,7 +211,7 @@ def kept(report) -> int:
 
 def told(report, reason: str) -> int:
     """How often a reason was given."""
-    found = (*report.losses, *report.repaired)
+    found = (*report.dropped, *report.corrected)
     return sum(finding.count for finding in found if reason in finding.reason)
 
 

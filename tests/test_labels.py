@@ -21,9 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.jsonl import read_jsonl, write_jsonl
-from molmo_tune.labels.masks import unpack
-from molmo_tune.labels.readers import READERS, read_labels
+from molmo_tune.label_formats import FORMAT_MODULES
+from molmo_tune.labels.formats.jsonl import read_jsonl, write_jsonl
+from molmo_tune.labels.geometry.masks import unpack
+from molmo_tune.labels.read import READERS, read_labels
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import (
     Box,
@@ -40,7 +41,6 @@ from molmo_tune.labels.sample import (
 from molmo_tune.labels.survey import detect_format
 from molmo_tune.labels.tracks import Row, observations, upright_box
 from molmo_tune.media.video import VideoInfo
-from molmo_tune.recipe.sections import LABEL_FORMATS
 
 SAMPLES = Path(__file__).parent / "data" / "samples"
 SIZE = (100, 50)
@@ -83,8 +83,8 @@ def write(path: Path, content: object) -> Path:
 def counts_of(report) -> dict[tuple[str, str], dict[str, int]]:
     """Non-zero counts by label and kind; every row read must be accounted for."""
     for c in report.counts:
-        assert c.read == c.kept + c.left_out + c.dropped, c
-    names = ("read", "kept", "interpolated", "clipped", "repaired", "left_out", "dropped")
+        assert c.read == c.kept + c.skipped + c.dropped, c
+    names = ("read", "kept", "interpolated", "clipped", "corrected", "skipped", "dropped")
     return {
         (c.label, c.kind): {n: getattr(c, n) for n in names if getattr(c, n)} for c in report.counts
     }
@@ -146,10 +146,10 @@ def test_cvat_rows_become_observations_at_the_times_of_their_frames(folder):
     )
     assert counts_of(report) == {
         ("", "video"): {"read": 1, "kept": 1},
-        ("car", "box"): {"read": 3, "kept": 2, "left_out": 1},
+        ("car", "box"): {"read": 3, "kept": 2, "skipped": 1},
     }
-    assert report.num_losses == 0
-    assert report.left_out[0].places == (f"{folder / 'labels.xml'}:8",)
+    assert report.num_dropped == 0
+    assert report.skipped[0].places == (f"{folder / 'labels.xml'}:8",)
 
 
 def test_cvat_frame_numbers_are_timed_by_the_video_not_by_a_rate(tmp_path):
@@ -180,9 +180,9 @@ def test_cvat_gaps_are_filled_but_not_across_outside_or_lost_rows(folder):
     assert [o.frame_index for o in found] == [1, 2, 3, 4, 8, 12]
     assert [o.interpolated for o in found] == [False, True, True, False, False, False]
     assert found[1].shape.xyxy_px == pytest.approx((2, 10, 20, 20))
-    numbers = {"read": 6, "kept": 4, "interpolated": 2, "left_out": 1, "dropped": 1}
+    numbers = {"read": 6, "kept": 4, "interpolated": 2, "skipped": 1, "dropped": 1}
     assert counts_of(report)["car", "box"] == numbers
-    assert reasons(report.losses) == {"a coordinate is missing or not a number": 1}
+    assert reasons(report.dropped) == {"a coordinate is missing or not a number": 1}
 
 
 def test_cvat_frames_that_the_task_skipped_are_filled(folder):
@@ -205,9 +205,9 @@ SHAPES = {
 def test_cvat_shapes_without_a_place_in_a_sample_are_losses(folder, kind):
     (_,), report = read_cvat(folder, cvat(track(box(1)), track(SHAPES[kind], label="van")))
     assert counts_of(report)["van", kind] == {"read": 1, "dropped": 1}
-    (loss,) = report.losses
+    (loss,) = report.dropped
     assert loss.places == (f"{folder / 'labels.xml'}:9",)
-    assert report.num_losses == 1
+    assert report.num_dropped == 1
 
 
 def test_cvat_polygons_masks_and_skeletons_stand_as_they_were_drawn(folder):
@@ -232,8 +232,8 @@ def test_cvat_polygons_masks_and_skeletons_stand_as_they_were_drawn(folder):
     assert sorted(zip(*pixels.nonzero(), strict=True)) == [(2, 1), (2, 2), (3, 1)]
     (pose,) = skeleton.observations
     assert pose.shape == Keypoints((Keypoint("nose", (4.0, 5.0)),))
-    assert counts_of(report)["dog", "skeleton"] == {"read": 2, "kept": 1, "left_out": 1}
-    assert report.num_losses == 0
+    assert counts_of(report)["dog", "skeleton"] == {"read": 2, "kept": 1, "skipped": 1}
+    assert report.num_dropped == 0
 
 
 def test_cvat_single_points_are_kept(folder):
@@ -257,9 +257,9 @@ ROWS = {
     'frame="2" xtl="5" ytl="1" xbr="5" ybr="9"': ("dropped", "without area", None),
     'frame="2" xtl="-5" ytl="40" xbr="5" ybr="60"': ("clipped", "", (0, 40, 5, 50)),
     'frame="2" xtl="0" ytl="0" xbr="100.004" ybr="50"': ("kept", "", (0, 0, 100, 50)),
-    'frame="2" xtl="9" ytl="9" xbr="1" ybr="1"': ("repaired", "turned round", (1, 1, 9, 9)),
+    'frame="2" xtl="9" ytl="9" xbr="1" ybr="1"': ("corrected", "turned round", (1, 1, 9, 9)),
     'frame="2" xtl="10" ytl="20" xbr="30" ybr="24" rotation="90"': (
-        "repaired",
+        "corrected",
         "rotated box",
         (18, 12, 22, 32),
     ),
@@ -277,20 +277,20 @@ def test_cvat_rows_that_need_a_decision(folder, row):
     found = [t for t in sample.annotations if t.label == "car"]
     if kept is None:
         assert not found
-        assert [reason in finding.reason for finding in report.losses] == [True]
+        assert [reason in finding.reason for finding in report.dropped] == [True]
     else:
-        assert report.num_losses == 0
+        assert report.num_dropped == 0
         assert found[0].observations[0].shape.xyxy_px == pytest.approx(kept)
         assert counts["kept"] == 1
-        assert [reason in finding.reason for finding in report.repaired] == [True] * bool(reason)
+        assert [reason in finding.reason for finding in report.corrected] == [True] * bool(reason)
 
 
 def test_cvat_second_rows_missing_labels_and_attributes_are_counted(folder):
-    extra = box(3).replace("/>", '><attribute name="colour">red</attribute></box>')
+    extra = box(3).replace("/>", '><attribute name="color">red</attribute></box>')
     tracks = [track(box(1), box(1, 2), extra), track(box(2), label="", id=1)]
     (sample,), report = read_cvat(folder, cvat(*tracks))
     assert len(sample.annotations) == 1
-    assert reasons(report.losses) == {"a second row for one frame": 1, "no class label": 1}
+    assert reasons(report.dropped) == {"a second row for one frame": 1, "no class label": 1}
     assert reasons(report.notes) == {"attribute values are not kept": 1}
 
 
@@ -360,8 +360,8 @@ def test_cvat_sample_of_datumaro(tmp_path):
     assert sample.media.paths == (video,)
     rows = [c for c in report.counts if c.kind != "video"]
     assert sum(c.read for c in rows) == len(shapes)
-    assert sum(c.left_out for c in rows) == outside
-    assert reasons(report.losses) == {
+    assert sum(c.skipped for c in rows) == outside
+    assert reasons(report.dropped) == {
         "several points in one shape: draw single points, or a skeleton for landmarks": 1,
         "a shape without an inside": 1,
     }
@@ -382,8 +382,8 @@ def test_cvat_sample_of_the_manual(tmp_path):
     (sample,), report = read_labels("cvat_video", path, tmp_path)
     for track, kind in zip(sample.annotations, shown, strict=True):
         assert [o.frame_index for o in track.observations] == [0, 6, 13]
-        assert counts_of(report)[track.label, kind] == {"read": 6, "kept": 3, "left_out": 3}
-    assert report.num_losses == 0
+        assert counts_of(report)[track.label, kind] == {"read": 6, "kept": 3, "skipped": 3}
+    assert report.num_dropped == 0
 
 
 # ------------------------------------------------------------------------- Label Studio for video
@@ -470,12 +470,12 @@ def corners_after_turning(x: float, y: float, w: float, h: float, degrees: float
 
 KEYS = {
     # change to the key frame: outcome, reason
-    ("rotation", 90.0): ("repaired", "rotated"),
-    ("rotation", 30.0): ("repaired", "rotated"),
+    ("rotation", 90.0): ("corrected", "rotated"),
+    ("rotation", 30.0): ("corrected", "rotated"),
     ("rotation", 360): ("kept", ""),
     ("rotation", None): ("kept", ""),
-    ("height", -20.0): ("repaired", "negative"),
-    ("width", -10.0): ("repaired", "negative"),
+    ("height", -20.0): ("corrected", "negative"),
+    ("width", -10.0): ("corrected", "negative"),
     ("x", 95.0): ("clipped", ""),
     ("x", -20.0): ("dropped", "wholly outside"),
     ("width", 0): ("dropped", "without area"),
@@ -500,13 +500,13 @@ def test_studio_key_frames_that_need_a_decision(folder, change):
     found = [t for t in sample.annotations if t.label == "car"]
     if outcome == "dropped":
         assert not found
-        assert [reason in f.reason for f in report.losses] == [True]
+        assert [reason in f.reason for f in report.dropped] == [True]
         return
     x, y, w, h = (float(changed[name]) for name in ("x", "y", "width", "height"))
     turned = corners_after_turning(x, y / 2, w, h / 2, float(changed["rotation"] or 0))
     clipped = np.clip(turned, 0, [100, 50, 100, 50])
     assert found[0].observations[0].shape.xyxy_px == pytest.approx(tuple(clipped))
-    assert [reason in f.reason for f in report.repaired] == [True] * bool(reason)
+    assert [reason in f.reason for f in report.corrected] == [True] * bool(reason)
 
 
 def test_studio_annotators_cancelled_work_and_predictions(folder):
@@ -526,13 +526,13 @@ def test_studio_annotators_cancelled_work_and_predictions(folder):
     ]
     (sample,), report = read_studio(folder, entries)
     assert frames_of(sample) == [[1]]
-    assert reasons(report.left_out) == {
+    assert reasons(report.skipped) == {
         "cancelled by the annotator": 1,
         "a further annotation of the same task": 1,
         "a model's prediction, not an annotation": 1,
         "not annotated": 1,
     }
-    assert report.num_losses == 0
+    assert report.num_dropped == 0
 
 
 def test_studio_layouts_say_the_same(folder):
@@ -559,7 +559,7 @@ def test_studio_layouts_say_the_same(folder):
         assert counts_of(report)["car", "box"] == {"read": 2, "kept": 2, "interpolated": 1}
     twice = [layouts[-1][0], layouts[-1][0]]
     _, report = read_studio(folder, twice)
-    assert reasons(report.left_out) == {"a further annotation of the same task": 1}
+    assert reasons(report.skipped) == {"a further annotation of the same task": 1}
 
 
 @pytest.mark.parametrize(
@@ -590,7 +590,7 @@ def test_studio_regions_that_are_lost_are_counted(folder):
     ]
     (sample,), report = read_studio(folder, [task(*regions)])
     assert [t.label for t in sample.annotations] == ["car"]
-    assert reasons(report.losses) == {
+    assert reasons(report.dropped) == {
         "a second class label on one region": 1,
         "a region without key frames": 1,
         "no class label": 1,
@@ -603,8 +603,8 @@ def test_studio_several_tasks_need_a_folder(folder):
     with pytest.raises(UserError, match="about 2 media, but media is the single file"):
         read_studio(folder, tasks, folder / "clip.mp4")
     (_,), report = read_studio(folder, tasks)
-    assert [f.places for f in report.losses if "no video 'clip2.mp4'" in f.reason]
-    assert report.num_losses == 2  # the video and its key frame
+    assert [f.places for f in report.dropped if "no video 'clip2.mp4'" in f.reason]
+    assert report.num_dropped == 2  # the video and its key frame
     with pytest.raises(UserError, match="several tasks, without the names"):
         read_studio(folder, [{"task": n, "result": [region(key(1))]} for n in (1, 2)])
 
@@ -625,7 +625,7 @@ def test_studio_samples_of_the_ml_backend(tmp_path, number):
     left, top, right, _ = sample.annotations[0].observations[0].shape.xyxy_px
     assert (left, top) == pytest.approx((first["x"] * 6.4, first["y"] * 3.6))
     assert right - left == pytest.approx(first["width"] * 6.4)
-    assert report.num_losses == 0
+    assert report.num_dropped == 0
     assert not report.notes
 
 
@@ -658,7 +658,7 @@ def test_points_move_on_straight_lines(points):
 
 def test_upright_boxes_around_turned_ones():
     assert upright_box((10, 10), (4, 2), 90, "corner").xyxy_px == pytest.approx((8, 10, 10, 14))
-    assert upright_box((10, 10), (4, 2), 90, "centre").xyxy_px == pytest.approx((11, 9, 13, 13))
+    assert upright_box((10, 10), (4, 2), 90, "center").xyxy_px == pytest.approx((11, 9, 13, 13))
     assert upright_box((10, 10), (4, 2), -90, "corner").xyxy_px == pytest.approx((10, 6, 12, 10))
     assert upright_box((10, 10), (-4, 2), 0, "corner").xyxy_px == (6, 10, 10, 12)
 
@@ -820,7 +820,7 @@ def test_jsonl_bad_lines_are_named(tmp_path, bad, message):
 
 
 def test_the_list_is_that_of_the_recipe():
-    assert tuple(READERS) == LABEL_FORMATS
+    assert list(READERS) == list(FORMAT_MODULES)
 
 
 BOMB = """<?xml version="1.0"?>
@@ -847,8 +847,8 @@ BROKEN = [
     ("cvat_video", "x.xml", FOREIGN, ":1: declares a document type or entities"),
     ("cvat_video", "x.xml", "<html><track id='1'/></html>", ":1: the root is <html>"),
     ("cvat_video", "x.xml", cvat(), "no sample could be read.*nothing annotated"),
-    ("cvat_video", "x.xml", IMAGES, "looks like labels: cvat_images"),
-    ("cvat_video", "x.xml", STUDIO, "looks like labels: label_studio_video; expected CVAT"),
+    ("cvat_video", "x.xml", IMAGES, "looks like format: cvat_images"),
+    ("cvat_video", "x.xml", STUDIO, "looks like format: label_studio_video; expected CVAT"),
     ("cvat_video", "x.xml", b"PK\x03\x04....", "looks like a zip archive; unpack it"),
     ("cvat_video", "x.xml", "frame,id,left\n1,2,3", ":1: not valid XML"),
     ("cvat_video", "x.xml", CVAT.replace("<name>x", "<source>no.mp4</source><name>x"), "'no.mp4'"),
@@ -863,15 +863,15 @@ BROKEN = [
     ("label_studio_video", "x.json", "[" + "9" * 9000 + "]", "not usable JSON"),
     ("label_studio_video", "x.json", '[{"annotations": 3}]', "task 1: found 3"),
     ("label_studio_video", "x.json", '[{"result": ["a"]}]', "found a list; expected a list of ann"),
-    ("label_studio_video", "x.json", COCO, "looks like labels: coco"),
-    ("label_studio_video", "x.json", CVAT, "looks like labels: cvat_video"),
-    ("label_studio_video", "x.json", JSONL, "looks like labels: jsonl"),
+    ("label_studio_video", "x.json", COCO, "looks like format: coco"),
+    ("label_studio_video", "x.json", CVAT, "looks like format: cvat_video"),
+    ("label_studio_video", "x.json", JSONL, "looks like format: jsonl"),
     ("label_studio_video", "x.json", STUDIO.replace("clip.mp4", "no.mp4"), "no video '.*no.mp4'"),
     ("jsonl", "x.jsonl", None, "no such label file or folder"),
     ("jsonl", "x.jsonl", "", "the file is empty"),
     ("jsonl", "x.jsonl", "\n\n", "the file is empty"),
     ("jsonl", "x.jsonl", JSONL.encode().replace(b'"a"', b'"\xe4"'), ":1: not UTF-8"),
-    ("jsonl", "x.jsonl", STUDIO, "looks like labels: label_studio_video"),
+    ("jsonl", "x.jsonl", STUDIO, "looks like format: label_studio_video"),
     ("jsonl", "x.jsonl", '{"id": 1}', ":1: format is null"),
     ("excel", "x.json", "{}", "unknown format 'excel'; expected one of cvat_video, label_studio"),
 ]
@@ -998,13 +998,13 @@ def test_the_report_adds_up_prints_and_is_json(folder):
     ]
     _, report = read_cvat(folder, cvat(*tracks))
     counts_of(report)
-    assert report.num_losses == sum(f.count for f in report.losses) == 10
-    assert [(f.count, len(f.places)) for f in report.losses] == [(9, 3), (1, 1)]
+    assert report.num_dropped == sum(f.count for f in report.dropped) == 10
+    assert [(f.count, len(f.places)) for f in report.dropped] == [(9, 3), (1, 1)]
     again = json.loads(json.dumps(report.to_json()))
-    assert again["num_losses"] == 10
+    assert again["num_dropped"] == 10
     assert [c["label"] for c in again["counts"]] == ["", "car", "a van"]
     lines = report.table().splitlines()
-    assert lines[0].endswith("labels.xml (cvat_video): 1 samples, 10 losses")
+    assert lines[0].endswith("labels.xml (cvat_video): 1 samples, 10 dropped")
     assert [row.split()[-7:] for row in lines[2:5]] == [
         ["1", "1", "0", "0", "0", "0", "0"],
         ["10", "0", "0", "0", "0", "0", "10"],
@@ -1013,8 +1013,8 @@ def test_the_report_adds_up_prints_and_is_json(folder):
     path = folder / "labels.xml"
     places = ", ".join(f"{path}:{line}" for line in (6, 7, 8))
     assert lines[5:] == [
-        f"losses: 9 × car box: wholly outside the frame ({places}, …)",
-        f"losses: 1 × car box: the frame lies outside the video ({path}:15)",
+        f"dropped: 9 × car box: wholly outside the frame ({places}, …)",
+        f"dropped: 1 × car box: the frame lies outside the video ({path}:15)",
         *lines[7:],
     ]
     with pytest.raises(AttributeError):
@@ -1028,4 +1028,4 @@ def test_places_in_the_folder_of_the_title_are_told_from_there(folder):
     tally.of("car", "box").drop("cut off", f"{folder / 'b.xml'}:7")
     lines = tally.report("cvat_video", source, 0).table().splitlines()
     assert lines[0].startswith(f"{source} (cvat_video)")
-    assert lines[-1] == f"losses: 2 × car box: cut off (a.xml:6, {folder / 'b.xml'}:7)"
+    assert lines[-1] == f"dropped: 2 × car box: cut off (a.xml:6, {folder / 'b.xml'}:7)"

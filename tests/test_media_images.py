@@ -24,8 +24,8 @@ from molmo_tune.recipe.loader import load_recipe
 from tests.vectors.image_tasks import _processor
 
 GRADIENT = np.linspace(0, 255, 120 * 160 * 3).reshape(120, 160, 3).astype(np.uint8)
-GREY = GRADIENT[:, :, 0]
-DEEP = (GREY.astype(np.uint16) << 8) + 77
+GRAY = GRADIENT[:, :, 0]
+DEEP = (GRAY.astype(np.uint16) << 8) + 77
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -40,8 +40,8 @@ def turned(orientation: int) -> bytes:
     return encoded(Image.fromarray(GRADIENT), "PNG", exif=exif)
 
 
-def deep_colours() -> bytes:
-    """A PNG of 16 bits and three colours, which Pillow cannot write."""
+def deep_colors() -> bytes:
+    """A PNG of 16 bits and three colors, which Pillow cannot write."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         whole = name + data
@@ -65,8 +65,8 @@ def printed() -> Image.Image:
     return Image.fromarray(inks, "CMYK")
 
 
-THREE_GREYS = np.repeat(GREY[:, :, None], 3, axis=2)
-PALETTE = Image.fromarray(GREY).convert("P")
+THREE_GRAYS = np.repeat(GRAY[:, :, None], 3, axis=2)
+PALETTE = Image.fromarray(GRAY).convert("P")
 SORTS: dict[str, tuple[bytes, NDArray[np.uint8], str]] = {
     "plain": (encoded(Image.fromarray(GRADIENT), "PNG"), GRADIENT, ""),
     "mirrored by EXIF": (turned(2), GRADIENT[:, ::-1], ""),
@@ -75,21 +75,21 @@ SORTS: dict[str, tuple[bytes, NDArray[np.uint8], str]] = {
     "turned and mirrored by EXIF": (turned(7), np.rot90(GRADIENT, 2).transpose(1, 0, 2), ""),
     "the other quarter turn by EXIF": (turned(8), np.rot90(GRADIENT), ""),
     "alpha is dropped, not blended": (encoded(transparent(), "PNG"), GRADIENT, "is transparent"),
-    "grey": (encoded(Image.fromarray(GREY), "PNG"), THREE_GREYS, ""),
-    "grey with alpha": (
-        encoded(Image.merge("LA", [Image.fromarray(GREY), Image.new("L", (160, 120))]), "PNG"),
-        THREE_GREYS,
+    "gray": (encoded(Image.fromarray(GRAY), "PNG"), THREE_GRAYS, ""),
+    "gray with alpha": (
+        encoded(Image.merge("LA", [Image.fromarray(GRAY), Image.new("L", (160, 120))]), "PNG"),
+        THREE_GRAYS,
         "is transparent",
     ),
     "black and white": (
-        encoded(Image.fromarray(GREY > 99), "PNG"),
-        np.where(THREE_GREYS > 99, 255, 0).astype(np.uint8),
+        encoded(Image.fromarray(GRAY > 99), "PNG"),
+        np.where(THREE_GRAYS > 99, 255, 0).astype(np.uint8),
         "",
     ),
     "a palette": (encoded(PALETTE, "PNG"), np.array(PALETTE.convert("RGB")), ""),
-    "16 bits of grey": (encoded(Image.fromarray(DEEP), "PNG"), THREE_GREYS, "has 16 bits"),
-    "16 bits of grey, TIFF": (encoded(Image.fromarray(DEEP), "TIFF"), THREE_GREYS, "has 16 bits"),
-    "16 bits of colour": (deep_colours(), GRADIENT, ""),
+    "16 bits of gray": (encoded(Image.fromarray(DEEP), "PNG"), THREE_GRAYS, "has 16 bits"),
+    "16 bits of gray, TIFF": (encoded(Image.fromarray(DEEP), "TIFF"), THREE_GRAYS, "has 16 bits"),
+    "16 bits of color": (deep_colors(), GRADIENT, ""),
     "for print": (encoded(printed(), "TIFF"), GRADIENT, "CMYK"),
     "animated": (
         encoded(
@@ -135,8 +135,8 @@ FAULTY: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "cannot identify"),
     "text": (b"no image", "cannot identify"),
     "cut": (CUT, "truncated"),
-    "floats": (encoded(Image.fromarray(GREY.astype(np.float32)), "TIFF"), "no agreed white"),
-    "32 bits": (encoded(Image.fromarray(GREY.astype(np.int32) << 16), "TIFF"), "no agreed white"),
+    "floats": (encoded(Image.fromarray(GRAY.astype(np.float32)), "TIFF"), "no agreed white"),
+    "32 bits": (encoded(Image.fromarray(GRAY.astype(np.int32) << 16), "TIFF"), "no agreed white"),
 }
 
 
@@ -169,7 +169,7 @@ def test_check_opens_all_media_on_wish(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     rows = ["file,label,x1,y1,x2,y2"]
-    for number, sort in enumerate(("plain", "16 bits of grey", "plain")):
+    for number, sort in enumerate(("plain", "16 bits of gray", "plain")):
         (images / f"{number}.png").write_bytes(SORTS[sort][0])
         rows.append(f"{number}.png,dot,10,10,60,60")
     (images / "2.png").write_bytes(CUT)
@@ -179,7 +179,7 @@ def test_check_opens_all_media_on_wish(tmp_path: Path) -> None:
 model: {{name: tiny}}
 data:
   train:
-    - labels: table
+    - format: table
       path: {tmp_path / "labels.csv"}
       media: {images}
       template: image_pointing
@@ -200,6 +200,6 @@ output: {{dir: {tmp_path / "run"}}}
     assert "2.png: not an image that opens" in text
     assert "1 images: each has 16 bits" in text
     assert "2 of 3 media open" in text
-    code, text = said("data.max_bad_media=0.5", decode=True)
+    code, text = said("data.max_unreadable_media=0.5", decode=True)
     assert code == 0
     assert "warning data.train: " in text

@@ -26,8 +26,8 @@ from molmo_tune.encoding.encoded import EncodedSample, Opening
 from molmo_tune.encoding.packing import pack
 from molmo_tune.encoding.sources import limits_of, read_items
 from molmo_tune.errors import UserError
-from molmo_tune.media import small_frames
-from molmo_tune.media.array_store import ArrayStore
+from molmo_tune.media import resized_frames as small_frames
+from molmo_tune.media.array_cache import ArrayCache
 from molmo_tune.media.decoders import Decoder
 from molmo_tune.model.feature_cache import fingerprint
 from molmo_tune.model.loading import load_model, load_processor
@@ -35,8 +35,8 @@ from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe, VideoSection
 from molmo_tune.run_folder import RunFolder
 from molmo_tune.training import run as training_run
+from molmo_tune.training.media_monitor import MediaMonitor
 from molmo_tune.training.run import train
-from molmo_tune.training.watch_media import WatchMedia
 from tests.test_training import StopAfter, read_metrics
 
 LANGUAGE = "adapter.targets=[language]"
@@ -100,8 +100,8 @@ def test_a_cached_frame_is_never_stale(pond_recipe: Path, tmp_path: Path) -> Non
     reading, resizing = limits_of(loaded).reading, media_inputs.resizing_of(processor)
 
     def is_kept(reading: Any = reading, resizing: Any = resizing, numbers: Any = indices) -> bool:
-        small = small_frames.read_small_frames(path, numbers, resizing, reading)
-        fresh = small_frames.read_small_frames(
+        small = small_frames.read_resized_frames(path, numbers, resizing, reading)
+        fresh = small_frames.read_resized_frames(
             path, numbers, resizing, small_frames.Reading(reading.decoder)
         )
         assert np.array_equal(small.frames, fresh.frames)
@@ -130,7 +130,7 @@ def test_a_cache_that_cannot_keep_is_told_of_once(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ArrayStore, "_write", full)
+    monkeypatch.setattr(ArrayCache, "_write", full)
     console = Console(record=True, width=200, quiet=False, file=(tmp_path / "out").open("w"))
     run = run_of(pond_recipe, tmp_path / "run", cache, "trainer.max_steps=2", console=console)
     assert console.export_text().count("No space left on device; training goes on") == 1
@@ -207,7 +207,9 @@ def bad_recipe(pond_recipe: Path, pond: Path, tmp_path: Path) -> Path:
     shutil.copytree(pond / "clips", clips)
     spoil(sorted(clips.iterdir())[1])
     text = pond_recipe.read_text().replace(f"media: {pond / 'clips'}", f"media: {clips}", 1)
-    pond_recipe.write_text(text.replace("num_workers: 0", "num_workers: 0\n  max_bad_media: 0.3"))
+    pond_recipe.write_text(
+        text.replace("num_workers: 0", "num_workers: 0\n  max_unreadable_media: 0.3")
+    )
     return pond_recipe
 
 
@@ -234,8 +236,10 @@ def test_bad_media_are_set_apart_and_training_goes_on(bad_recipe: Path, tmp_path
 
 
 def test_too_many_bad_media_are_an_error(bad_recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"max_bad_media: 1 of 4 training media.*does not decode"):
-        run_of(bad_recipe, tmp_path / "run", "data.max_bad_media=0.2")
+    with pytest.raises(
+        UserError, match=r"max_unreadable_media: 1 of 4 training media.*does not decode"
+    ):
+        run_of(bad_recipe, tmp_path / "run", "data.max_unreadable_media=0.2")
 
 
 def test_media_that_do_not_even_open_are_found_before(pond: Path, pond_recipe: Path) -> None:
@@ -246,10 +250,10 @@ def test_media_that_do_not_even_open_are_found_before(pond: Path, pond_recipe: P
     convert(pond / "labels", None, clips, labels, Console(quiet=True))
     broken = sorted(clips.iterdir())[2]
     broken.write_bytes(broken.read_bytes()[:400])
-    source = f"data.train=[{{labels: jsonl, path: {labels}}}]"
-    with pytest.raises(UserError, match=r"max_bad_media: 1 of 4 training media do not open"):
+    source = f"data.train=[{{format: jsonl, path: {labels}}}]"
+    with pytest.raises(UserError, match=r"max_unreadable_media: 1 of 4 training media do not open"):
         run_of(pond_recipe, folder / "no", source)
-    run = run_of(pond_recipe, folder / "run", source, "data.max_bad_media=0.3")
+    run = run_of(pond_recipe, folder / "run", source, "data.max_unreadable_media=0.3")
     assert list(report(run)["media"]["bad"]) == [str(broken)]
     assert report(run)["train"]["samples"] == 3
     assert report(run)["media"]["from"] == {"file": 12}
@@ -271,9 +275,9 @@ def test_a_bad_validation_medium_costs_its_own_questions(
     assert "1 samples were left out:" in said
     assert "does not decode" in said
     kept = json.loads(RunFolder(run).evaluation("after").read_text())
-    [reason] = kept["left_out"]
+    [reason] = kept["skipped"]
     assert str(sorted((tmp_path / "clips").iterdir())[1]) in reason
-    assert kept["summary"]["left_out"] == 1
+    assert kept["summary"]["skipped"] == 1
     assert kept["summary"]["questions"] == len(kept["records"]) > 0
     for clip in (tmp_path / "clips").iterdir():
         spoil(clip)
@@ -338,7 +342,7 @@ def _in_process(rank: int, meeting: Path, share: float) -> int:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2
     )
-    watch = WatchMedia(Console(quiet=True), 10, share)
+    watch = MediaMonitor(Console(quiet=True), 10, share)
     trainer, module = cast(Any, None), cast(Any, SimpleNamespace(device=torch.device("cpu")))
     good = Opening("good", "file")
     bad = Opening("ab"[rank], "nowhere", f"{'ab'[rank]} is broken")

@@ -14,8 +14,8 @@ from PIL import Image
 
 from molmo_tune.errors import UserError
 from molmo_tune.media import decoding
-from molmo_tune.media.background import in_background
 from molmo_tune.media.clip import sample_video
+from molmo_tune.media.decode_timeout import in_background
 from molmo_tune.media.decoders import Decoder
 from molmo_tune.media.frame_index import index_file
 from molmo_tune.media.video import VideoInfo, file_state, probe_video, read_frames, stream_frames
@@ -195,8 +195,8 @@ def test_a_folder_of_frames_is_a_video(tmp_path: Path) -> None:
     folder = tmp_path / "clip"
     folder.mkdir()
     for number in range(12):
-        grey = np.full((20, 30, 3), number * 20, np.uint8)
-        Image.fromarray(grey).save(folder / f"frame_{number}.png")
+        gray = np.full((20, 30, 3), number * 20, np.uint8)
+        Image.fromarray(gray).save(folder / f"frame_{number}.png")
     with pytest.raises(UserError, match=r"does not state its rate.*fps\.txt"):
         probe_video(folder)
     (folder / "fps.txt").write_text("4\n")

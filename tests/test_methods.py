@@ -1,4 +1,4 @@
-"""One behaviour for every way of training: {method × parts × quantisation × attention}.
+"""One behavior for every way of training: {method × parts × quantization × attention}.
 
 Each trains two steps on a text, an image and a clip; only what was asked for has gradients; what is
 saved loads again and answers the same; and what can be merged is merged to the same logits.
@@ -21,10 +21,10 @@ from molmo_tune.encoding.encoded import Batch
 from molmo_tune.encoding.sample_encoder import encode_conversation
 from molmo_tune.encoding.vision_inputs import NO_VISION, image_inputs, video_inputs
 from molmo_tune.errors import UserError
-from molmo_tune.export.changes import read_changes
-from molmo_tune.export.checkpoint import read_checkpoint
 from molmo_tune.export.export import export_run
+from molmo_tune.export.files.checkpoint import read_checkpoint
 from molmo_tune.export.merge import write_layout
+from molmo_tune.export.weight_updates import read_updates
 from molmo_tune.model.adapters import (
     Method,
     Part,
@@ -148,7 +148,7 @@ def test_the_merge_is_the_model(method: Method, batch: Batch, tmp_path: Path) ->
     for file in TINY_FOLDER.iterdir():
         if file.suffix != ".safetensors":
             (out / file.name).write_bytes(file.read_bytes())
-    write_layout(read_checkpoint(TINY_FOLDER), read_changes(tmp_path), out, "hub", torch.float32)
+    write_layout(read_checkpoint(TINY_FOLDER), read_updates(tmp_path), out, "hub", torch.float32)
     # In float32 the tiny base amplifies rounding on these noisy pictures to 5e-4 of logits of 32.
     exact = replace(batch, patches=batch.patches.double())
     ours, merged = logits(model.double(), exact), logits(load_model(str(out)).double(), exact)
@@ -156,7 +156,7 @@ def test_the_merge_is_the_model(method: Method, batch: Batch, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("quantize", "layer"), [("nf4", Linear4bit), ("int8", Linear8bitLt)])
-def test_only_the_decoder_is_quantised(quantize: Quantize, layer: type) -> None:
+def test_only_the_decoder_is_quantized(quantize: Quantize, layer: type) -> None:
     model = load_model("tiny", quantize=quantize)
     small = {name for name, module in model.named_modules() if isinstance(module, layer)}
     assert len(small) == 28
@@ -229,7 +229,7 @@ def test_lora_plus_gives_b_matrices_their_own_rate() -> None:
     }
 
 
-def test_an_8_bit_optimiser_trains(batch: Batch) -> None:
+def test_an_8_bit_optimizer_trains(batch: Batch) -> None:
     model = adapted("lora", None, ("language",))
     before = logits(model, batch)
     train_two_steps(
@@ -238,7 +238,7 @@ def test_an_8_bit_optimiser_trains(batch: Batch) -> None:
     assert float((logits(model, batch) - before).abs().max()) > 1e-3
 
 
-def test_the_paged_optimiser_needs_a_gpu() -> None:
+def test_the_paged_optimizer_needs_a_gpu() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     settings = OptimSettings(lr=1e-2, max_steps=2, part_lr={}, name="paged_adamw_8bit")

@@ -23,10 +23,10 @@ from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.datasets import TrainingSet
 from molmo_tune.encoding.encoded import NO_PATCH, EncodedSample
 from molmo_tune.encoding.items import Item, MediaLimits, plan_items
-from molmo_tune.encoding.order import ItemOrder
 from molmo_tune.encoding.pack_plan import measure_packs, plan_packs, sizes_of
 from molmo_tune.encoding.packing import POOL_SIZE, Packer, PackerState, Size, knapsack, pack
 from molmo_tune.encoding.sample_encoder import encode_conversation, encode_tree
+from molmo_tune.encoding.sampler import ItemSampler
 from molmo_tune.encoding.sources import limits_of, read_items
 from molmo_tune.encoding.vision_inputs import image_inputs, video_inputs
 from molmo_tune.labels.sample import Instance, Media, Point, Sample
@@ -95,7 +95,7 @@ def test_the_knapsack_counts_tokens_in_steps_and_keeps_the_first_of_equals() -> 
 
 
 def test_every_sample_comes_once_a_pass_and_none_waits_long() -> None:
-    sizes, order = random_sizes(200), ItemOrder(200, seed=1)
+    sizes, order = random_sizes(200), ItemSampler(200, seed=1)
     packer = plan_packs(sizes, LIMITS, order)
     drawn_at: dict[int, int] = {}
     out: list[int] = []
@@ -124,14 +124,14 @@ def test_what_fills_a_row_gets_one_alone() -> None:
 
 
 def test_a_small_set_is_not_repeated_to_fill_rows() -> None:
-    sizes, order = [Size(10, 1)] * 5, ItemOrder(5, seed=0)
+    sizes, order = [Size(10, 1)] * 5, ItemSampler(5, seed=0)
     packer = plan_packs(sizes, LIMITS, order)
     for _ in range(10):
         assert len(packer.next_pack()) == 5
 
 
 def test_a_plan_goes_on_from_its_state() -> None:
-    sizes, order = random_sizes(150), ItemOrder(150, seed=2)
+    sizes, order = random_sizes(150), ItemSampler(150, seed=2)
     whole = plan_packs(sizes, LIMITS, order)
     packs = [whole.next_pack() for _ in range(60)]
     first = plan_packs(sizes, LIMITS, order)
@@ -142,7 +142,7 @@ def test_a_plan_goes_on_from_its_state() -> None:
 
 
 def stream(sizes: Sequence[Size], **options: Any) -> PackStream:
-    order = ItemOrder(len(sizes), seed=4)
+    order = ItemSampler(len(sizes), seed=4)
     return PackStream(sizes, LIMITS, order, **({"batch_size": 2, "num_batches": 12} | options))
 
 
@@ -171,7 +171,7 @@ def test_processes_share_one_plan() -> None:
 
 def test_figures() -> None:
     sizes = random_sizes(500)
-    figures = measure_packs(sizes, LIMITS, ItemOrder(500, seed=0))
+    figures = measure_packs(sizes, LIMITS, ItemSampler(500, seed=0))
     assert figures.fill > 0.9
     assert figures.fill >= max(figures.token_fill, figures.crop_fill)
     tokens_per_pack = figures.token_fill * LIMITS.num_tokens
@@ -369,7 +369,7 @@ def test_sizes_of_images_are_known_before_anything_is_decoded(tmp_path: Path, ti
 
 
 class StopAfter(Callback):
-    """End the run after some optimiser steps, as a lost machine would."""
+    """End the run after some optimizer steps, as a lost machine would."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps

@@ -28,21 +28,21 @@ from molmo_tune.encoding.encoded import Batch
 from molmo_tune.encoding.sources import limits_of, read_items
 from molmo_tune.model.adapters import trainable_parameters
 from molmo_tune.model.loading import TINY_FOLDER, load_processor
+from molmo_tune.model.meta_model import config_without_weights, model_without_weights
 from molmo_tune.model.quantization import quantized_layers, scales_of
-from molmo_tune.model.without_weights import config_without_weights, model_without_weights
-from molmo_tune.planning.as_on_gpu import as_on_gpu, update_at_once
-from molmo_tune.planning.cards import CONTEXT_BYTES, fits, needed_bytes
-from molmo_tune.planning.counted import ALLOWED, LARGEST, USUAL, count_rows
+from molmo_tune.planning.adjustments import adjustments
+from molmo_tune.planning.concrete_tensors import ConcreteTensors
 from molmo_tune.planning.forecast import definite, forecast, precision_plugin
-from molmo_tune.planning.known_numbers import KnownNumbers
-from molmo_tune.planning.ledger import BLOCK_BYTES, Ledger
-from molmo_tune.planning.remedies import remedies
+from molmo_tune.planning.gpu_emulation import emulate_gpu, update_at_once
+from molmo_tune.planning.gpus import CONTEXT_BYTES, fits, needed_bytes
+from molmo_tune.planning.memory_tracker import BLOCK_BYTES, MemoryTracker
 from molmo_tune.planning.rows import Row
 from molmo_tune.planning.step import GRADIENTS, OPTIMIZER, TRAINED, StepCost, WatchedStep
-from molmo_tune.planning.within import bytes_within
+from molmo_tune.planning.workload import ALLOWED, LARGEST, USUAL, count_rows
+from molmo_tune.planning.workspace import bytes_within
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.training.from_recipe import build_model, optim_settings
+from molmo_tune.training.builders import build_model, optim_settings
 from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.optimizers import build_optimizer
 
@@ -67,7 +67,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "all parts": ("adapter.targets=[language,connector,vision]",),
     "bf16-true": ("trainer.precision=bf16-true",),
     "flash": ("model.attention=flash",),
-    "8-bit optimiser": ("optim.name=adamw_8bit", "adapter.rank=32"),
+    "8-bit optimizer": ("optim.name=adamw_8bit", "adapter.rank=32"),
     "one batch a step": ("trainer.accumulate_grad_batches=1",),
     "rows of packs": ("data.packing=true", "data.max_crops_per_pack=12"),
 }
@@ -83,7 +83,7 @@ def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 model: {name: tiny}
 adapter: {rank: 4, alpha: 8, dropout: 0.1, targets: [language]}
 data:
-  train: [{labels: cvat_video, path: not/there}]
+  train: [{format: cvat_video, path: not/there}]
   max_tokens: 400
 video: {max_frames: 8}
 output: {dir: runs/never}
@@ -120,7 +120,7 @@ def watched(recipe: Recipe) -> tuple[StepCost, MolmoModule, WatchedStep]:
     module = real_module(recipe)
     batch = real_batch(recipe, module)
     gc.collect()
-    with Ledger() as ledger:
+    with MemoryTracker() as ledger:
         step = WatchedStep(
             module, ledger, precision_plugin(recipe), recipe.trainer.gradient_clip_val
         )
@@ -152,7 +152,7 @@ def test_it_is_in_the_released_layouts_too(
     assert found == watched(recipe)[0]
 
 
-@pytest.mark.parametrize("name", ["lora", "qlora", "full", "int8", "8-bit optimiser"])
+@pytest.mark.parametrize("name", ["lora", "qlora", "full", "int8", "8-bit optimizer"])
 def test_weights_gradients_and_states_are_those_of_the_tensors(
     name: str, planned: Callable[..., Recipe]
 ) -> None:
@@ -204,7 +204,7 @@ def test_the_peak_is_what_the_profiler_sees(name: str, planned: Callable[..., Re
         optimizer.step()
         optimizer.zero_grad()
 
-    step()  # the optimiser makes its states
+    step()  # the optimizer makes its states
     gc.collect()
     with profile(profile_memory=True) as record:
         step()
@@ -226,7 +226,7 @@ def highest(record: Any, least: int = 100) -> int:
 def test_what_a_logsumexp_takes_inside_is_seen() -> None:
     """A second table of all logits, which only the profiler sees as it comes and goes."""
     logits = torch.randn(64, 50_000)
-    with Ledger() as ledger:
+    with MemoryTracker() as ledger:
         ledger.enter("inputs", [logits])
         before = ledger.live.total()
         logits.logsumexp(-1)
@@ -298,8 +298,8 @@ def test_devices_keep_gradients_once_more(planned: Callable[..., Recipe]) -> Non
 def fake_peak(compute: Callable[[], Any], *, offload: bool = False) -> int:
     """Bytes that are alive at most while something is computed as on a GPU."""
     fake_mode = FakeTensorMode()
-    on_gpu = as_on_gpu(offload=offload)
-    with fake_mode, KnownNumbers(fake_mode), on_gpu, Ledger() as ledger:
+    on_gpu = emulate_gpu(offload=offload)
+    with fake_mode, ConcreteTensors(fake_mode), on_gpu, MemoryTracker() as ledger:
         compute()
         return ledger.peak_bytes
 
@@ -342,7 +342,7 @@ def test_dropout_keeps_a_byte_per_element() -> None:
 
 
 def test_norms_are_computed_in_32_bits_under_autocast() -> None:
-    with as_on_gpu(offload=False), torch.autocast("cpu", torch.bfloat16):
+    with emulate_gpu(offload=False), torch.autocast("cpu", torch.bfloat16):
         x = torch.ones(2, 8, dtype=torch.bfloat16)
         assert F.layer_norm(x, (8,)).dtype == torch.float32
         assert torch.linalg.norm(x, dim=1).dtype == torch.float32
@@ -354,7 +354,7 @@ def test_the_library_is_left_as_it_was() -> None:
         return F.dropout, F.layer_norm, F.scaled_dot_product_attention, torch.linalg.norm
 
     def fail_inside() -> None:
-        with as_on_gpu(offload=False):
+        with emulate_gpu(offload=False):
             inside.extend(found())
             raise ZeroDivisionError
 
@@ -384,7 +384,7 @@ def test_adamw_updates_all_weights_at_once(planned: Callable[..., Recipe]) -> No
         optimizer = torch.optim.AdamW(parameters, foreach=False)
         if at_once:
             update_at_once(optimizer)
-        with Ledger() as ledger:
+        with MemoryTracker() as ledger:
             for _ in range(2):
                 ledger.begin()
                 before = ledger.live.total()
@@ -464,7 +464,7 @@ def test_remedies_end_when_it_fits_and_skip_what_does_not_help(
         return planned("adapter.rank=32", *settings)
 
     found = list(
-        remedies(planned("adapter.rank=32"), 60 * 10**9, 24, change=change, peak_of=peak_of)
+        adjustments(planned("adapter.rank=32"), 60 * 10**9, 24, change=change, peak_of=peak_of)
     )
     assert [one.settings[0] for one in found] == [
         "trainer.gradient_checkpointing=true",
@@ -476,7 +476,7 @@ def test_remedies_end_when_it_fits_and_skip_what_does_not_help(
 
 
 def test_contradictions_are_no_remedies(planned: Callable[..., Recipe]) -> None:
-    """Full weights cannot be quantised: that is tried, refused, and tried again after LoRA."""
+    """Full weights cannot be quantized: that is tried, refused, and tried again after LoRA."""
     full = planned("adapter.method=full")
     tried: list[tuple[str, ...]] = []
 
@@ -485,10 +485,10 @@ def test_contradictions_are_no_remedies(planned: Callable[..., Recipe]) -> None:
         return planned("adapter.method=full", *settings)
 
     falling = iter(range(10**12, 0, -(10**10)))
-    found = remedies(full, 2 * 10**12, 24, change=change, peak_of=lambda _: next(falling))
+    found = adjustments(full, 2 * 10**12, 24, change=change, peak_of=lambda _: next(falling))
     names = [setting for one in found for setting in one.settings]
-    quantised = [settings for settings in tried if settings[-1] == "model.quantize=nf4"]
-    assert ["adapter.method=lora" in settings for settings in quantised] == [False, True]
+    quantized = [settings for settings in tried if settings[-1] == "model.quantize=nf4"]
+    assert ["adapter.method=lora" in settings for settings in quantized] == [False, True]
     assert names.index("adapter.method=lora") < names.index("model.quantize=nf4")
 
 

@@ -18,7 +18,7 @@ from molmo_tune.errors import UserError
 from molmo_tune.evaluation.generation import Answer, generate_answers
 from molmo_tune.evaluation.predict import Prediction, media_of, predict
 from molmo_tune.grounding.text import label_of_answer
-from molmo_tune.labels.readers import read_labels
+from molmo_tune.labels.read import read_labels
 from molmo_tune.labels.sample import Dialogue, Instance, Media, Point, Sample, Track
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.recipe.loader import load_recipe
@@ -122,7 +122,7 @@ def test_the_command_writes_answers_page_and_labels(
     assert page.count("data:image/jpeg") == 3 + 1
     samples, report = read_labels("jsonl", out / "labels.jsonl")
     assert [sample.media.paths[0] for sample in samples] == [clip, image]
-    assert not report.num_losses
+    assert not report.num_dropped
     assert main([*call, *ask]) == 1
     assert "is not empty" in capsys.readouterr().err
 

@@ -41,18 +41,18 @@ from molmo_tune.model.adapters import (
     save_adapter,
     trainable_parameters,
 )
-from molmo_tune.model.continued import continue_adapter
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.model.log_probs import answer_log_probs
 from molmo_tune.model.preference_loss import pair_losses
+from molmo_tune.model.resume_adapter import continue_adapter
 from molmo_tune.preference import mining
 from molmo_tune.preference.mining import MiningSettings, mine
 from molmo_tune.preference.pair_set import PairBatch, PairSet, collate_pairs
 from molmo_tune.preference.pair_trees import pair_trees
-from molmo_tune.preference.pairs import REASONS, Drawn, Mined, Pair, better_and_worse
+from molmo_tune.preference.pairs import REASONS, Mined, Pair, SampledAnswer, better_and_worse
 from molmo_tune.preference.pairs_file import read_pairs, write_pairs
-from molmo_tune.recipe.faults import RecipeError
+from molmo_tune.recipe.issues import RecipeError
 from molmo_tune.recipe.loader import load_recipe, parse_recipe
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder
@@ -303,7 +303,7 @@ COUPLES = [
 
 @pytest.mark.parametrize(("first", "second", "verdict"), COUPLES)
 def test_what_becomes_of_two_answers(first: Any, second: Any, verdict: Any) -> None:
-    found = better_and_worse(Drawn(*first), Drawn(*second), f1_gap=0.25)
+    found = better_and_worse(SampledAnswer(*first), SampledAnswer(*second), min_f1_gap=0.25)
     if not isinstance(found, str):
         found = tuple(drawn.text for drawn in found)
     assert found == verdict
@@ -358,9 +358,9 @@ class Mouth:
         self.training = mode
 
 
-@pytest.mark.parametrize("couples", [1, 3])
+@pytest.mark.parametrize("pairs_per_question", [1, 3])
 def test_every_couple_is_a_pair_or_has_a_reason(
-    couples: int, items: list[Item], pond_recipe: Path, monkeypatch: pytest.MonkeyPatch
+    pairs_per_question: int, items: list[Item], pond_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Right and wrong, cut and marked answers, on items of which some cannot be asked about."""
     processor, limits = load_processor("tiny"), limits_of(load_recipe(pond_recipe))
@@ -374,17 +374,22 @@ def test_every_couple_is_a_pair_or_has_a_reason(
     said = ["There are none.", "right", "right", "cut", "There are none.", "marked <im_patch>"]
     answering(monkeypatch, [*said, "right", "right"], right)
     model = Mouth()
-    settings = mining_settings(max_questions=7, couples=couples)
+    settings = mining_settings(max_questions=7, pairs_per_question=pairs_per_question)
     before = torch.get_rng_state()
     mined, refused = mine(model, processor, given, limits, settings)
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
-    assert mined.num_couples == couples * sum(len(item.conversations) for item in given)
+    assert mined.num_answer_pairs == pairs_per_question * sum(
+        len(item.conversations) for item in given
+    )
     assert {"not asked", "no medium", "not scored", "medium does not open"} < set(mined.unused)
     assert list(mined.unused) == [name for name in REASONS if name in mined.unused]
     assert [one.bad_medium for one in refused] == [str(gone)]
     asked = ("cut", "alike", "special token")
-    assert len(mined.pairs) + sum(mined.unused.get(name, 0) for name in asked) == 7 * couples
+    assert (
+        len(mined.pairs) + sum(mined.unused.get(name, 0) for name in asked)
+        == 7 * pairs_per_question
+    )
     assert mined.pairs
     for pair in mined.pairs:
         question = given[pair.item].conversations[pair.question]
@@ -392,7 +397,7 @@ def test_every_couple_is_a_pair_or_has_a_reason(
         assert (pair.rejected, pair.rejected_f1) == ("There are none.", 0.0)
         assert pair.chosen_f1 == pytest.approx(1.0)
     assert 0 < (mined.drawn_f1 or 0) < 1
-    line = f"{mined.num_couples} couples of answers, {len(mined.pairs)} pairs; "
+    line = f"{mined.num_answer_pairs} answer pairs, {len(mined.pairs)} pairs; "
     assert mined.explained().startswith(line)
 
 
@@ -608,11 +613,11 @@ def test_no_adapter_at_all_is_refused(tmp_path: Path) -> None:
         continue_adapter(load_model("tiny"), tmp_path, **described())
 
 
-# --- normalisation -------------------------------------------------------------------------------
+# --- normalization -------------------------------------------------------------------------------
 
 
 class Observed(PreferenceModule):
-    """Keeps what the optimiser is about to see."""
+    """Keeps what the optimizer is about to see."""
 
     gradients: dict[str, torch.Tensor]
 
@@ -665,7 +670,7 @@ def test_micro_batches_give_the_gradient_of_one_big_batch(
 def begun(pond: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A supervised run of a few steps, to go on from; its recipe lies beside it."""
     folder = tmp_path_factory.mktemp("begun")
-    source = f"labels: cvat_video, path: {pond / 'labels'}, media: {pond / 'clips'}"
+    source = f"format: cvat_video, path: {pond / 'labels'}, media: {pond / 'clips'}"
     recipe = folder / "recipe.yaml"
     recipe.write_text(
         f"""\
@@ -675,7 +680,7 @@ data: {{train: [{{{source}}}], val: [{{{source}}}], num_workers: 0}}
 video: {{max_frames: 8}}
 optim: {{lr: 1.0e-3, warmup_steps: 1}}
 trainer: {{max_steps: 6, batch_size: 1, accumulate_grad_batches: 2, precision: 32-true}}
-eval: {{max_samples: 4, max_new_tokens: 48}}
+eval: {{max_questions: 4, max_new_tokens: 48}}
 output: {{dir: {folder / "run"}}}
 """,
         encoding="utf-8",
@@ -715,7 +720,7 @@ def test_the_first_loss_is_ln_2_and_everything_is_reported(whole: RunFolder) -> 
     assert float(last["drift"]) > 0
     report = json.loads(whole.report.read_text())["preference"]
     pairs = json.loads(whole.pairs.read_text())
-    assert report["couples"] == report["pairs"] + sum(report["unused"].values())
+    assert report["answer_pairs"] == report["pairs"] + sum(report["unused"].values())
     assert report["pairs"] == len(pairs["pairs"]) > 0
     assert report["margin"]["first"] == pytest.approx(0, abs=1e-5)
     assert report["margin"]["last"] == pytest.approx(float(last["margin"]), abs=1e-4)
@@ -843,7 +848,7 @@ def test_other_ways_of_computing_start_at_ln_2(way: list[str], begun: Path, tmp_
 
 SMALL = """\
 model: {name: tiny}
-data: {train: [{labels: jsonl, path: train.jsonl}]}
+data: {train: [{format: jsonl, path: train.jsonl}]}
 output: {dir: runs/x}
 """
 
@@ -855,9 +860,9 @@ def faults_of(text: str) -> list[str]:
 
 
 def test_a_malformed_section_names_every_fault_with_its_line() -> None:
-    assert faults_of("preference:\n  beta: 0\n  f1_gap: 1.5\n  form_run: runs/a\n") == [
+    assert faults_of("preference:\n  beta: 0\n  min_f1_gap: 1.5\n  form_run: runs/a\n") == [
         "r.yaml:5: preference.beta: must be greater than 0, not the number 0",
-        "r.yaml:6: preference.f1_gap: must be at most 1, not the number 1.5",
+        "r.yaml:6: preference.min_f1_gap: must be at most 1, not the number 1.5",
         "r.yaml:7: preference.form_run: there is no such key; did you mean preference.from_run?",
     ]
     (line,) = faults_of("preference: {beta: 0.1}\n")
@@ -923,7 +928,9 @@ def test_a_run_without_pairs_leaves_no_folder(
     begun: Path, tmp_path: Path, items: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mining, "better_and_worse", lambda *_, **__: "alike")
-    with pytest.raises(UserError, match=r"no pair to train on .*score alike .*preference\.couples"):
+    with pytest.raises(
+        UserError, match=r"no pair to train on .*score alike .*preference\.pairs_per_question"
+    ):
         train(preference_recipe(begun, tmp_path / "out"), QUIET)
     assert not (tmp_path / "out").exists()
 

@@ -12,7 +12,7 @@ from molmo_tune.cli import main
 from molmo_tune.encoding.datasets import TrainingSet
 from molmo_tune.encoding.media_inputs import resizing_of
 from molmo_tune.encoding.sources import limits_of, read_items
-from molmo_tune.media.small_frames import read_small_frames
+from molmo_tune.media.resized_frames import read_resized_frames
 from molmo_tune.model.loading import load_processor
 from molmo_tune.pages import frames
 from molmo_tune.pages.pack_map import MAX_ROWS, first_rows
@@ -41,7 +41,7 @@ def test_pictures_are_put_together_from_patches(pond_recipe: Path) -> None:
     patches = TrainingSet(items, processor, limits)[0].patches
     sampled, path = items[0].sampled, items[0].sample.media.paths[0]
     assert sampled is not None
-    small = read_small_frames(path, sampled.indices, resizing_of(processor), limits.reading)
+    small = read_resized_frames(path, sampled.indices, resizing_of(processor), limits.reading)
     assert np.array_equal(frames_of_patches(patches), small.frames)
 
 

@@ -21,10 +21,12 @@ from scipy.ndimage import distance_transform_edt
 
 from molmo_tune.errors import UserError
 from molmo_tune.evaluation.truth import region_of
-from molmo_tune.labels.jsonl import read_jsonl, write_jsonl
-from molmo_tune.labels.masks import fill, pack, runs_of, unpack
-from molmo_tune.labels.points import shape_point
-from molmo_tune.labels.readers import read_labels
+from molmo_tune.labels.formats.jsonl import read_jsonl, write_jsonl
+from molmo_tune.labels.formats.table.table import TableLayout
+from molmo_tune.labels.geometry.masks import fill, pack, runs_of, unpack
+from molmo_tune.labels.geometry.points import shape_point
+from molmo_tune.labels.geometry.shapes import ellipse, fit, turned_box
+from molmo_tune.labels.read import read_labels
 from molmo_tune.labels.sample import (
     Box,
     Instance,
@@ -37,11 +39,9 @@ from molmo_tune.labels.sample import (
     Sample,
     Shape,
 )
-from molmo_tune.labels.shapes import ellipse, fit, turned_box
 from molmo_tune.labels.survey import detect_format
-from molmo_tune.labels.table import TableLayout
 from tests.label_inputs import (
-    CENTRED,
+    CENTERED,
     SIZE,
     TINY,
     YOLO_POSE,
@@ -72,8 +72,8 @@ def read(tiny: Tiny, name: str, folder: Path):
 def counts_of(report) -> dict[tuple[str, str], tuple[int, int, int, int]]:
     """(read, kept, left out, dropped) by label and kind; every row must be accounted for."""
     for c in report.counts:
-        assert c.read == c.kept + c.left_out + c.dropped, c
-    return {(c.label, c.kind): (c.read, c.kept, c.left_out, c.dropped) for c in report.counts}
+        assert c.read == c.kept + c.skipped + c.dropped, c
+    return {(c.label, c.kind): (c.read, c.kept, c.skipped, c.dropped) for c in report.counts}
 
 
 def totals(report) -> tuple[int, int, int, int]:
@@ -325,7 +325,7 @@ GOLDEN: dict[str, list[tuple[str, Shape]]] = {
     ],
     "cvat_images": [
         ("cat", Box((2, 3, 6, 8))),
-        ("cat", Polygon((((5, 2), (5, 6), (3, 6), (3, 2)),))),  # about its centre (4, 4)
+        ("cat", Polygon((((5, 2), (5, 6), (3, 6), (3, 2)),))),  # about its center (4, 4)
         ("cat", TRIANGLE),
         ("dog", Point((4, 5))),
         ("cat", mask_of((slice(2, 3), slice(1, 4)), (slice(3, 4), slice(2, 4)))),  # 111 / 011
@@ -377,12 +377,12 @@ def test_tiny_inputs_become_the_samples_written_by_hand(tmp_path, name):
     (sample,), report = read(TINY[name], name, tmp_path)
     assert sample.media == Media("image", (tmp_path / next(iter(TINY[name].pictures)),), SIZE)
     assert_said(sample, GOLDEN[name])
-    assert report.num_losses == 0
+    assert report.num_dropped == 0
     assert sample.exhaustive_labels == (("cat",) if name == "pixmo_points" else ())
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_tiny_inputs_are_recognised(tmp_path, name):
+def test_tiny_inputs_are_recognized(tmp_path, name):
     if TINY[name].options:
         pytest.skip("read by a column map; nothing tells it apart")
     assert detect_format(TINY[name].write(tmp_path)[0]) == name
@@ -440,19 +440,19 @@ COCO_ROWS = [
     ({"bbox": [18, 1, 9, 2]}, "clipped", ""),
     ({}, "dropped", "neither box, segmentation nor keypoints"),
     ({"segmentation": [[1, 1, 2, 2]]}, "dropped", "without three corners"),
-    ({"segmentation": [[1, 1, 2, 2]], **GOOD}, "repaired", "the box was taken"),
+    ({"segmentation": [[1, 1, 2, 2]], **GOOD}, "corrected", "the box was taken"),
     ({"segmentation": {"size": [20, 10], "counts": "P13U5"}}, "dropped", "run lengths"),
     ({"segmentation": {"size": [10, 20], "counts": "P13"}}, "dropped", "run lengths"),
     ({"segmentation": {"size": [10, 20], "counts": [1, -1, 200]}}, "dropped", "run lengths"),
     ({"segmentation": {"size": [10, 20], "counts": [200]}}, "dropped", "wholly outside"),
-    ({"segmentation": 3, **GOOD}, "repaired", "the box was taken"),
+    ({"segmentation": 3, **GOOD}, "corrected", "the box was taken"),
     ({"category_id": 3, "keypoints": [1, 1, 2]}, "dropped", "do not fit"),
     ({"category_id": 3, "keypoints": [1, 1, 7, 1, 1, 1]}, "dropped", "do not fit"),
     ({"category_id": 3, "keypoints": [0, 0, 0, 0, 0, 0]}, "dropped", "neither box"),
     ({"category_id": 9, **GOOD}, "dropped", "not in the list of categories"),
     ({"category_id": [1], **GOOD}, "dropped", "not in the list of categories"),
     ({"image_id": 8, **GOOD}, "dropped", "not in the list of images"),
-    ({"iscrowd": 1, **GOOD}, "left_out", "a group, not one object"),
+    ({"iscrowd": 1, **GOOD}, "skipped", "a group, not one object"),
 ]
 
 
@@ -460,10 +460,10 @@ COCO_ROWS = [
 def test_coco_rows_that_need_a_decision(tmp_path, row, outcome, reason):
     (sample,), report = read_coco_rows(tmp_path, GOOD, row)
     assert sum(getattr(c, outcome) for c in report.counts) == 1
-    found = {"dropped": report.losses, "repaired": report.repaired, "left_out": report.left_out}
+    found = {"dropped": report.dropped, "corrected": report.corrected, "skipped": report.skipped}
     assert [reason in f.reason for f in found.get(outcome, ())] == [True] * bool(reason)
-    assert len(sample.annotations) == 1 + (outcome in ("repaired", "clipped"))
-    assert report.num_losses == (outcome == "dropped")
+    assert len(sample.annotations) == 1 + (outcome in ("corrected", "clipped"))
+    assert report.num_dropped == (outcome == "dropped")
 
 
 BAD_COCO = [
@@ -547,7 +547,7 @@ def test_yolo_rows_that_need_a_decision(tmp_path, row, outcome, reason):
     (sample,), report = read_yolo_rows(tmp_path, row)
     counts = [c for c in report.counts if c.label != "cat" and c.kind != "image"]
     assert sum(getattr(c, outcome) for c in counts) == 1
-    assert [reason in f.reason for f in report.losses] == [True] * (outcome == "dropped")
+    assert [reason in f.reason for f in report.dropped] == [True] * (outcome == "dropped")
     assert len(sample.annotations) == 1 + (outcome != "dropped")
 
 
@@ -565,7 +565,7 @@ def test_yolo_poses_need_kpt_shape(tmp_path):
     (_, (_, shape)) = said(read_yolo_rows(tmp_path / "c", row, yaml)[0][0])
     assert [point.name for point in shape.points] == ["1", "2"]
     _, report = read_yolo_rows(tmp_path / "d", row, "names: [cat, dog]\nkpt_shape: [3, 2]")
-    assert [f.count for f in report.losses] == [1]
+    assert [f.count for f in report.dropped] == [1]
 
 
 def test_yolo_without_a_label_file_is_not_the_same_as_empty(tmp_path):
@@ -575,7 +575,7 @@ def test_yolo_without_a_label_file_is_not_the_same_as_empty(tmp_path):
     (sample,), report = read(tiny, "yolo", tmp_path)
     assert sample.id == "a"
     assert counts_of(report)["", "image"] == (3, 1, 2, 0)
-    found = {f.reason.split(":")[0]: f.places for f in report.left_out}
+    found = {f.reason.split(":")[0]: f.places for f in report.skipped}
     assert found["nothing annotated"] == (str(tmp_path / "labels" / "b.txt"),)
     assert found["no label file"] == (str(tmp_path / "images" / "c.png"),)
 
@@ -634,7 +634,7 @@ CVAT_SHAPES = [
     ('<polygon label="dog" points="1,1;5,5;9,9"/>', "dropped", "without area"),
     ('<polygon label="dog" points="1,1;5,x;9,9"/>', "dropped", "not a number"),
     ('<polygon label="dog" points="1,1;25,1;25,5"/>', "clipped", ""),
-    ('<box label="dog" xtl="9" ytl="9" xbr="1" ybr="1"/>', "repaired", "turned round"),
+    ('<box label="dog" xtl="9" ytl="9" xbr="1" ybr="1"/>', "corrected", "turned round"),
     ('<box label="dog" xtl="nan" ytl="9" xbr="1" ybr="1"/>', "dropped", "not a number"),
     ('<box label="dog" xtl="1" ytl="9" xbr="1"/>', "dropped", "not a number"),
     ('<box label="" xtl="1" ytl="1" xbr="9" ybr="9"/>', "dropped", "no class label"),
@@ -645,7 +645,7 @@ CVAT_SHAPES = [
     (mask("0, x"), "dropped", "not a number"),
     (mask("6"), "dropped", "wholly outside"),
     ('<ellipse label="dog" cx="5" cy="5" rx="2"/>', "dropped", "not a number"),
-    ('<skeleton label="dog"><points label="a" outside="1"/></skeleton>', "left_out", "not there"),
+    ('<skeleton label="dog"><points label="a" outside="1"/></skeleton>', "skipped", "not there"),
     ('<skeleton label="dog"><points label="a" points="1"/></skeleton>', "dropped", "not a number"),
     ('<hologram label="dog"/>', "dropped", "not known"),
 ]
@@ -656,10 +656,10 @@ def test_cvat_shapes_that_need_a_decision(tmp_path, shape, outcome, reason):
     (sample,), report = read_cvat_shapes(tmp_path, shape)
     counts = [c for c in report.counts if c.label != "cat" and c.kind != "image"]
     assert sum(getattr(c, outcome) for c in counts) == 1
-    found = {"dropped": report.losses, "repaired": report.repaired, "left_out": report.left_out}
+    found = {"dropped": report.dropped, "corrected": report.corrected, "skipped": report.skipped}
     assert [reason in f.reason for f in found.get(outcome, ())] == [True] * bool(reason)
-    assert len(sample.annotations) == 1 + (outcome in ("clipped", "repaired"))
-    places = {place for f in report.losses for place in f.places}
+    assert len(sample.annotations) == 1 + (outcome in ("clipped", "corrected"))
+    places = {place for f in report.dropped for place in f.places}
     assert places == ({f"{tmp_path / 'x.xml'}:5"} if outcome == "dropped" else set())
 
 
@@ -706,7 +706,7 @@ def read_studio(folder: Path, *regions: dict[str, Any], **task: Any):
 RECTANGLE = {"x": 10, "y": 30, "width": 20, "height": 50}
 STUDIO_REGIONS = [
     # region: outcome, reason
-    (region("rectanglelabels", **{**RECTANGLE, "height": -20}), "repaired", "turned round"),
+    (region("rectanglelabels", **{**RECTANGLE, "height": -20}), "corrected", "turned round"),
     (region("rectanglelabels", **{**RECTANGLE, "x": "10"}), "dropped", "not a number"),
     (region("rectanglelabels", **{**RECTANGLE, "x": None}), "dropped", "not a number"),
     (region("rectanglelabels", **{**RECTANGLE, "x": 120}), "dropped", "wholly outside"),
@@ -722,7 +722,7 @@ STUDIO_REGIONS = [
     (region("brushlabels", rle="0"), "dropped", "not a number"),
     (region("brushlabels", rle=[300]), "dropped", "not a number"),
     (region("choices", choices=["day"]), "dropped", "without a place"),
-    ({"type": "relation", "from_id": "a", "to_id": "b"}, "left_out", "a relation"),
+    ({"type": "relation", "from_id": "a", "to_id": "b"}, "skipped", "a relation"),
 ]
 
 
@@ -733,16 +733,16 @@ def test_studio_regions_that_need_a_decision(tmp_path, part, outcome, reason):
     (sample,), report = read_studio(tmp_path, part)
     counts = [c for c in report.counts if c.label != "good" and c.kind not in BOOKKEEPING]
     assert sum(getattr(c, outcome) for c in counts) == 1
-    found = {"dropped": report.losses, "repaired": report.repaired, "left_out": report.left_out}
+    found = {"dropped": report.dropped, "corrected": report.corrected, "skipped": report.skipped}
     assert [reason in f.reason for f in found.get(outcome, ())] == [True] * bool(reason)
-    assert len(sample.annotations) == 1 + (outcome in ("clipped", "repaired"))
+    assert len(sample.annotations) == 1 + (outcome in ("clipped", "corrected"))
 
 
 def test_studio_key_points_follow_their_rectangle(tmp_path):
     lost = region("rectanglelabels", id="r", **{**RECTANGLE, "x": "120"})
     parts = [region("keypointlabels", "nose", x=20, y=50, parentID="r"), lost]
     _, report = read_studio(tmp_path, *parts)
-    assert reasons(report.losses)["the rectangle that it belongs to was lost"] == 1
+    assert reasons(report.dropped)["the rectangle that it belongs to was lost"] == 1
     alone = region("keypointlabels", "nose", x=20, y=50, parentID="nobody")
     (sample,), _ = read_studio(tmp_path, alone)
     assert said(sample)[1] == ("nose", Point((4.0, 5.0)))
@@ -772,7 +772,7 @@ def test_studio_layouts_of_images_say_the_same(tmp_path):
         tiny = Tiny({"x.json": json.dumps(layout)}, "x.json")
         (sample,), report = read(tiny, "label_studio_image", tmp_path)
         assert_said(sample, [("cat", Box((2, 3, 6, 8)))])
-        assert report.num_losses == 0
+        assert report.num_dropped == 0
 
 
 def test_studio_images_of_several_annotators(tmp_path):
@@ -781,7 +781,7 @@ def test_studio_images_of_several_annotators(tmp_path):
     tiny = Tiny({"x.json": studio(annotations=done, predictions=[{"result": []}])}, "x.json")
     (sample,), report = read(tiny, "label_studio_image", tmp_path)
     assert len(sample.annotations) == 1
-    assert reasons(report.left_out) == {
+    assert reasons(report.skipped) == {
         "cancelled by the annotator": 1,
         "a further annotation of the same task": 1,
         "a model's prediction, not an annotation": 1,
@@ -846,12 +846,12 @@ ROWS: list[tuple[str, str, str, str, str]] = [
         )
     ),
     *(
-        ("createml", "x.json", createml(("good", CENTRED), row), outcome, reason)
+        ("createml", "x.json", createml(("good", CENTERED), row), outcome, reason)
         for row, outcome, reason in (
-            (("cat", {**CENTRED, "width": -1}), "dropped", "negative width"),
-            (("cat", {**CENTRED, "x": None}), "dropped", "not a number"),
+            (("cat", {**CENTERED, "width": -1}), "dropped", "negative width"),
+            (("cat", {**CENTERED, "x": None}), "dropped", "not a number"),
             (("cat", {}), "dropped", "not a number"),
-            (("", CENTRED), "dropped", "no class label"),
+            (("", CENTERED), "dropped", "no class label"),
         )
     ),
     *(
@@ -866,7 +866,7 @@ ROWS: list[tuple[str, str, str, str, str]] = [
     *(
         ("pixmo_points", "x.jsonl", pixmo([{"x": 9, "y": 9}], label="good") + row, outcome, reason)
         for row, outcome, reason in (
-            (pixmo([{"x": 101, "y": 50}]), "repaired", "beyond the edge"),
+            (pixmo([{"x": 101, "y": 50}]), "corrected", "beyond the edge"),
             (pixmo([{"x": "1", "y": 50}]), "dropped", "not a number"),
             (pixmo({"x": [1], "y": [2]}), "dropped", "not a number"),
             (pixmo([], 4), "dropped", "a count without points"),
@@ -882,7 +882,7 @@ def test_rows_that_need_a_decision(tmp_path, name, file, content, outcome, reaso
     (sample,), report = read(Tiny({file: content}, file), name, tmp_path)
     counts = [c for c in report.counts if c.label != "good" and c.kind != "image"]
     assert sum(getattr(c, outcome) for c in counts) == 1
-    found = {"dropped": report.losses, "repaired": report.repaired}
+    found = {"dropped": report.dropped, "corrected": report.corrected}
     assert [reason in f.reason for f in found.get(outcome, ())] == [True] * bool(reason)
     assert len(sample.annotations) == 1 + (outcome != "dropped")
 
@@ -953,13 +953,13 @@ def test_open_images_know_what_is_absent(tmp_path):
     files["class-descriptions.csv"] += "/m/4,bird\n"
     (sample,), report = read(Tiny(files, tiny.path), "open_images", tmp_path)
     assert sample.exhaustive_labels == ("bird",)
-    assert reasons(report.left_out) == {
+    assert reasons(report.skipped) == {
         "a group, not one object": 1,
         "the picture was taken inside of it": 1,
     }
     files["class-descriptions.csv"] = "/m/1,cat\n"
     _, report = read(Tiny(files, tiny.path), "open_images", tmp_path)
-    assert reasons(report.losses) == {"a class id without a name in class-descriptions": 1}
+    assert reasons(report.dropped) == {"a class id without a name in class-descriptions": 1}
 
 
 UNITS = [
@@ -995,14 +995,14 @@ def test_tables_in_all_units_and_files(tmp_path, units, style, cells, expected, 
     samples, report = read_labels("table", path, layout=layout)
     found = [shape.xyxy_px for s in samples for label, shape in said(s) if label == "cat"]
     assert found == ([pytest.approx(expected)] if expected else [])
-    assert report.num_losses == (expected is None)
+    assert report.num_dropped == (expected is None)
 
 
 def test_tables_need_their_columns_and_others_have_their_own(tmp_path):
     path, _ = TINY["table"].write(tmp_path)
     with pytest.raises(UserError, match="a table without its columns"):
         read_labels("table", path)
-    with pytest.raises(UserError, match="labels: coco has columns of its own"):
+    with pytest.raises(UserError, match="format: coco has columns of its own"):
         read_labels("coco", path, **TINY["table"].options)
 
 
@@ -1028,4 +1028,4 @@ def test_real_table(shared, tmp_path):
     assert [(s.labels()[0], s.annotations[0].shape.xyxy_px) for s in found] == [
         (row[3], tuple(map(float, row[4:]))) for row in names
     ]
-    assert report.num_losses == 0
+    assert report.num_dropped == 0

@@ -28,9 +28,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.jsonl import write_jsonl
-from molmo_tune.labels.masks import pack
-from molmo_tune.labels.readers import read_labels
+from molmo_tune.labels.formats.jsonl import write_jsonl
+from molmo_tune.labels.geometry.masks import pack
+from molmo_tune.labels.geometry.shapes import ellipse
+from molmo_tune.labels.read import read_labels
 from molmo_tune.labels.report import ConversionReport
 from molmo_tune.labels.sample import (
     Box,
@@ -46,7 +47,6 @@ from molmo_tune.labels.sample import (
     Span,
     Track,
 )
-from molmo_tune.labels.shapes import ellipse
 from molmo_tune.labels.survey import detect_format
 
 SIZE = (100, 50)
@@ -95,8 +95,8 @@ def write(path: Path, content: object) -> Path:
 def counts_of(report: ConversionReport) -> dict[tuple[str, str], dict[str, int]]:
     """Non-zero counts by label and kind; every row read must be accounted for."""
     for c in report.counts:
-        assert c.read == c.kept + c.left_out + c.dropped, c
-    names = ("read", "kept", "interpolated", "clipped", "repaired", "left_out", "dropped")
+        assert c.read == c.kept + c.skipped + c.dropped, c
+    names = ("read", "kept", "interpolated", "clipped", "corrected", "skipped", "dropped")
     return {
         (c.label, c.kind): {n: getattr(c, n) for n in names if getattr(c, n)} for c in report.counts
     }
@@ -127,7 +127,7 @@ class Case:
     counts: Mapping[tuple[str, str], Mapping[str, int]]
     exhaustive: tuple[str, ...] = ()
     losses: Mapping[str, int] = field(default_factory=dict)
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, int] = field(default_factory=dict)
     detected: bool = True
 
     @property
@@ -165,12 +165,12 @@ CASES["cvat_video"] = Case(
     ),
     VIDEO
     | {
-        ("car", "box"): {"read": 3, "kept": 2, "interpolated": 1, "left_out": 1},
+        ("car", "box"): {"read": 3, "kept": 2, "interpolated": 1, "skipped": 1},
         ("dot", "point"): {"read": 1, "kept": 1},
         ("line", "polyline"): {"read": 1, "dropped": 1},
     },
     losses={"a shape without an inside": 1},
-    left_out={"outside: the object is not there": 1},
+    skipped={"outside: the object is not there": 1},
 )
 
 OURS = """{"format": "molmo-tune/1", "id": "a", "media": {"kind": "video", "paths": ["clip.mp4"], \
@@ -310,16 +310,16 @@ CASES["cvat_rest"] = Case(
     ),
     VIDEO
     | {
-        ("dot", "box"): {"read": 4, "kept": 3, "interpolated": 3, "left_out": 1},
+        ("dot", "box"): {"read": 4, "kept": 3, "interpolated": 3, "skipped": 1},
         ("dog", "skeleton"): {"read": 3, "kept": 3, "interpolated": 8},
-        ("car", "box"): {"read": 2, "kept": 1, "left_out": 1},
+        ("car", "box"): {"read": 2, "kept": 1, "skipped": 1},
         ("car", "polygon"): {"read": 1, "kept": 1},
         ("car", "ellipse"): {"read": 1, "kept": 1},
         ("car", "mask"): {"read": 1, "kept": 1},
         ("car", "polyline"): {"read": 1, "dropped": 1},
         ("car", "points"): {"read": 1, "dropped": 1},
         ("", "box"): {"read": 1, "dropped": 1},
-        ("dot", "span"): {"read": 4, "kept": 2, "left_out": 1, "dropped": 1},
+        ("dot", "span"): {"read": 4, "kept": 2, "skipped": 1, "dropped": 1},
     },
     losses={
         "a shape without an inside": 1,
@@ -327,7 +327,7 @@ CASES["cvat_rest"] = Case(
         "no class label": 1,
         "a coordinate is missing or not a number": 1,
     },
-    left_out={
+    skipped={
         "outside: the object is not there": 1,
         "its frame was deleted from the task": 1,
         "continues the event of the row before": 1,
@@ -396,7 +396,7 @@ def test_polygons_between_key_frames_of_cvat_s_server_are_there(folder, first, l
         "read": 3,
         "kept": 2,
         "interpolated": 13,
-        "left_out": 1,
+        "skipped": 1,
     }
 
 
@@ -430,12 +430,12 @@ def test_cvat_s_server_about_pictures(tmp_path):
         ("dog", Keypoints((Keypoint("nose", (4.0, 5.0)),))),
     ]
     assert found[1] == [("cat", Box((2.0, 3.0, 6.0, 8.0)))]
-    assert reasons(report.losses) == {
+    assert reasons(report.dropped) == {
         "its frame is not one of the task": 1,
         "a tag is about the whole image": 1,
         "a track through pictures: export it as CVAT for images 1.1": 1,
     }
-    assert reasons(report.left_out) == {"its frame was deleted from the task": 1}
+    assert reasons(report.skipped) == {"its frame was deleted from the task": 1}
 
 
 # --------------------------------------------------------------------------------- MOT and KITTI
@@ -470,9 +470,9 @@ CASES["mot"] = Case(
     ),
     VIDEO
     | {
-        ("pedestrian", "box"): {"read": 8, "kept": 3, "left_out": 1, "dropped": 4},
+        ("pedestrian", "box"): {"read": 8, "kept": 3, "skipped": 1, "dropped": 4},
         ("car", "box"): {"read": 1, "kept": 1, "clipped": 1},
-        ("distractor", "box"): {"read": 1, "left_out": 1},
+        ("distractor", "box"): {"read": 1, "skipped": 1},
         ("", "box"): {"read": 1, "dropped": 1},
     },
     losses={
@@ -482,7 +482,7 @@ CASES["mot"] = Case(
         "a coordinate is missing or not a number": 1,
         "a row of other than 7 to 10 fields": 1,
     },
-    left_out={
+    skipped={
         "flag 0: a row to ignore": 1,
         "a distractor, occluder, reflection or crowd": 1,
     },
@@ -501,11 +501,11 @@ CASES["kitti_tracking"] = Case(
     VIDEO
     | {
         ("Car", "box"): {"read": 2, "kept": 2},
-        ("DontCare", "box"): {"read": 1, "left_out": 1},
+        ("DontCare", "box"): {"read": 1, "skipped": 1},
         ("Van", "box"): {"read": 2, "dropped": 2},
     },
     losses={"a negative width or height": 1, "a track id below 0": 1},
-    left_out={"DontCare: a region in which nothing was labelled": 1},
+    skipped={"DontCare: a region in which nothing was labeled": 1},
 )
 
 
@@ -535,7 +535,7 @@ def test_mot15_has_no_classes_and_labels_txt_names_them(folder):
     write(path.with_name("labels.txt"), "".join(f"label_{n}\n" for n in range(8)))
     (sample,), report = read_labels("mot", path, folder)
     assert [t.label for t in sample.annotations] == ["label_7"]
-    assert reasons(report.losses) == {"a class without a name": 1}
+    assert reasons(report.dropped) == {"a class without a name": 1}
 
 
 def frames(folder, count, size=(40, 30), name="{:06d}.jpg"):
@@ -557,13 +557,13 @@ def test_a_folder_of_pictures_is_read_as_a_video(tmp_path):
     assert [sample.media.paths for sample in samples] == [
         (tmp_path / name / "img1",) for name in ("one", "two")
     ]
-    assert not report.losses
+    assert not report.dropped
     assert samples[0].media.duration_s == 1.5
     assert [o.time_s for o in samples[0].annotations[0].observations] == [0.0, 1.25]
     (tmp_path / "one" / "img1" / "000006.jpg").unlink()  # noticed, though it was read just now
     (sample,), report = read_labels("mot", tmp_path, tmp_path)
     assert sample.id == "two"
-    assert "another number of frames" in str(report.losses[0])
+    assert "another number of frames" in str(report.dropped[0])
 
 
 def test_other_readers_take_folders_that_state_their_rate(tmp_path):
@@ -631,7 +631,7 @@ def png(*rectangles: tuple[int, int, int, int, int], mode: str = "P") -> bytes:
         pixels[top:bottom, left:right] = number
     image = Image.fromarray(pixels)
     if mode == "P":
-        image.putpalette(bytes(3 * [7] * 256))  # one colour for all: colours tell nothing
+        image.putpalette(bytes(3 * [7] * 256))  # one color for all: colors tell nothing
     stream = io.BytesIO()
     image.save(stream, "png")
     return stream.getvalue()
@@ -659,7 +659,7 @@ def mots_case(first: int) -> Case:
         VIDEO
         | {
             ("car", "mask"): {"read": 2, "kept": 2},
-            ("", "mask"): {"read": 3, "dropped": 2, "left_out": 1},
+            ("", "mask"): {"read": 3, "dropped": 2, "skipped": 1},
             ("pedestrian", "mask"): {"read": 1, "dropped": 1},
         },
         losses={
@@ -667,7 +667,7 @@ def mots_case(first: int) -> Case:
             "a row of other than 6 fields": 1,
             **NO_RUNS,
         },
-        left_out={"id 10000: a region to ignore": 1},
+        skipped={"id 10000: a region to ignore": 1},
         detected=False,
     )
 
@@ -700,12 +700,12 @@ CASES["sav"] = Case(
             "read": 6,
             "kept": 4,
             "interpolated": 2,
-            "left_out": 1,
+            "skipped": 1,
             "dropped": 1,
         }
     },
     losses=NO_RUNS,
-    left_out=NOTHING,
+    skipped=NOTHING,
 )
 
 CASES["mask_folder"] = Case(
@@ -760,7 +760,7 @@ CASES["expressions"] = Case(
     | {
         ("the left one", "mask"): {"read": 2, "kept": 2, "interpolated": 2},
         ("both", "mask"): {"read": 3, "kept": 3, "interpolated": 2},
-        ("who knows", "expression"): {"read": 1, "left_out": 1},
+        ("who knows", "expression"): {"read": 1, "skipped": 1},
         ("a third", "expression"): {"read": 1, "dropped": 1},
         ("", "expression"): {"read": 1, "dropped": 1},
     },
@@ -768,7 +768,7 @@ CASES["expressions"] = Case(
         "no masks of this object were found": 1,
         "the expression has no words": 1,
     },
-    left_out={"the expression names no object (a validation split)": 1},
+    skipped={"the expression names no object (a validation split)": 1},
 )
 
 CASES["youtube_vis"] = Case(
@@ -808,16 +808,16 @@ CASES["youtube_vis"] = Case(
     ),
     VIDEO
     | {
-        ("dog", "mask"): {"read": 2, "kept": 1, "left_out": 1, "interpolated": 1},
+        ("dog", "mask"): {"read": 2, "kept": 1, "skipped": 1, "interpolated": 1},
         ("dog", "box"): {"read": 1, "kept": 1},
-        ("dog", "object"): {"read": 2, "left_out": 1, "dropped": 1},
+        ("dog", "object"): {"read": 2, "skipped": 1, "dropped": 1},
         ("", "object"): {"read": 1, "dropped": 1},
     },
     losses={
         "its video is not in the list of videos": 1,
         "its category is not in the list of categories": 1,
     },
-    left_out={"a group, not one object": 1, **NOTHING},
+    skipped={"a group, not one object": 1, **NOTHING},
 )
 
 CASES["tao"] = Case(
@@ -911,12 +911,12 @@ CASES["scalabel"] = Case(
     ),
     VIDEO
     | {
-        ("car", "box"): {"read": 2, "kept": 1, "left_out": 1},
+        ("car", "box"): {"read": 2, "kept": 1, "skipped": 1},
         ("lane", "polygon"): {"read": 1, "dropped": 1},
         ("bus", "polygon"): {"read": 1, "kept": 1},
     },
     losses={"an open line, not an object with an extent": 1},
-    left_out={"a crowd, not one object": 1},
+    skipped={"a crowd, not one object": 1},
 )
 
 
@@ -933,17 +933,17 @@ def test_folders_of_masks_are_one_sample_each(folder):
             (masked(3, *B), masked(4, *A)),
         ),
     )
-    assert reasons(report.left_out) == {"value 255: void": 1}
+    assert reasons(report.skipped) == {"value 255: void": 1}
     assert detect_format(folder / "masks" / "clip" / "00003.png") == "mask_folder"
     write(folder / "masks" / "clip" / "00005.png", png((1, *A)))
     shutil.copy(make_video(folder / "three.mp4", 3), folder / "clip.mp4")
     (sample,), report = read_labels("mask_folder", folder / "masks", folder)
     assert [[o.frame_index for o in t.observations] for t in sample.annotations] == [[0, 2], [0, 1]]
     assert any("n-th label is on its n-th frame" in f.reason for f in report.notes)
-    colours = Image.new("RGB", SIZE)
-    colours.save(folder / "masks" / "clip" / "00004.png")
+    colors = Image.new("RGB", SIZE)
+    colors.save(folder / "masks" / "clip" / "00004.png")
     _, report = read_labels("mask_folder", folder / "masks", folder)
-    assert reasons(report.losses) == {"the mask is no picture of object numbers (mode RGB)": 1}
+    assert reasons(report.dropped) == {"the mask is no picture of object numbers (mode RGB)": 1}
 
 
 def test_mots_pictures_give_what_the_text_gives(folder):
@@ -953,7 +953,7 @@ def test_mots_pictures_give_what_the_text_gives(folder):
         (sample,), report = read_labels(format, folder / "masks", folder)
         expected = Track("1001", "car", (masked(3 - first, *A), masked(4 - first, *B)))
         assert sample.annotations == (expected,)
-        assert reasons(report.left_out) == {"id 10000: a region to ignore": 1}
+        assert reasons(report.skipped) == {"id 10000: a region to ignore": 1}
     with pytest.raises(UserError, match="could be kitti_mots or mots_challenge"):
         detect_format(folder / "masks" / "clip" / "000003.png")
 
@@ -968,7 +968,7 @@ def test_mevis_masks_lie_in_a_file_of_their_own(folder):
         Track(id, "the dogs that leave", (masked(0, *corners),))
         for id, corners in (("70", A), ("71", B))
     )
-    assert counts_of(report)["the dogs that leave", "mask"] == {"read": 4, "kept": 2, "left_out": 2}
+    assert counts_of(report)["the dogs that leave", "mask"] == {"read": 4, "kept": 2, "skipped": 2}
 
 
 def test_bdd_labels_do_not_fit_the_original_recording(folder):
@@ -1005,12 +1005,12 @@ def test_sav_sample(shared, tmp_path):
     assert counts_of(report)["object", "mask"] == {
         "read": 605,
         "kept": 480,
-        "left_out": 125,
+        "skipped": 125,
         "interpolated": between,
     }
     drawn = [o for t in sample.annotations for o in t.observations if not o.interpolated]
     assert {o.frame_index % 4 for o in drawn} == {0}
-    assert report.num_losses == 0
+    assert report.num_dropped == 0
 
 
 def test_davis_sample(shared, tmp_path):
@@ -1046,7 +1046,7 @@ def test_youtube_vis_sample_has_the_layout_of_tao(shared, tmp_path):
     (sample,), report = read_labels("tao", path, tmp_path)
     assert len(sample.annotations) == len(rows)
     assert sum(c.kept for c in report.counts if c.kind == "mask") == len(rows)
-    assert report.num_losses == 0
+    assert report.num_dropped == 0
 
 
 def test_tao_sample(shared, tmp_path):
@@ -1063,7 +1063,7 @@ def test_tao_sample(shared, tmp_path):
     assert track.id == "1"
     assert [o.frame_index for o in track.observations if not o.interpolated] == [390, 420]
     assert len(track.observations) == 2 + 29 + 7  # between, and a quarter of a second after
-    assert reasons(report.losses) == {"its category is not in the list of categories": 2}
+    assert reasons(report.dropped) == {"its category is not in the list of categories": 2}
 
 
 def test_bdd_sample(shared, tmp_path):
@@ -1077,7 +1077,7 @@ def test_bdd_sample(shared, tmp_path):
     (sample,), report = read_labels("scalabel", path, tmp_path)
     assert [t.id for t in sample.annotations] == ["a", "b", "c"]
     assert sum(c.kept for c in report.counts if c.kind == "polygon") == 3
-    assert reasons(report.losses) == {"a second row for one frame": 1}
+    assert reasons(report.dropped) == {"a second row for one frame": 1}
 
 
 # ----------------------------------------------------------------------- one object, and events
@@ -1090,9 +1090,9 @@ CASES["sot"] = Case(
         "clip/full_occlusion.txt": ",".join("0" if n != 2 else "1" for n in range(20)),
     },
     (Track("1", "object", (boxed(0, 10, 10, 30, 30), boxed(2, 12, 10, 32, 30, occluded=True))),),
-    VIDEO | {("object", "box"): {"read": 20, "kept": 2, "left_out": 2, "dropped": 16}},
+    VIDEO | {("object", "box"): {"read": 20, "kept": 2, "skipped": 2, "dropped": 16}},
     losses={"a box without area": 16},
-    left_out={
+    skipped={
         "flagged as absent or out of view": 1,
         "NaN: the object is not there": 1,
     },
@@ -1113,7 +1113,7 @@ CASES["cvat_tags"] = Case(
     VIDEO
     | {
         ("b", "box"): {"read": 1, "dropped": 1},
-        ("goal", "span"): {"read": 3, "kept": 2, "left_out": 1},
+        ("goal", "span"): {"read": 3, "kept": 2, "skipped": 1},
         ("goal", "tag"): {"read": 1, "dropped": 1},
         ("foul", "span"): {"read": 1, "kept": 1},
     },
@@ -1121,7 +1121,7 @@ CASES["cvat_tags"] = Case(
         "a shape, not a tag: export the task as CVAT for video 1.1": 1,
         "the frame is missing or not a whole number": 1,
     },
-    left_out={"continues the event of the row before": 1},
+    skipped={"continues the event of the row before": 1},
     detected=False,
 )
 
@@ -1221,7 +1221,7 @@ CASES["ava"] = Case(
     | {
         ("stand", "box"): {"read": 2, "kept": 2, "interpolated": 9},
         ("action 17", "box"): {"read": 4, "kept": 1, "dropped": 3},
-        ("", "second"): {"read": 1, "left_out": 1},
+        ("", "second"): {"read": 1, "skipped": 1},
         ("", "box"): {"read": 1, "dropped": 1},
     },
     losses={
@@ -1230,7 +1230,7 @@ CASES["ava"] = Case(
         "the frame lies outside the video": 1,
         "a row of other than 8 fields": 1,
     },
-    left_out={"a second without people": 1},
+    skipped={"a second without people": 1},
 )
 
 CASES["soccernet"] = Case(
@@ -1258,13 +1258,13 @@ CASES["soccernet"] = Case(
     | {
         ("Kick-off", "span"): {"read": 1, "kept": 1},
         ("Goal", "span"): {"read": 2, "kept": 1, "dropped": 1},
-        ("Foul", "span"): {"read": 2, "left_out": 1, "dropped": 1},
+        ("Foul", "span"): {"read": 2, "skipped": 1, "dropped": 1},
     },
     losses={
         "the event lies outside the video": 1,
         "gameTime does not begin with the number of a half": 1,
     },
-    left_out={"not shown in the broadcast": 1},
+    skipped={"not shown in the broadcast": 1},
 )
 
 ELAN = """<?xml version="1.0" encoding="UTF-8"?>
@@ -1311,7 +1311,7 @@ def test_got10k_flags_classes_and_their_number(folder):
     (track,) = sample.annotations
     assert track.label == "polar bear"
     assert [o.frame_index for o in track.observations if o.occluded] == [5, 6]
-    assert counts_of(report)["polar bear", "box"] == {"read": 20, "kept": 15, "left_out": 5}
+    assert counts_of(report)["polar bear", "box"] == {"read": 20, "kept": 15, "skipped": 5}
     write(path.with_name("cover.label"), "0\n" * 7)
     with pytest.raises(UserError, match=r"7 flags beside a groundtruth.txt of 20 lines"):
         read_labels("sot", path, folder)
@@ -1377,7 +1377,7 @@ def test_timeline_sample_of_the_ml_backend(shared):
         ("Car", 0.0, pytest.approx(times[10], abs=1e-4)),
         ("croquet_ball", pytest.approx(times[4], abs=1e-4), pytest.approx(times[15], abs=1e-4)),
     ]
-    assert report.num_losses == 0
+    assert report.num_dropped == 0
 
 
 def test_activitynet_samples(shared, tmp_path):
@@ -1393,7 +1393,7 @@ def test_activitynet_samples(shared, tmp_path):
     assert samples[0].annotations[0] == Span("Wakeboarding", 11.553655226209049, 57.06805460218409)
     # 76.161 s lies past the end of a video of 76 frames, one per second
     assert [c.clipped for c in report.counts if c.kind == "span"] == [0, 1]
-    assert report.num_losses == 0
+    assert report.num_dropped == 0
     with pytest.raises(UserError, match="detections of a model"):
         read_labels("activitynet", folder / "mmaction2" / "result.json", tmp_path)
     for number in (1, 2):
@@ -1426,7 +1426,7 @@ def test_ava_samples(shared, tmp_path):
         or shown[1][1][0] == "action 74"
     )
     assert sum(c.kept for c in report.counts if c.kind == "box") == 8
-    assert report.num_losses == 0
+    assert report.num_dropped == 0
     with pytest.raises(UserError, match="the person is not a whole number: a score"):
         read_labels("ava", folder / "eval" / "pred.csv", tmp_path)
 
@@ -1435,7 +1435,7 @@ def test_cvat_sample_of_the_manual_has_tags_but_no_frames(shared, tmp_path):
     """Its pictures are called filename000.jpg: not frames of a video, and not taken for some."""
     path = shared / "samples" / "cvat_docs_xml" / "images_mask_skeleton_tag.xml"
     make_video(tmp_path / "clip.mp4")
-    with pytest.raises(UserError, match="looks like labels: cvat_images; expected CVAT for images"):
+    with pytest.raises(UserError, match="looks like format: cvat_images; expected CVAT for images"):
         read_labels("cvat_tags", path, tmp_path)
 
 
@@ -1512,7 +1512,7 @@ CASES["deeplabcut"] = Case(
     VIDEO
     | {
         ("animal", "keypoints"): {"read": 3, "kept": 1, "dropped": 2},
-        ("single", "keypoints"): {"read": 3, "kept": 1, "left_out": 2},
+        ("single", "keypoints"): {"read": 3, "kept": 1, "skipped": 2},
         ("", "keypoints"): {"read": 1, "dropped": 1},
     },
     losses={
@@ -1520,7 +1520,7 @@ CASES["deeplabcut"] = Case(
         "the frame lies outside the video": 1,
         "a row with another number of fields than the headings": 1,
     },
-    left_out={"no point of it is labelled in this frame": 2},
+    skipped={"no point of it is labeled in this frame": 2},
 )
 
 
@@ -1613,9 +1613,9 @@ VIDEO_TRACK = [
 CASES["molmo2_video_track"] = Case(
     {"rows.json": VIDEO_TRACK},
     (Track("3", "the left dog", (seen(0, Point((10.5, 20.0))), seen(19, Point((12.0, 20.0))))),),
-    VIDEO | {("the left dog", "point"): {"read": 40, "kept": 2, "left_out": 37, "dropped": 1}},
+    VIDEO | {("the left dog", "point"): {"read": 40, "kept": 2, "skipped": 37, "dropped": 1}},
     losses={"a coordinate is missing or not a number": 1},
-    left_out={"an empty point: the object is not there": 37},
+    skipped={"an empty point: the object is not there": 37},
 )
 
 INSTRUCTION = [
@@ -1782,7 +1782,7 @@ def test_sleap_instances_become_tracks_of_named_points(folder, monkeypatch):
     (sample,), report = read_labels("sleap", path)
     shape = Keypoints((Keypoint("head", (1.0, 2.0)),))
     assert sample.annotations == (Track("a", "fly", (seen(3, shape),)),)
-    counts = {"read": 4, "kept": 1, "left_out": 1, "dropped": 2}
+    counts = {"read": 4, "kept": 1, "skipped": 1, "dropped": 2}
     assert counts_of(report)["fly", "keypoints"] == counts
     frames.clear()
     with pytest.raises(UserError, match="sleap-io finds no frames in it"):
@@ -1790,7 +1790,7 @@ def test_sleap_instances_become_tracks_of_named_points(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "animals", "kept", "left_out"),
+    ("name", "animals", "kept", "skipped"),
     [
         # by eye: pairs of cells per animal and row; an animal without any is left out. In the last
         # three files the third row is four cells short, which is one loss
@@ -1803,21 +1803,21 @@ def test_sleap_instances_become_tracks_of_named_points(folder, monkeypatch):
         ("CollectedData_LM.csv", ["Animal1", "Animal2", "single"], 7, 2),
     ],
 )
-def test_deeplabcut_samples(shared, tmp_path, name, animals, kept, left_out):
+def test_deeplabcut_samples(shared, tmp_path, name, animals, kept, skipped):
     folder = shared / "samples" / "deeplabcut" / "sleapiojs_dlc" / "labeled-data" / "video"
     make_video(tmp_path / "video.mp4", 4, (96, 64))
     assert detect_format(folder / name) == "deeplabcut"
     (sample,), report = read_labels("deeplabcut", folder / name, tmp_path)
     assert [track.id for track in sample.annotations] == animals
     counts = [c for c in report.counts if c.kind == "keypoints"]
-    assert (sum(c.kept for c in counts), sum(c.left_out for c in counts)) == (kept, left_out)
+    assert (sum(c.kept for c in counts), sum(c.skipped for c in counts)) == (kept, skipped)
     second = sample.annotations[0].observations[1]
     assert second.frame_index == 1
     assert [p.name for p in second.shape.points] == ["A", "C"]  # B is empty in row 2
     lines = (folder / name).read_text().split()
     (wanted,) = {line.count(",") for line in lines if line.startswith("coords")}
     short = sum(line.count(",") != wanted for line in lines if line.startswith("labeled-data"))
-    assert reasons(report.losses) == (
+    assert reasons(report.dropped) == (
         {"a row with another number of fields than the headings": short} if short else {}
     )
 
@@ -1848,8 +1848,8 @@ def test_golden(folder, format):
     assert sample.annotations == case.annotations
     assert sample.exhaustive_labels == case.exhaustive
     assert counts_of(report) == dict(case.counts)
-    assert reasons(report.losses) == dict(case.losses)
-    assert reasons(report.left_out) == dict(case.left_out)
+    assert reasons(report.dropped) == dict(case.losses)
+    assert reasons(report.skipped) == dict(case.skipped)
     if case.detected:
         assert detect_format(path) == format
 

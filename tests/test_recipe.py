@@ -17,19 +17,20 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from molmo_tune.errors import UserError
+from molmo_tune.label_formats import FORMAT_MODULES
 from molmo_tune.recipe import bundled as bundled_module
 from molmo_tune.recipe.bundled import bundled, list_bundled
-from molmo_tune.recipe.faults import Fault, RecipeError, dotted, path_of
 from molmo_tune.recipe.foreign_names import _OURS_TO_THEIRS, _REMARKS, FOREIGN_KEYS, FOREIGN_VALUES
+from molmo_tune.recipe.issues import Issue, RecipeError, dotted, path_of
 from molmo_tune.recipe.keys import all_keys
 from molmo_tune.recipe.loader import LARGEST_FILE, load_recipe, parse_recipe
 from molmo_tune.recipe.saving import dump_recipe, recipe_json_schema
-from molmo_tune.recipe.sections import LABEL_FORMATS, Recipe
+from molmo_tune.recipe.sections import Recipe
 from molmo_tune.recipe.yaml_lines import read_yaml
 
 SMALL = """\
 model: {name: tiny}
-data: {train: [{labels: jsonl, path: train.jsonl}]}
+data: {train: [{format: jsonl, path: train.jsonl}]}
 output: {dir: runs/x}
 """  # the least that a recipe needs: three lines, so what a test appends starts on line 4
 
@@ -57,7 +58,7 @@ def refusal(text: str) -> list[str]:
 def with_value(key: str, value: object) -> dict[str, Any]:
     """The least recipe as a tree, with one key changed."""
     tree: dict[str, Any] = yaml.safe_load(SMALL)
-    tree["data"]["val"] = [{"labels": "jsonl", "path": "val.jsonl"}]
+    tree["data"]["val"] = [{"format": "jsonl", "path": "val.jsonl"}]
     spot: Any = tree
     *sections, last = path_of(key)
     for part in sections:
@@ -79,7 +80,7 @@ adapter:
   dropuot: 0.1
 data:
   train:
-    - labels: jsonl
+    - format: jsonl
       media: clips
 optim:
   lr: -1e-4
@@ -99,11 +100,11 @@ def test_eight_faults_give_eight_lines(tmp_path: Path) -> None:
     expected = [
         (f"{path}:5: model.attention: ", "did you mean 'sdpa'?"),  # wrong enum
         (f"{path}:7: adapter.rank: ", "a whole number, not the text '32'"),  # wrong type
-        (f"{path}:8: adapter.dropuot: ", "did you mean adapter.dropout?"),  # misspelt nested key
+        (f"{path}:8: adapter.dropuot: ", "did you mean adapter.dropout?"),  # misspelled nested key
         (f"{path}:11: data.train.0.path: ", "is missing"),  # missing field: line of its entry
         (f"{path}:14: optim.lr: ", "greater than 0"),  # out of range
         (f"{path}:15: optim.schedule: ", "!!python/name:os.system"),  # unknown tag
-        (f"{path}:16: trianer: ", "did you mean trainer?"),  # misspelt top-level key
+        (f"{path}:16: trianer: ", "did you mean trainer?"),  # misspelled top-level key
         ("--set eval.batch_size=many: eval.batch_size: ", "a whole number"),  # bad --set
     ]
     assert len(lines) == len(expected)
@@ -114,7 +115,7 @@ def test_eight_faults_give_eight_lines(tmp_path: Path) -> None:
 
 
 def test_the_error_is_the_users_and_survives_pickling() -> None:
-    error = RecipeError("r.yaml", [Fault("r.yaml", 3, "optim.lr", "must be a number")])
+    error = RecipeError("r.yaml", [Issue("r.yaml", 3, "optim.lr", "must be a number")])
     assert isinstance(error, UserError)
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error) == "r.yaml:3: optim.lr: must be a number"
@@ -237,7 +238,7 @@ def test_a_recipe_is_frozen_and_knows_its_keys_only() -> None:
         ("optim: {betas: [0.9]}\n", "4: optim.betas.1: ", ["is missing"]),
         ("optim: {betas: [0, 0, 0]}\n", "4: optim.betas: ", ["a list of 2 entries"]),
         ("optim: {betas: [0.9, 1]}\n", "4: optim.betas.1: ", ["less than 1"]),
-        ("optim: {final_lr_share: 1.5}\n", "4: optim.final_lr_share: ", ["at most 1"]),
+        ("optim: {min_lr_ratio: 1.5}\n", "4: optim.min_lr_ratio: ", ["at most 1"]),
         ("optim:\n", "4: optim: ", ["must be a section"]),
         ("optim: [1]\n", "4: optim: ", ["must be a section", "a list of 1"]),
         ("seed: 1e3\n", "4: seed: ", ["a whole number", "write it as 1000"]),
@@ -336,8 +337,12 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     [
         # a missing section is reported where the recipe starts, with what it needs
         ("# head\nseed: 1\n" + SMALL.replace("model:", "#"), "r.yaml:2: model: ", "it needs name"),
-        (SMALL.replace("{dir: runs/x}", "{keep: 1}"), "r.yaml:3: output.dir: ", "Folder of the"),
-        (SMALL.replace("labels: jsonl, ", ""), "r.yaml:2: data.train.0.labels: ", "is missing"),
+        (
+            SMALL.replace("{dir: runs/x}", "{save_total_limit: 1}"),
+            "r.yaml:3: output.dir: ",
+            "Folder of the",
+        ),
+        (SMALL.replace("format: jsonl, ", ""), "r.yaml:2: data.train.0.format: ", "is missing"),
         # what is there under a wrong name is not missing as well
         (SMALL.replace("name:", "nmae:"), "r.yaml:1: model.nmae: ", "model.name?"),
         (SMALL.replace("model:", "modle:"), "r.yaml:1: modle: ", "model?"),
@@ -346,9 +351,9 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
             "r.yaml:1: base_model: ",
             "model.n",
         ),
-        (SMALL.replace("labels:", "lables:"), "r.yaml:2: data.train.0.lables: ", "train.0.labels?"),
+        (SMALL.replace("format:", "fromat:"), "r.yaml:2: data.train.0.fromat: ", "train.0.format?"),
         # an entry that is wrong does not make its list too short
-        (SMALL.replace("jsonl,", "json,"), "r.yaml:2: data.train.0.labels: ", "'jsonl'?"),
+        (SMALL.replace("jsonl,", "json,"), "r.yaml:2: data.train.0.format: ", "'jsonl'?"),
     ],
 )
 def test_missing_keys(text: str, line: str, part: str) -> None:
@@ -379,7 +384,7 @@ def test_rules_between_keys_hold_beside_other_faults() -> None:
     ],
 )
 def test_a_faulty_value_breaks_no_rule(appended: str) -> None:
-    with_val = SMALL.replace("}]}", "}], val: [{labels: jsonl, path: v.jsonl}]}")
+    with_val = SMALL.replace("}]}", "}], val: [{format: jsonl, path: v.jsonl}]}")
     assert len(faults_of(with_val + appended)) == 1
 
 
@@ -426,7 +431,7 @@ def test_overrides_are_yaml_and_the_last_one_wins() -> None:
             "optim.lr=1e-3",  # into a section that is empty
             "optim.lr=2e-3",
             "data.train.0.path=other.jsonl",
-            "data.val=[{labels: jsonl, path: v.jsonl}]",
+            "data.val=[{format: jsonl, path: v.jsonl}]",
             "data.val.0.weight=3",
             "adapter.targets=[language, vision]",
             "adapter.targets.1=connector",
@@ -468,7 +473,7 @@ def test_an_override_repairs_the_file() -> None:
         ("adapter.targets.0=vision", ["adapter.targets has no entries"]),
         ("0=x", ["the recipe has no entries"]),
         ("model.name.x=1", ["model.name holds a single value"]),
-        ("data.train.0={labels: jsonl}", ["data.train.0.path: is missing"]),
+        ("data.train.0={format: jsonl}", ["data.train.0.path: is missing"]),
         ("optim.warmup_steps=600", ["optim.warmup_steps: must be less than", "which is 600"]),
     ],
 )
@@ -521,7 +526,7 @@ TREES = st.fixed_dictionaries(
                 "train": st.lists(
                     st.fixed_dictionaries(
                         {
-                            "labels": st.sampled_from(LABEL_FORMATS),
+                            "format": st.sampled_from(list(FORMAT_MODULES)),
                             "path": st.text().map(Path),
                             "media": st.none() | st.text().map(Path),
                             "template": st.text(min_size=1),

@@ -1,4 +1,4 @@
-"""Resized grey levels are the reference's, on any processor and at any ratio."""
+"""Resized gray levels are the reference's, on any processor and at any ratio."""
 
 from __future__ import annotations
 

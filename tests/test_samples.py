@@ -24,9 +24,9 @@ import pytest
 from PIL import Image
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.readers import read_labels
+from molmo_tune.labels.formats.table.table import TableLayout
+from molmo_tune.labels.read import read_labels
 from molmo_tune.labels.survey import detect_format
-from molmo_tune.labels.table import TableLayout
 from molmo_tune.media.video import VideoInfo
 
 MEDIA_SUFFIXES = (".jpg", ".jpeg", ".png", ".mp4", ".mkv")
@@ -466,7 +466,7 @@ def test_real_files_become_what_they_say(shared, tmp_path, monkeypatch, name):
     samples, report = read_labels(expected.format, path, media, **expected.options)
     counts = [c for c in report.counts if c.kind not in BOOKKEEPING]
     found = tuple(
-        sum(getattr(c, what) for c in counts) for what in ("read", "kept", "left_out", "dropped")
+        sum(getattr(c, what) for c in counts) for what in ("read", "kept", "skipped", "dropped")
     )
     assert (len(samples), found) == (expected.samples, expected.rows)
     assert RAW[expected.format](path) == expected.rows[0]

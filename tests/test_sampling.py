@@ -11,9 +11,9 @@ from molmo_tune.encoding.sources import limits_of
 from molmo_tune.errors import UserError
 from molmo_tune.media.clip import sample_video
 from molmo_tune.media.sampling import candidate_rates, choose_rate, sample_times_at
-from molmo_tune.media.stock_sampling import native_indices, remote_array_indices
 from molmo_tune.media.video import probe_video
 from molmo_tune.recipe.loader import load_recipe
+from tests.stock_sampling import native_indices, remote_array_indices
 
 
 @pytest.mark.parametrize(

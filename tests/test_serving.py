@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from molmo_tune.evaluation.generation import generate_answers
-from molmo_tune.export.verify import make_probes
+from molmo_tune.export.verification.verify import make_probes
 from molmo_tune.model.loading import load_model, load_processor
 from tests.serving.mask_cost import MASKS, masked_by, unbroken_rows
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 from molmo_tune.cli import main
 from molmo_tune.errors import UserError
-from molmo_tune.labels.readers import read_labels
-from molmo_tune.labels.table import TableLayout, layout_of
+from molmo_tune.labels.formats.table.table import TableLayout, layout_of
+from molmo_tune.labels.read import read_labels
 from molmo_tune.recipe.sections import Columns, DataSource
 
 SIZE = (20, 10)
@@ -81,11 +81,11 @@ def test_nested_rows_of_jsonl(tmp_path, pictures, shape):
     path = write_jsonl(tmp_path / "x.jsonl", [shape(row) for row in rows()])
     samples, report = read_labels("table", path, pictures, NESTED)
     assert said(samples) == EXPECTED
-    assert {f.reason: f.count for f in report.left_out} == {
+    assert {f.reason: f.count for f in report.skipped} == {
         "an empty row: nothing there": 1,
         "nothing annotated": 1,
     }
-    assert report.num_losses == 0
+    assert report.num_dropped == 0
 
 
 ONE_EACH = [
@@ -196,7 +196,7 @@ def test_data_sets_with_pictures_inside(tmp_path, written):
     media = tmp_path / "out"
     samples, report = read_labels("table", written, media, NESTED)
     assert said(samples) == EXPECTED
-    assert report.num_losses == 0
+    assert report.num_dropped == 0
     files = sorted(media.iterdir())
     assert [file.suffix for file in files] == [".png"] * 3
     assert {file.read_bytes() for file in files} == {picture(n) for n in range(3)}
@@ -254,7 +254,7 @@ def test_a_data_set_of_the_hub_is_streamed(tmp_path, written, monkeypatch):
         samples, report = read_labels("table", Path(address), tmp_path / "out", NESTED)
         assert said(samples) == EXPECTED
         assert asked.pop() == expected
-        assert report.num_losses == 0
+        assert report.num_dropped == 0
     with pytest.raises(UserError, match="row 1: the pictures are inside the rows"):
         read_labels("table", Path("hf://somebody/cats"), None, NESTED)
 
@@ -288,7 +288,7 @@ def test_bytes_that_are_no_picture_are_losses(tmp_path):
     layout = TableLayout("image", "label", ("box",), "pixel", "xywh")
     samples, report = read_labels("table", tmp_path / "x.parquet", tmp_path / "out", layout)
     assert said(samples) == [[("cat", (1, 1, 3, 3))]]
-    assert sum(f.count for f in report.losses if f.label == "cat") == 2
+    assert sum(f.count for f in report.dropped if f.label == "cat") == 2
 
 
 @pytest.mark.parametrize("name", ["x.parquet", "x.arrow"])

@@ -316,7 +316,7 @@ def test_a_summary_has_the_metrics_of_each_task() -> None:
     assert summary["hota"] == 0.25
     assert set(summary["tasks"]) == {"video_pointing", "tracking", "captions"}
     assert summary["tasks"]["video_pointing"].keys() == {
-        *("questions", "f1", "f1_low", "f1_high", "precision", "recall", "cut_share")
+        *("questions", "f1", "f1_low", "f1_high", "precision", "recall", "truncated_fraction")
     }
 
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.jsonl import read_jsonl, write_jsonl
+from molmo_tune.labels.formats.jsonl import read_jsonl, write_jsonl
 from molmo_tune.labels.sample import (
     Annotation,
     Box,
@@ -38,9 +38,9 @@ from molmo_tune.media.clip import SampledTimes
 from molmo_tune.recipe.bundled import list_bundled
 from molmo_tune.templates import tracking as tracking_family
 from molmo_tune.templates.alignment import grid_moments, shows_rate
-from molmo_tune.templates.asking import ask
 from molmo_tune.templates.conversations import Conversation
 from molmo_tune.templates.exhaustive import NOT_EXHAUSTIVE
+from molmo_tune.templates.questions import ask
 from molmo_tune.templates.template import Template, load_template
 from molmo_tune.templates.wording import draw, mentioning
 
@@ -81,10 +81,10 @@ def asked(
     sample: Sample, form: Template, sizes: tuple[tuple[int, int], ...] = (SIZE,), seed: int = 0
 ) -> tuple[list[Conversation], list[tuple[str, str]]]:
     is_video = sample.media.kind == "video"
-    conversations, left_out = ask(
+    conversations, skipped = ask(
         sample, form, SEEN if is_video else None, () if is_video else sizes, seed
     )
-    return conversations, [(one.label, one.reason) for one in left_out]
+    return conversations, [(one.label, one.reason) for one in skipped]
 
 
 # ----------------------------------------------------------------------------- golden conversations
@@ -125,7 +125,7 @@ GOLDEN: list[tuple[str, Sample, Template, list[tuple[str, str]]]] = [
         [("Number of koi?", "2")],
     ),
     (
-        "image point: by x, a box by its centre, the label in lower case",
+        "image point: by x, a box by its center, the label in lower case",
         images(*MUGS),
         template("image_pointing", "Find {{ label }}.", answer_label="{{ label | lower }}"),
         [("Find Mug.", '<points coords="1 1 100 100 2 500 500">mug</points>')],
@@ -294,11 +294,11 @@ def test_golden_conversations(
     name: str, sample: Sample, form: Template, expected: list[tuple[str, str]], monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(tracking_family, "OTHER_START_SHARE", 0.0)
-    conversations, left_out = asked(sample, form, THREE[: len(sample.media.paths)])
+    conversations, skipped = asked(sample, form, THREE[: len(sample.media.paths)])
     if name.startswith("absent"):
         conversations = [c for c in conversations if c.label == "newt"]
     else:
-        assert left_out == []
+        assert skipped == []
     assert [(c.question, c.answer) for c in conversations] == expected
 
 
@@ -348,15 +348,15 @@ def test_track_families_are_the_references(record: dict[str, Any], monkeypatch: 
 def test_a_count_needs_exhaustive_labels_or_the_users_word() -> None:
     sample = video(KOI, SHY_KOI, FROG, exhaustive=("frog",))
     counting = template("video_pointing", "How many {{ label }}?", mode="count")
-    conversations, left_out = asked(sample, counting)
+    conversations, skipped = asked(sample, counting)
     assert [(c.label, c.answer) for c in conversations] == [("frog", "1")]
-    assert left_out == [("koi", NOT_EXHAUSTIVE)]
+    assert skipped == [("koi", NOT_EXHAUSTIVE)]
     trusting = template(
         "video_pointing", "How many {{ label }}?", mode="count", assume_exhaustive=True
     )
-    conversations, left_out = asked(sample, trusting)
+    conversations, skipped = asked(sample, trusting)
     assert [(c.label, c.answer) for c in conversations] == [("koi", "2"), ("frog", "1")]
-    assert left_out == []
+    assert skipped == []
     assert not asked(sample, counting.model_copy(update={"mode": "point"}))[1]
 
 
@@ -367,21 +367,21 @@ def test_an_object_that_is_not_seen_makes_no_wrong_count() -> None:
     pointing = template("video_pointing", "Where is {{ label }}?")
     for unseen in (between, outside):
         sample = video(KOI, unseen, exhaustive=("koi",))
-        conversations, left_out = asked(sample, counting)
+        conversations, skipped = asked(sample, counting)
         assert not conversations
-        assert left_out[0][1] == "some of its objects are not to be seen, so a count would be wrong"
-        conversations, left_out = asked(sample, pointing)
+        assert skipped[0][1] == "some of its objects are not to be seen, so a count would be wrong"
+        conversations, skipped = asked(sample, pointing)
         assert conversations[0].answer == '<points coords="0.0 1 500 500">koi</points>'
-        assert left_out == [("koi, object 8", "no sampled frame shows this object")]
+        assert skipped == [("koi, object 8", "no sampled frame shows this object")]
 
 
 def test_two_spellings_are_neither_counted_nor_absent() -> None:
     notes = (Instance("0", "Cat", Point((10, 10))), Instance("1", "cat", Point((20, 20))))
     sample = images(*notes, exhaustive=("Cat", "cat", " CAT", "dog"))
     counting = template("image_pointing", "How many {{ label }}?", mode="count", ask_absent=9)
-    conversations, left_out = asked(sample, counting)
+    conversations, skipped = asked(sample, counting)
     assert [(c.label, c.answer) for c in conversations] == [("dog", "There are none.")]
-    assert [label for label, _ in left_out] == ["Cat", "cat"]
+    assert [label for label, _ in skipped] == ["Cat", "cat"]
 
 
 def test_absence_is_drawn_from_exhaustive_labels_only_and_always_the_same() -> None:
@@ -407,14 +407,14 @@ some_tracks = st.lists(st.builds(track, st.just("0"), labels, frames), max_size=
 def test_whatever_is_stated_is_true(tracks: list[Track], exhaustive: list[str], mode: str) -> None:
     """Every number and every "none", for any labels, against a count in the plainest way."""
     form = template("video_pointing", "{{ label }}?", mode=mode, ask_absent=2)
-    conversations, left_out = asked(video(*tracks, exhaustive=tuple(exhaustive)), form)
+    conversations, skipped = asked(video(*tracks, exhaustive=tuple(exhaustive)), form)
     for one in conversations:
         assert one.label in exhaustive
         there = sum(t.label.lower() == one.label.lower() for t in tracks)
         number = re.search(r"^(?:There are )?(\d+)", one.answer)
         assert (int(number[1]) if number else 0) == there
         assert (one.answer == "There are none.") == (there == 0)
-    named = {c.label for c in conversations} | {label.split(",")[0] for label, _ in left_out}
+    named = {c.label for c in conversations} | {label.split(",")[0] for label, _ in skipped}
     assert named >= {t.label for t in tracks}
 
 
@@ -427,9 +427,9 @@ def test_more_points_than_the_model_knows_are_refused() -> None:
     more = form.model_copy(update={"max_points": 61})
     assert len(asked(images(*crowd), more)[0]) == 1
     for task, num_points in (("tracking", 4), ("tracking_start_end", 2)):
-        for limit, left_out in ((num_points - 1, [("koi", reason)]), (num_points, [])):
+        for limit, skipped in ((num_points - 1, [("koi", reason)]), (num_points, [])):
             short = template(task, "{{ label }}", max_points=limit)
-            assert asked(video(KOI), short)[1] == [(k, r.format(limit)) for k, r in left_out]
+            assert asked(video(KOI), short)[1] == [(k, r.format(limit)) for k, r in skipped]
     herd = [track(str(k), "ant", {0: (k, 1), 5: (k, 2)}) for k in range(61)]
     assert len(asked(video(*herd), template("tracking", "{{ label }}"))[0]) == 1
 
@@ -622,7 +622,7 @@ BAD_TEMPLATES = [
     ("[1]", "not a template"),
     ("task: image_pointing\n", "questions: Field required"),
     (POINTING.replace("image_", "picture_"), "line 1: task: Input should be"),
-    (POINTING + "colour: red\n", "line 3: colour: Extra inputs are not permitted"),
+    (POINTING + "color: red\n", "line 3: color: Extra inputs are not permitted"),
     (POINTING + "mode: point\nmode: count\n", "mode: this key is given twice"),
     (POINTING + "point: middle\n", "line 3: point: String should match pattern"),
     (POINTING + "point: 'keypoint:'\n", "line 3: point: String should match pattern"),

@@ -1,4 +1,4 @@
-"""What must be exact about training: normalisation, resumption, what trains, what is saved."""
+"""What must be exact about training: normalization, resumption, what trains, what is saved."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def adapted_model() -> Any:
 
 
 class Observed(MolmoModule):
-    """Keeps what the optimiser is about to see; clipping comes after the normalisation."""
+    """Keeps what the optimizer is about to see; clipping comes after the normalization."""
 
     gradients: dict[str, torch.Tensor]
 
@@ -101,7 +101,7 @@ def test_micro_batches_give_the_gradient_of_one_big_batch() -> None:
 
 
 def test_averaging_the_means_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same comparison with the usual normalisation, to show that the test above can fail."""
+    """The same comparison with the usual normalization, to show that the test above can fail."""
     encoded = samples()
     whole = gradients_of([collate(encoded, pad_id=0)], accumulate=1)
 
@@ -116,7 +116,7 @@ def test_averaging_the_means_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -
 
 
 class StopAfter(Callback):
-    """End the run after some optimiser steps, as a lost machine would."""
+    """End the run after some optimizer steps, as a lost machine would."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps

@@ -1,4 +1,4 @@
-"""The reference's behaviour, record by record, and the runner of records."""
+"""The reference's behavior, record by record, and the runner of records."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ def times_of(frames):
     return [frame.time_s for frame in frames]
 
 
-def test_labelled_frames_meet_sampled_frames():
+def test_labeled_frames_meet_sampled_frames():
     frames = at(0.0, 0.5, 1.009, 1.511, "00:02.00")
     assert times_of(frames_in_video(frames, [2.0, 0.0, 1.0, 1.5])) == [0.0, 1.009, "00:02.00"]
     assert frames_in_video(frames, []) == []
 
 
-def test_labelled_frames_meet_the_grid():
+def test_labeled_frames_meet_the_grid():
     assert times_of(frames_on_grid(at(*(n / 6 for n in range(13))), 2)) == [0.0, 0.5, 1.0, 1.5, 2.0]
     assert times_of(frames_on_grid(at(0.9, 1.0, 1.5, 1.75), 1)) == [1.0]
     thirds = [n / 3 for n in range(7, 40)]  # 7/3 divided by 1/3 is a little more than 7

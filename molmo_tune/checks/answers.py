@@ -15,7 +15,7 @@ from molmo_tune.encoding.items import Item
 from molmo_tune.evaluation.answer_points import points_of
 from molmo_tune.evaluation.scoring import score_answer
 from molmo_tune.grounding.times import written_time
-from molmo_tune.labels.points import shape_point
+from molmo_tune.labels.geometry.points import shape_point
 from molmo_tune.labels.sample import Instance
 from molmo_tune.templates.conversations import Conversation
 from molmo_tune.templates.visible import visible_tracks
@@ -59,12 +59,12 @@ def _farthest(item: Item, conversation: Conversation, seed: int) -> float:
     """How far the answer's worst point is from the nearest label of its moment or image."""
     if not conversation.label:  # its words are the labels' own
         return 0.0
-    labelled: dict[float, list[tuple[float, float]]] = {}
-    for at, x, y in _labelled(item, conversation.label, seed):
-        labelled.setdefault(at, []).append((x, y))
+    labeled: dict[float, list[tuple[float, float]]] = {}
+    for at, x, y in _labeled(item, conversation.label, seed):
+        labeled.setdefault(at, []).append((x, y))
     worst = 0.0
     for at, x, y in _said(item, conversation.answer):
-        beside = (max(abs(x - u), abs(y - v)) for u, v in labelled.get(at, ()))
+        beside = (max(abs(x - u), abs(y - v)) for u, v in labeled.get(at, ()))
         worst = max(worst, min(beside, default=1.0))
     return worst
 
@@ -80,7 +80,7 @@ def _said(item: Item, answer: str) -> list[_Placed]:
     return placed
 
 
-def _labelled(item: Item, label: str, seed: int) -> list[_Placed]:
+def _labeled(item: Item, label: str, seed: int) -> list[_Placed]:
     rule = item.template.point
     if item.sampled is not None:
         width, height = item.sampled.size_wh

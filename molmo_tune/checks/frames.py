@@ -1,7 +1,7 @@
 """Do labels and media fit each other: frame sizes, durations, shapes inside, moments within.
 
 Our own JSONL is read without opening media, and a medium may have been re-encoded since it was
-labelled. Then every point is wrong and nothing else would tell. Sizes that differ are an error;
+labeled. Then every point is wrong and nothing else would tell. Sizes that differ are an error;
 what merely sticks out is counted.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from molmo_tune.checks.finding import Finding, examples
 from molmo_tune.encoding.items import Item
+from molmo_tune.labels.geometry.shapes import fit
 from molmo_tune.labels.sample import Dialogue, Instance, Sample, Shape, Span, Track
-from molmo_tune.labels.shapes import fit
 
 SLACK_S = 0.5  # containers round durations, and tools count the last frame differently
 _Placed = tuple[str, Shape, tuple[int, int]]  # which label, its shape, width and height in pixels
@@ -60,7 +60,7 @@ def _durations(where: str, items: Sequence[Item]) -> Iterator[Finding]:
         if last > real + SLACK_S:
             late.append(f"{item.sample.id} (up to {last:.1f} s, the video ends at {real:.1f} s)")
     if wrong:
-        text = f"{len(wrong)} videos are longer or shorter than labelled: {examples(wrong)}"
+        text = f"{len(wrong)} videos are longer or shorter than labeled: {examples(wrong)}"
         yield Finding("warning", where, text, len(wrong))
     if late:
         text = f"{len(late)} videos end before their labels do: {examples(late)}"

@@ -22,7 +22,7 @@ from molmo_tune.encoding.sources import SourceData
 from molmo_tune.errors import UserError
 from molmo_tune.labels.sample import Media
 from molmo_tune.media.image import read_image
-from molmo_tune.media.likeness import NUM_BITS, Hashes, hash_of, nearest
+from molmo_tune.media.perceptual_hash import NUM_BITS, Hashes, hash_of, nearest
 from molmo_tune.media.video import probe_video, read_frames
 
 ALIKE_BITS = 10

@@ -42,7 +42,7 @@ def check_media(
             except UserError as error:
                 bad[item.sample.media.paths] = str(error)
             on_progress(number, len(distinct))
-        too_many = split == "train" and len(bad) > recipe.data.max_bad_media * num_media
+        too_many = split == "train" and len(bad) > recipe.data.max_unreadable_media * num_media
         for reason in bad.values():
             yield Finding("error" if too_many else "warning", f"data.{split}", reason)
         yield Finding("note", f"data.{split}", f"{num_media - len(bad)} of {num_media} media open")

@@ -53,10 +53,10 @@ def check_recipe(recipe: Recipe, *, all_pictures: bool = False) -> list[Finding]
 
 def _about_source(where: str, source: DataSource, data: SourceData, seed: int) -> Iterator[Finding]:
     report, items = data.report, data.plan.items
-    if report.num_losses:
-        text = f"{report.num_losses} annotations are lost: {examples(report.losses)}"
-        yield Finding("warning", where, text, report.num_losses)
-    for told in (*report.repaired, *report.notes):
+    if report.num_dropped:
+        text = f"{report.num_dropped} annotations are lost: {examples(report.dropped)}"
+        yield Finding("warning", where, text, report.num_dropped)
+    for told in (*report.corrected, *report.notes):
         yield Finding("warning", where, str(told))
     for reason, ones in _by_reason(data.plan.refused).items():
         named = [f"{one.sample_id} ({one.label})" if one.label else one.sample_id for one in ones]

@@ -16,11 +16,11 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.jsonl import write_jsonl
-from molmo_tune.labels.readers import iterate_labels
+from molmo_tune.labels.formats.jsonl import write_jsonl
+from molmo_tune.labels.formats.table.table import TableLayout, layout_of
+from molmo_tune.labels.read import iterate_labels
 from molmo_tune.labels.report import ConversionReport, Tally
 from molmo_tune.labels.survey import detect_format
-from molmo_tune.labels.table import TableLayout, layout_of
 from molmo_tune.recipe.sections import DataSource
 from molmo_tune.run_folder import write_json
 
@@ -69,10 +69,10 @@ def _report(
     report: ConversionReport, labels: Path, out: Path, console: Console, allow_lossy: bool
 ) -> None:
     console.print(report.table(), highlight=False)
-    if report.num_losses and not allow_lossy:
+    if report.num_dropped and not allow_lossy:
         raise UserError(
             labels,
-            f"{report.num_losses} annotations would be lost",
+            f"{report.num_dropped} annotations would be lost",
             fix="see the table; pass --allow-lossy to leave them out",
         )
     write_json(out.with_suffix(".report.json"), report.to_json())
@@ -84,7 +84,7 @@ def _layout(options: argparse.Namespace) -> TableLayout | None:
     try:
         columns = yaml.safe_load(f"{{{options.columns or ''}}}")
         source = DataSource(
-            labels="table",
+            format="table",
             path=options.labels,
             columns=columns,
             units=options.units,

@@ -18,12 +18,21 @@ from molmo_tune.model.loading import load_model, load_processor, resolve_dtype
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder, write_json
+from molmo_tune.training.media_monitor import LISTED
 from molmo_tune.training.progress import progress_columns
-from molmo_tune.training.watch_media import LISTED
 
 _ALWAYS = {
-    *("questions", "f1", "f1_low", "f1_high", "precision", "recall", "cut_share", "unscored"),
-    *("labels", "tasks", "left_out"),
+    *(
+        "questions",
+        "f1",
+        "f1_low",
+        "f1_high",
+        "precision",
+        "recall",
+        "truncated_fraction",
+        "unscored",
+    ),
+    *("labels", "tasks", "skipped"),
 }
 """Keys of a summary that every task has; the others are what a task has besides."""
 
@@ -64,7 +73,7 @@ def evaluate_recipe(
     processor = load_processor(recipe.model.name)
     items, refused = read_items(recipe.data.val, recipe, processor)
     model = ready_model(recipe.model.name, recipe.model.dtype, adapter)
-    limit = recipe.eval.max_samples
+    limit = recipe.eval.max_questions
     with progress_columns(console) as progress:
         task = progress.add_task(title, total=num_questions(items, limit), note="")
         result = evaluate(
@@ -78,7 +87,7 @@ def evaluate_recipe(
             on_progress=lambda done: progress.advance(task, done),
         )
     unread = tuple(f"{one.sample_id}: {one.reason}" for one in refused)
-    return replace(result, left_out=unread + result.left_out), items
+    return replace(result, skipped=unread + result.skipped), items
 
 
 def ready_model(name: str, dtype: Any, adapter: Path | None) -> Any:
@@ -109,14 +118,14 @@ def print_summary(console: Console, name: str, result: Evaluation) -> None:
     more = [f"{key} {value:.3f}" for key, value in summary.items() if key not in _ALWAYS]
     if more:
         console.print(f"{name:<10}{'all':<20}{', '.join(more)}", highlight=False)
-    if summary["cut_share"]:
+    if summary["truncated_fraction"]:
         console.print(
-            f"{100 * summary['cut_share']:.0f} % of the answers hit eval.max_new_tokens",
+            f"{100 * summary['truncated_fraction']:.0f} % of the answers hit eval.max_new_tokens",
             highlight=False,
         )
-    if result.left_out:
-        console.print(f"{len(result.left_out)} samples were left out:", highlight=False)
-    for reason in result.left_out[:LISTED]:
+    if result.skipped:
+        console.print(f"{len(result.skipped)} samples were left out:", highlight=False)
+    for reason in result.skipped[:LISTED]:
         console.print(f"  {reason}", highlight=False)
-    if len(result.left_out) > LISTED:
-        console.print(f"  and {len(result.left_out) - LISTED} more, all beside the answers")
+    if len(result.skipped) > LISTED:
+        console.print(f"  and {len(result.skipped) - LISTED} more, all beside the answers")

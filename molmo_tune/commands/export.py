@@ -43,7 +43,7 @@ def _refuse(options: argparse.Namespace, *names: str) -> None:
 
 
 def _holds_weights(options: argparse.Namespace) -> bool:
-    from molmo_tune.export.checkpoint import weight_files
+    from molmo_tune.export.files.checkpoint import weight_files
 
     return options.run.is_dir() and any(options.run.iterdir()) and bool(weight_files(options.run))
 
@@ -72,8 +72,8 @@ def _checkpoint(options: argparse.Namespace, console: Console) -> None:
     if options.quantize:
         small = result.report["quantized"]
         console.print(
-            f"{options.quantize}: loaded back, logits are those of the merged model quantised in "
-            f"memory;\nthey differ from the unquantised ones by at most "
+            f"{options.quantize}: loaded back, logits are those of the merged model quantized in "
+            f"memory;\nthey differ from the unquantized ones by at most "
             f"{small['max_logit_diff']:.2g}, {small['mean_logit_diff']:.2g} on average; "
             f"{small['equal_answers']} of {len(small['answers'])} probe answers equal"
         )
@@ -111,7 +111,7 @@ def _convert(options: argparse.Namespace, console: Console) -> None:
 
 
 def _adapter(options: argparse.Namespace, console: Console) -> None:
-    from molmo_tune.export.peft_adapter import export_peft_adapter
+    from molmo_tune.export.adapters.peft_adapter import export_peft_adapter
 
     made = export_peft_adapter(RunFolder(options.run), options.out)
     console.print(
@@ -120,7 +120,7 @@ def _adapter(options: argparse.Namespace, console: Console) -> None:
 
 
 def _vllm_adapter(options: argparse.Namespace, console: Console) -> None:
-    from molmo_tune.export.vllm_adapter import export_vllm_adapter
+    from molmo_tune.export.adapters.vllm_adapter import export_vllm_adapter
 
     made = export_vllm_adapter(RunFolder(options.run), options.out)
     console.print(

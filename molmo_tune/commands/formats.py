@@ -12,7 +12,8 @@ import sys
 from importlib import import_module
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.readers import READERS
+from molmo_tune.label_formats import FORMAT_MODULES
+from molmo_tune.labels.read import READERS
 
 
 def run(options: argparse.Namespace) -> int:
@@ -36,6 +37,6 @@ def about(name: str) -> str:
     """
     if name not in READERS:
         raise UserError(name, "no label format", f"one of {', '.join(READERS)}")
-    text = inspect.cleandoc(import_module(f"molmo_tune.labels.{name}").__doc__ or "")
+    text = inspect.cleandoc(import_module(FORMAT_MODULES[name]).__doc__ or "")
     plain = text.replace("``", "").replace("`molmo_tune.labels.", "`")
     return f"{READERS[name].title}; files: {READERS[name].pattern}\n\n{plain}"

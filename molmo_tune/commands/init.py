@@ -19,8 +19,8 @@ import yaml
 
 from molmo_tune.commands.init_wording import answer_tokens, fitting_templates
 from molmo_tune.errors import UserError
-from molmo_tune.labels.jsonl import write_jsonl
-from molmo_tune.labels.readers import read_labels
+from molmo_tune.labels.formats.jsonl import write_jsonl
+from molmo_tune.labels.read import read_labels
 from molmo_tune.labels.report import ConversionReport
 from molmo_tune.labels.sample import Sample
 from molmo_tune.labels.survey import Place, media_folders, survey
@@ -46,7 +46,7 @@ data:
 video: {{max_frames: 128, max_fps: 2}}
 optim: {{lr: 1.0e-4, schedule: cosine, warmup_steps: {warmup_steps}}}
 trainer: {{max_steps: {max_steps}, accumulate_grad_batches: 8, gradient_checkpointing: true}}
-eval: {{max_samples: 64, max_new_tokens: {answer_tokens}, batch_size: 1}}
+eval: {{max_questions: 64, max_new_tokens: {answer_tokens}, batch_size: 1}}
 output: {{dir: {run}}}
 """
 
@@ -131,9 +131,9 @@ def _read(name: str, path: Path, top: Path, anywhere: list[Path]) -> _Source:
         except UserError as error:
             fault = error
             continue
-        if best is None or report.num_losses < best.report.num_losses:
+        if best is None or report.num_dropped < best.report.num_dropped:
             best = _Source(name, path, media, samples, report)
-        if not any("missing" in loss.reason for loss in report.losses):
+        if not any("missing" in loss.reason for loss in report.dropped):
             break
     if best is None:
         assert fault is not None
@@ -246,7 +246,7 @@ def _refuse_existing(paths: list[Path]) -> None:
 
 def _listed(sources: list[_Source], template: Path) -> str:
     return "\n".join(
-        f"    - {{labels: {one.labels}, path: {_quoted(one.path)}, "
+        f"    - {{format: {one.labels}, path: {_quoted(one.path)}, "
         + (f"media: {_quoted(one.media)}, " if one.media else "")
         + f"template: {_quoted(template)}}}"
         for one in sources
@@ -262,6 +262,8 @@ def _told(name: str, sources: dict[Place, _Source]) -> list[str]:
     lines = []
     for place, source in sources.items():
         part = f" ({place.split})" if place.split else ""
-        lost = f", {source.report.num_losses} annotations lost" if source.report.num_losses else ""
+        lost = (
+            f", {source.report.num_dropped} annotations lost" if source.report.num_dropped else ""
+        )
         lines.append(f"{name}: {place.path}{part}: {len(source.samples)} samples{lost}")
     return lines

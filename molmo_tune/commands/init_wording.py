@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from molmo_tune.labels.sample import Dialogue, Instance, Sample, Span, Track
 
 FOLLOWED_MOMENTS = 3
-"""A track with at least so many labelled moments, on average, was drawn to be followed."""
+"""A track with at least so many labeled moments, on average, was drawn to be followed."""
 
 TRACKING_TOKENS = 2048
 """Answers that name every moment are long; other answers are not."""

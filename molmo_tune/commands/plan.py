@@ -19,8 +19,8 @@ from molmo_tune.recipe.sections import Recipe
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from molmo_tune.planning.adjustments import Adjustment
     from molmo_tune.planning.forecast import Forecast
-    from molmo_tune.planning.remedies import Remedy
 
 
 def run(options: argparse.Namespace) -> int:
@@ -30,13 +30,13 @@ def run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from molmo_tune.planning.forecast import forecast
-    from molmo_tune.planning.told import as_json
+    from molmo_tune.planning.render import as_json
 
     console = Console(soft_wrap=True, markup=False)
     with console.status("one step on tensors without memory"):
         found = forecast(recipe)
     _print(console, found)
-    tried: list[Remedy] = []
+    tried: list[Adjustment] = []
     if options.memory is not None:
         tried = _remedies(console, found, path, options)
     if options.json is not None:
@@ -53,7 +53,7 @@ def _write(file: Path, figures: dict[str, Any]) -> None:
 
 
 def _print(console: Console, found: Forecast) -> None:
-    from molmo_tune.planning import told
+    from molmo_tune.planning import render as told
 
     console.print(f"counted: {found.counted.source}", highlight=False)
     for table in (told.rows_table(found), told.memory_table(found), told.cards_table(found)):
@@ -65,11 +65,11 @@ def _print(console: Console, found: Forecast) -> None:
 
 def _remedies(
     console: Console, found: Forecast, path: Path, options: argparse.Namespace
-) -> list[Remedy]:
+) -> list[Adjustment]:
     """Tried and printed one by one; each takes as long as the first forecast."""
-    from molmo_tune.planning.cards import fits, needed_bytes
+    from molmo_tune.planning.adjustments import adjustments
     from molmo_tune.planning.forecast import forecast
-    from molmo_tune.planning.remedies import remedies
+    from molmo_tune.planning.gpus import fits, needed_bytes
 
     def change(settings: tuple[str, ...]) -> Recipe:
         return load_recipe(path, [*options.overrides, *settings])
@@ -84,7 +84,9 @@ def _remedies(
         "it fits" if fits(found.peak_bytes, options.memory) else "it does not fit; tried, in turn"
     )
     console.print(f"{options.memory:g} GB: {verdict}", highlight=False)
-    for one in remedies(recipe, found.peak_bytes, options.memory, change=change, peak_of=peak_of):
+    for one in adjustments(
+        recipe, found.peak_bytes, options.memory, change=change, peak_of=peak_of
+    ):
         told = " ".join(f"--set {setting}" for setting in one.settings)
         needs = f"{needed_bytes(one.peak_bytes) / 1e9:8.2f} GB with"
         console.print(f"{needs} {told}", highlight=False)
@@ -92,9 +94,11 @@ def _remedies(
     return tried
 
 
-def _require_fit(found: Forecast, path: Path, memory_gb: float | None, tried: list[Remedy]) -> None:
+def _require_fit(
+    found: Forecast, path: Path, memory_gb: float | None, tried: list[Adjustment]
+) -> None:
     """Raise `UserError` when the recipe as it is does not fit."""
-    from molmo_tune.planning.cards import BYTES_PER_GB, fits, needed_bytes
+    from molmo_tune.planning.gpus import BYTES_PER_GB, fits, needed_bytes
 
     if memory_gb is None or fits(found.peak_bytes, memory_gb):
         return

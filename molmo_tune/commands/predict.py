@@ -1,4 +1,4 @@
-"""`molmo-tune predict MODEL MEDIA… --ask QUESTION`: answers about media that nobody labelled.
+"""`molmo-tune predict MODEL MEDIA… --ask QUESTION`: answers about media that nobody labeled.
 
 The model is a run (its adapter on its base, with the run's caps on media), or a checkpoint: a hub
 id, a folder such as an export, or ``tiny``. Answers are printed; with ``--out`` they are also
@@ -93,7 +93,7 @@ def answers(options: argparse.Namespace, console: Any) -> Iterator[Prediction | 
 
 def _print(prediction: Prediction, console: Any) -> None:
     for record in prediction.to_json():
-        cut = " (cut)" if record["is_cut"] else ""
+        cut = " (cut)" if record["is_truncated"] else ""
         console.print(f"{' '.join(record['media'])}: {record['question']}", highlight=False)
         console.print(f"  {record['answer']}{cut}", highlight=False)
 
@@ -144,7 +144,7 @@ def _write(
     options: argparse.Namespace,
 ) -> None:
     """The three files."""
-    from molmo_tune.labels.jsonl import write_jsonl
+    from molmo_tune.labels.formats.jsonl import write_jsonl
     from molmo_tune.pages.answers import write_answers
 
     options.out.mkdir(parents=True, exist_ok=True)

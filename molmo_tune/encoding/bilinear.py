@@ -1,7 +1,7 @@
 """Bilinear resizing that gives the same pixels on every machine: those the model was trained with.
 
 Molmo 2's preprocessing resizes uint8 frames with PyTorch's bilinear kernel (no antialiasing) and
-rounds to whole grey levels. Common ratios put thousands of values exactly half way between two
+rounds to whole gray levels. Common ratios put thousands of values exactly half way between two
 levels, and which way they fall depends on whether the compiler fused multiplications and additions,
 that is, on the CPU: the kernel built for AVX2 and the one built for AVX-512 disagree in some of
 them. Measured on the reference video, such flips move the logits by 9e-5, as much as all other
@@ -29,11 +29,11 @@ from torch.nn import functional as F
 ARITHMETIC = "bilinear 1"
 """Name of what is computed here; changes when a result does, and with it what caches keep."""
 
-NEAR_MIDDLE = 1e-3  # grey levels; the sums of two kernels differ by less than 1e-4
+NEAR_MIDDLE = 1e-3  # gray levels; the sums of two kernels differ by less than 1e-4
 
 
 def resize_bilinear(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Resize ``(N, C, H, W)`` whole grey levels to ``(N, C, height, width)`` float32.
+    """Resize ``(N, C, H, W)`` whole gray levels to ``(N, C, height, width)`` float32.
 
     The values are not rounded yet; each rounds to the level that the reference has there.
     """
@@ -43,7 +43,7 @@ def resize_bilinear(images: torch.Tensor, height: int, width: int) -> torch.Tens
     resized = F.interpolate(images.float(), (height, width), mode="bilinear", align_corners=False)
     middles = resized.floor().add_(0.5).sub_(resized).abs_() < NEAR_MIDDLE
     number, channel, row, column = torch.nonzero(middles, as_tuple=True)
-    rows, columns = _neighbours(images.shape[-2], height), _neighbours(images.shape[-1], width)
+    rows, columns = _neighbors(images.shape[-2], height), _neighbors(images.shape[-1], width)
     above, below, *row_weights = (part[row] for part in rows)
     left, right, *column_weights = (part[column] for part in columns)
 
@@ -65,7 +65,7 @@ def resize_frame(frame: NDArray[np.uint8], height: int, width: int) -> NDArray[n
     return levels[0].permute(1, 2, 0).contiguous().numpy()
 
 
-class _Neighbours(NamedTuple):
+class _Neighbors(NamedTuple):
     """For each target place: the two source places and their weights (summing to 1)."""
 
     first: torch.Tensor
@@ -74,14 +74,14 @@ class _Neighbours(NamedTuple):
     second_weight: torch.Tensor
 
 
-def _neighbours(size: int, target: int) -> _Neighbours:
+def _neighbors(size: int, target: int) -> _Neighbors:
     scale = np.float64(np.float32(size) / np.float32(target))
     places = ((np.arange(target) + 0.5) * scale - 0.5).astype(np.float32)
     places = np.maximum(places, np.float32(0))
     first = places.astype(np.int64)
     second = np.minimum(first + 1, size - 1)
     weight = places - first.astype(np.float32)
-    return _Neighbours(*map(torch.from_numpy, (first, second, np.float32(1) - weight, weight)))
+    return _Neighbors(*map(torch.from_numpy, (first, second, np.float32(1) - weight, weight)))
 
 
 def _blend(

@@ -19,10 +19,10 @@ from molmo_tune.errors import UserError
 from molmo_tune.labels.sample import Sample
 from molmo_tune.media.clip import SampledTimes, Sampling, sample_video
 from molmo_tune.media.image import image_size
-from molmo_tune.media.small_frames import Reading
+from molmo_tune.media.resized_frames import Reading
 from molmo_tune.media.video import probe_video
-from molmo_tune.templates.asking import ask
-from molmo_tune.templates.conversations import Conversation, LeftOut
+from molmo_tune.templates.conversations import Conversation, Skipped
+from molmo_tune.templates.questions import ask
 from molmo_tune.templates.template import Template
 
 ASKING_A_RATE = ("tracking", "single_point_tracking")
@@ -108,8 +108,8 @@ def plan_items(
         if bad is not None:
             refused.append(bad)
             continue
-        whole, left_out = _conversations(sample, template, limits, seed)
-        refused += [Refused(sample.id, one.label, one.reason) for one in left_out]
+        whole, skipped = _conversations(sample, template, limits, seed)
+        refused += [Refused(sample.id, one.label, one.reason) for one in skipped]
         if not whole.conversations:
             continue
         fitting, too_long = _split(replace(whole, weight=weight), processor, limits, max_tokens)
@@ -138,11 +138,11 @@ def _bad_medium(sample: Sample) -> Refused | None:
 
 def _conversations(
     sample: Sample, template: Template, limits: MediaLimits, seed: int
-) -> tuple[Item, list[LeftOut]]:
+) -> tuple[Item, list[Skipped]]:
     """All conversations of a sample as one item (length not yet known), and what is left out."""
     seen = item_to_ask(sample, template, limits)
-    conversations, left_out = ask(sample, template, seen.sampled, seen.sizes_wh, seed)
-    return replace(seen, conversations=tuple(conversations)), left_out
+    conversations, skipped = ask(sample, template, seen.sampled, seen.sizes_wh, seed)
+    return replace(seen, conversations=tuple(conversations)), skipped
 
 
 def item_to_ask(sample: Sample, template: Template, limits: MediaLimits) -> Item:

@@ -23,13 +23,13 @@ from molmo_tune.encoding.encoded import Opening, Origin, VisionPiece
 from molmo_tune.encoding.items import Item, MediaLimits, vision_token_ids
 from molmo_tune.encoding.vision_inputs import NO_VISION, VisionInputs, image_inputs, video_inputs
 from molmo_tune.encoding.vision_tokens import VisionLayout
-from molmo_tune.media.array_store import StorePlace, key_of, store_at
+from molmo_tune.media.array_cache import CachePlace, cache_at, key_of
 from molmo_tune.media.clip import read_images
-from molmo_tune.media.small_frames import (
+from molmo_tune.media.resized_frames import (
     Resizing,
     frames_identity,
     media_identity,
-    read_small_frames,
+    read_resized_frames,
 )
 
 
@@ -42,7 +42,7 @@ class FeatureNames:
         fingerprint: of everything that turns patches into features.
     """
 
-    place: StorePlace
+    place: CachePlace
     fingerprint: str
 
 
@@ -79,7 +79,7 @@ def open_media(
         vision, origin, unstored = _opened(item, processor, limits)
         return vision, Seen(Opening(path, origin, unstored=unstored))
     key = _feature_key(item, processor, limits, features)
-    known = store_at(features.place).get(key)
+    known = cache_at(features.place).get(key)
     if known is not None:
         ids = vision_token_ids(item, processor, limits)
         vision = VisionInputs(tuple(ids), NO_VISION.patches, NO_VISION.pooling)
@@ -105,7 +105,7 @@ def _opened(item: Item, processor: Any, limits: MediaLimits) -> tuple[VisionInpu
     if item.sampled is None:
         return image_inputs(processor, read_images(paths), limits.max_crops), "file", ""
     resizing = resizing_of(processor)
-    small = read_small_frames(paths[0], item.sampled.indices, resizing, limits.reading)
+    small = read_resized_frames(paths[0], item.sampled.indices, resizing, limits.reading)
     vision = video_inputs(processor, small.frames, item.sampled.times_s)
     return vision, "frame_cache" if small.is_from_cache else "file", small.unstored
 

@@ -1,7 +1,7 @@
 """Packs of a data set: the packer over its items, and how full the rows become.
 
 Two things are added to `packing`: the endless order in which items arrive, and figures for the
-user, who should know before training how many samples an optimiser step will hold. A pool is never
+user, who should know before training how many samples an optimizer step will hold. A pool is never
 larger than the data set, so a small one does not fill rows with its own repetitions.
 """
 
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from molmo_tune.encoding.items import Item
-from molmo_tune.encoding.order import ItemOrder
 from molmo_tune.encoding.packing import POOL_SIZE, Packer, PackerState, Size
+from molmo_tune.encoding.sampler import ItemSampler
 
 MEASURED_PACKS = 200
 
@@ -48,7 +48,7 @@ def sizes_of(items: Sequence[Item]) -> list[Size]:
 
 
 def plan_packs(
-    sizes: Sequence[Size], limits: Size, order: ItemOrder, state: PackerState | None = None
+    sizes: Sequence[Size], limits: Size, order: ItemSampler, state: PackerState | None = None
 ) -> Packer:
     """The packer over items of these sizes in this order."""
     pool_size = min(POOL_SIZE, len(sizes))
@@ -56,7 +56,7 @@ def plan_packs(
 
 
 def measure_packs(
-    sizes: Sequence[Size], limits: Size, order: ItemOrder, num_packs: int = MEASURED_PACKS
+    sizes: Sequence[Size], limits: Size, order: ItemSampler, num_packs: int = MEASURED_PACKS
 ) -> PackFigures:
     """Figures of some packs, after the pool has settled (the small samples go first)."""
     packer = plan_packs(sizes, limits, order)

@@ -113,7 +113,7 @@ class ExactVideoProcessor(Molmo2VideoProcessor):  # type: ignore[misc]
             device=video.device,
         )
         pixels = patch * patch
-        mean, std = mean.repeat(pixels), std.repeat(pixels)  # colours of a patch are innermost
+        mean, std = mean.repeat(pixels), std.repeat(pixels)  # colors of a patch are innermost
         shape = (len(video), (side // patch) ** 2, pixels * video.shape[1])
         patches = torch.from_numpy(np.empty(shape, np.float32))  # numpy asks for large pages
         for frame, place in zip(video, patches, strict=True):

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from molmo_tune.encoding.items import Item, ItemPlan, MediaLimits, Refused, plan_items
-from molmo_tune.encoding.order import ItemOrder
 from molmo_tune.encoding.pack_plan import PackFigures, measure_packs, sizes_of
 from molmo_tune.encoding.packing import Size
-from molmo_tune.labels.readers import read_labels
+from molmo_tune.encoding.sampler import ItemSampler
+from molmo_tune.labels.formats.table.table import layout_of
+from molmo_tune.labels.read import read_labels
 from molmo_tune.labels.report import ConversionReport
 from molmo_tune.labels.sample import Sample
-from molmo_tune.labels.table import layout_of
-from molmo_tune.media.array_store import StorePlace
-from molmo_tune.media.small_frames import Reading
+from molmo_tune.media.array_cache import CachePlace
+from molmo_tune.media.resized_frames import Reading
 from molmo_tune.recipe.sections import CacheSection, DataSource, Recipe
 from molmo_tune.templates.template import load_template
 
@@ -42,9 +42,9 @@ def limits_of(recipe: Recipe) -> MediaLimits:
     return MediaLimits(video.max_frames, video.max_fps, crops, video.sampling, reading)
 
 
-def cache_place(cache: CacheSection) -> StorePlace | None:
+def cache_place(cache: CacheSection) -> CachePlace | None:
     """Where a recipe's cache is; None when it has none."""
-    return StorePlace(cache.dir, int(cache.max_gb * 1e9)) if cache.dir is not None else None
+    return CachePlace(cache.dir, int(cache.max_gb * 1e9)) if cache.dir is not None else None
 
 
 def pack_limits_of(recipe: Recipe) -> Size | None:
@@ -58,7 +58,7 @@ def measure_packing(items: Sequence[Item], recipe: Recipe) -> PackFigures | None
     limits = pack_limits_of(recipe)
     if limits is None or not items:
         return None
-    order = ItemOrder(len(items), seed=recipe.seed, shuffle=recipe.data.shuffle)
+    order = ItemSampler(len(items), seed=recipe.seed, shuffle=recipe.data.shuffle)
     return measure_packs(sizes_of(items), limits, order)
 
 
@@ -69,7 +69,7 @@ def read_source(source: DataSource, recipe: Recipe, processor: Any) -> SourceDat
         UserError: the labels, their media or the template cannot be used.
     """
     template = load_template(source.template)
-    samples, report = read_labels(source.labels, source.path, source.media, layout_of(source))
+    samples, report = read_labels(source.format, source.path, source.media, layout_of(source))
     kept = tuple(samples[: source.max_samples])
     plan = plan_items(
         kept,

@@ -3,7 +3,7 @@
     [BOS] [vision tokens] [subtitle] [user turn] [answer] [end] [user turn] [answer] [end] …
 
 BOS is the end token where the tokenizer has none of its own. Media come first, before the first
-user turn. Every message is tokenised by itself, nothing is added between them, and only the tokens
+user turn. Every message is tokenized by itself, nothing is added between them, and only the tokens
 of answers and the end token behind each carry weight. Inference uses `prompt_ids`, which is the
 same function up to the last answer, so that training and inference cannot drift apart.
 
@@ -165,7 +165,7 @@ def tree_stream(
     """Several conversations about the same media; a single branch is a linear conversation.
 
     The target of a branch's last token is the end token; it takes the weight of the token before
-    and does not count towards the answer's length (as in the reference).
+    and does not count toward the answer's length (as in the reference).
     """
     if len(branches) == 1:
         return conversation_stream(

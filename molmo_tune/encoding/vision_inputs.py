@@ -1,6 +1,6 @@
 """Pixels → patches, pooling rows and vision tokens, by the checkpoint's own processors.
 
-The native processors resize, tile and normalise as the model was trained (bilinear without
+The native processors resize, tile and normalize as the model was trained (bilinear without
 antialiasing on uint8, then to [-1, 1]); they are fed frames that we sampled ourselves and are told
 not to sample. Token ids are then built from the grids they return (`vision_tokens`), because the
 native text path puts a BOS before every text it is given.
@@ -91,7 +91,7 @@ def _checked(
     if largest > PIXEL_LIMIT:
         raise ValueError(
             f"pixel values reach {largest:.1f}, expected [-1, 1]: the checkpoint's "
-            "preprocessor files do not switch rescaling and normalisation on"
+            "preprocessor files do not switch rescaling and normalization on"
         )
     return VisionInputs(
         tuple(ids),

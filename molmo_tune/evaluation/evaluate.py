@@ -34,7 +34,7 @@ class Record:
     question: str
     truth: str
     said: str
-    is_cut: bool
+    is_truncated: bool
     score: Score
 
 
@@ -42,24 +42,23 @@ class Record:
 class Evaluation:
     """All records of one evaluation, in the order of the items.
 
-    ``left_out``: why a sample was not asked about, a line each.
+    ``skipped``: why a sample was not asked about, a line each.
     """
 
     records: tuple[Record, ...]
-    left_out: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """Means with 95 % intervals, the share of cut answers, and the same per label and task.
 
         Keys: ``questions``, ``f1`` with ``f1_low`` and ``f1_high``, ``precision``, ``recall``,
-        ``cut_share``; ``unscored`` where there are answers without a score; ``left_out`` where
-        samples were; and what the tasks have besides (``hota``, ``count_accuracy``, ``span_iou``,
-        ``anls``, …).
+        ``truncated_fraction``; ``unscored`` where there are answers without a score; ``skipped``
+        where samples were; and what tasks add (``hota``, ``count_accuracy``, ``span_iou``, …).
         """
-        left_out = {"left_out": len(self.left_out)} if self.left_out else {}
+        skipped = {"skipped": len(self.skipped)} if self.skipped else {}
         return {
             **_summary(self.records),
-            **left_out,
+            **skipped,
             "labels": _grouped(self.records, lambda record: record.label),
             "tasks": _grouped(self.records, lambda record: record.score.task),
         }
@@ -70,7 +69,7 @@ class Evaluation:
         return {
             "summary": _without_nan(self.summary()),
             "records": _without_nan(records),
-            "left_out": list(self.left_out),
+            "skipped": list(self.skipped),
         }
 
 
@@ -111,14 +110,14 @@ def evaluate(
     was_training = model.training
     model.eval()
     records: list[Record] = []
-    left_out: list[str] = []
+    skipped: list[str] = []
     batches = question_batches(
         items,
         processor,
         limits,
         batch_size,
         max_questions,
-        lambda _, error: left_out.append(str(error)),
+        lambda _, error: skipped.append(str(error)),
     )
     try:
         for batch in batches:
@@ -132,11 +131,11 @@ def evaluate(
     finally:
         model.train(was_training)
     if not records:
-        found = f"none of {len(left_out)} media opens" if left_out else "no question"
-        first = f"; the first: {left_out[0]}" if left_out else ""
+        found = f"none of {len(skipped)} media opens" if skipped else "no question"
+        first = f"; the first: {skipped[0]}" if skipped else ""
         fix = "look at the data with molmo-tune check --media"
         raise UserError("validation data", found + first, "something to ask about", fix)
-    return Evaluation(tuple(records), tuple(left_out))
+    return Evaluation(tuple(records), tuple(skipped))
 
 
 def num_questions(items: Sequence[Item], max_questions: int | None = None) -> int:
@@ -191,7 +190,7 @@ def _record(item: Item, question: int, answer: Answer) -> Record:
         conversation.question,
         conversation.answer,
         answer.text,
-        answer.is_cut,
+        answer.is_truncated,
         score_answer(item, conversation, answer.text),
     )
 
@@ -215,7 +214,7 @@ def _summary(records: Sequence[Record]) -> dict[str, Any]:
         "f1_high": f1.high,
         "precision": _mean([score.precision for score in scores]),
         "recall": _mean([score.recall for score in scores]),
-        "cut_share": sum(record.is_cut for record in records) / len(records),
+        "truncated_fraction": sum(record.is_truncated for record in records) / len(records),
     }
     if len(scores) < len(records):
         summary["unscored"] = len(records) - len(scores)

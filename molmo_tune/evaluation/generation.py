@@ -21,10 +21,10 @@ from molmo_tune.model.vision import encode_vision
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said. ``is_cut``: the token limit came before the end token."""
+    """What the model said. ``is_truncated``: the token limit came before the end token."""
 
     text: str
-    is_cut: bool
+    is_truncated: bool
 
 
 @torch.no_grad()
@@ -89,6 +89,6 @@ def _left_padded(
 
 def _answer(tokenizer: Any, ids: list[int]) -> Answer:
     end = tokenizer.eos_token_id
-    is_cut = end not in ids
-    kept = ids if is_cut else ids[: ids.index(end)]
-    return Answer(tokenizer.decode(kept, skip_special_tokens=True), is_cut)
+    is_truncated = end not in ids
+    kept = ids if is_truncated else ids[: ids.index(end)]
+    return Answer(tokenizer.decode(kept, skip_special_tokens=True), is_truncated)

@@ -1,6 +1,6 @@
 """Scores of answers about objects: points, counts and tracks.
 
-*Points.* Predictions are paired with labelled points by distance; a pair is a hit when the point
+*Points.* Predictions are paired with labeled points by distance; a pair is a hit when the point
 lies in the object (`molmo_tune.evaluation.truth`), in a video also at a sampled moment that shows
 it. *Counts.* Where the answer has points, they are scored as points, and the count is scored beside
 them: of images by the number of points, of videos by the number stated, as in the reference. Where
@@ -41,7 +41,7 @@ from molmo_tune.grounding.text import ParsedPoint, parse_tracks
 from molmo_tune.grounding.times import written_time
 from molmo_tune.grounding.tracking import by_frame, score_tracking
 from molmo_tune.grounding.tracks import TrackFrame
-from molmo_tune.labels.points import shape_point
+from molmo_tune.labels.geometry.points import shape_point
 from molmo_tune.labels.sample import Shape
 from molmo_tune.templates.conversations import Conversation
 from molmo_tune.templates.pointing import first_sightings

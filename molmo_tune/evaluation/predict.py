@@ -1,4 +1,4 @@
-"""Questions to media that nobody labelled: what a user does with the model.
+"""Questions to media that nobody labeled: what a user does with the model.
 
 Media are sampled, encoded and prompted by the functions that training uses, so a tuned model meets
 what it was tuned on. The answers come back as the text that the model wrote, as points in pixels
@@ -54,14 +54,14 @@ class Prediction:
     patches: NDArray[np.float32]
 
     def to_json(self) -> list[dict[str, Any]]:
-        """One record per question: media, question, answer, is_cut, points (pixels, seconds)."""
+        """One record per question: its media, the answer, and points in pixels and seconds."""
         media = [str(path) for path in self.item.sample.media.paths]
         return [
             {
                 "media": media,
                 "question": conversation.question,
                 "answer": answer.text,
-                "is_cut": answer.is_cut,
+                "is_truncated": answer.is_truncated,
                 "points": [self._record(point) for point in points_of(self.item, answer.text)],
             }
             for conversation, answer in zip(self.item.conversations, self.answers, strict=True)

@@ -3,7 +3,7 @@
 *Dialogues* are compared with the labels' answer: exactly, by edit distance (ANLS) and with 5 % of
 slack on numbers; precision, recall and F1 are the exact match. *Multiple choice* is right when the
 option that the answer names, by letter or text, is the right one. *Event times* are paired one to
-one with the labelled spans; a pair counts from an overlap (IoU) of 0.5 on, and beside F1 there are
+one with the labeled spans; a pair counts from an overlap (IoU) of 0.5 on, and beside F1 there are
 the mean best overlap and the recall at three thresholds.
 
 *Captions* are not scored: words that overlap say little about a description, and a judge model is

@@ -17,9 +17,9 @@ from functools import lru_cache
 from molmo_tune.encoding.items import Item
 from molmo_tune.grounding.pointing import BoxRegion, MaskRegion, Region, disc_around
 from molmo_tune.grounding.times import written_time
-from molmo_tune.labels.points import DEFAULT_RULE, pixels_of, shape_point
+from molmo_tune.labels.geometry.points import DEFAULT_RULE, pixels_of, shape_point
+from molmo_tune.labels.geometry.shapes import clip_box
 from molmo_tune.labels.sample import Box, Instance, Keypoints, Mask, Point, Polygon, Shape
-from molmo_tune.labels.shapes import clip_box
 from molmo_tune.media.clip import SampledTimes
 from molmo_tune.templates.visible import VisibleTrack, visible_tracks
 

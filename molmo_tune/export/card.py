@@ -53,16 +53,16 @@ def model_card(recipe: Recipe, run: RunFolder, export: dict[str, Any], base: Pat
         recipe: of the run.
         run: its folder.
         export: the export's report.
-        base: the base's folder, whose own card may name a licence.
+        base: the base's folder, whose own card may name a license.
     """
     name, layout = public_name(recipe.model.name), export["layout"]
-    licence = _licence(base)
+    license = _license(base)
     tags = ["molmo2", "molmo-tune", recipe.adapter.method]
     tags += [export["quantized"]["kind"]] if "quantized" in export else []
     lines = [
         "---",
         *([f"base_model: {name}"] if "/" in name else []),
-        *([f"license: {licence}"] if licence else []),
+        *([f"license: {license}"] if license else []),
         f"library_name: {'peft' if layout in _ADAPTERS else 'transformers'}",
         "pipeline_tag: image-text-to-text",
         f"tags: [{', '.join(tags)}]",
@@ -85,10 +85,10 @@ def model_card(recipe: Recipe, run: RunFolder, export: dict[str, Any], base: Pat
         "",
         *_proof(export),
         "",
-        "## Licences",
+        "## Licenses",
         "",
-        f"- base, {name}: " + (licence or "its card in the base's folder names none; look it up"),
-        "- training data: not part of this folder; its licences are for the publisher to state",
+        f"- base, {name}: " + (license or "its card in the base's folder names none; look it up"),
+        "- training data: not part of this folder; its licenses are for the publisher to state",
         "- code: molmo-tune is Apache-2.0 and adds no terms to the weights",
         "",
     ]
@@ -118,7 +118,7 @@ def _training(recipe: Recipe, run: RunFolder, layout: str) -> list[str]:
         counts = report["train"]
         lines.append(
             f"- {counts['samples']} samples with {counts['questions']} questions "
-            f"({counts['tokens']} tokens), {report['steps']} optimiser steps"
+            f"({counts['tokens']} tokens), {report['steps']} optimizer steps"
         )
     if "preference" in report and recipe.preference is not None:
         lines.append(
@@ -171,7 +171,7 @@ def _proof(export: dict[str, Any]) -> list[str]:
     elif "modules" in export:
         lines.append(f"- {len(export['modules'])} modules, bit for bit those of the run")
     if "max_logit_diff" in export:
-        merged = "of the merged checkpoint, before it was quantised, " if small else ""
+        merged = "of the merged checkpoint, before it was quantized, " if small else ""
         lines += [
             f"- logits {merged}on text, image, two images and a clip differ from the run's by at "
             f"most {export['max_logit_diff']:.1e}",
@@ -181,15 +181,15 @@ def _proof(export: dict[str, Any]) -> list[str]:
     if small:
         lines += [
             f"- decoder in {small['kind']}; {', '.join(small['kept_in_bfloat16'])} in bfloat16. "
-            "Loaded back, its logits are those of the merged model quantised in memory",
-            f"- quantising moved the logits by at most {small['max_logit_diff']:.2g}, "
+            "Loaded back, its logits are those of the merged model quantized in memory",
+            f"- quantizing moved the logits by at most {small['max_logit_diff']:.2g}, "
             f"{small['mean_logit_diff']:.2g} on average; {small['equal_answers']} of "
             f"{len(small['answers'])} greedy answers stayed",
         ]
     return lines
 
 
-def _licence(base: Path) -> str | None:
+def _license(base: Path) -> str | None:
     """What the front matter of the base's own card names."""
     card = base / "README.md"
     if not card.is_file():

@@ -15,17 +15,17 @@ from typing import Any
 
 import torch
 
+from molmo_tune.atomic_folder import atomic_folder, require_new, work_name
 from molmo_tune.errors import UserError
-from molmo_tune.export.account import TensorAccount, account_for
 from molmo_tune.export.card import public_name
-from molmo_tune.export.changes import NoChanges
-from molmo_tune.export.checkpoint import read_checkpoint
 from molmo_tune.export.export import DTYPES, REPORT, require_room
-from molmo_tune.export.layouts import Layout
+from molmo_tune.export.files.checkpoint import read_checkpoint
+from molmo_tune.export.files.config_files import CONFIG, copy_model_files
+from molmo_tune.export.layouts.layouts import Layout
+from molmo_tune.export.layouts.vllm_requirements import unmet, vllm_report
 from molmo_tune.export.merge import WEIGHT_FILES, write_layout
-from molmo_tune.export.new_folder import new_folder, require_new, work_name
-from molmo_tune.export.side_files import CONFIG, copy_model_files
-from molmo_tune.export.vllm_contract import unmet, vllm_report
+from molmo_tune.export.verification.tensor_report import TensorReport, compare_tensors
+from molmo_tune.export.weight_updates import NoUpdates
 from molmo_tune.model.loading import checkpoint_folder, load_processor
 from molmo_tune.run_folder import write_json
 
@@ -39,7 +39,7 @@ class Converted:
 
     folder: Path
     source_layout: Layout
-    account: TensorAccount
+    account: TensorReport
     vllm: dict[str, Any]
 
 
@@ -75,14 +75,14 @@ def convert_checkpoint(
     wanted: torch.dtype | None = DTYPES[dtype or "base"]
     base = read_checkpoint(source, described)
     work = work_name(base.paths, layout, wanted)
-    with new_folder(out, work, WEIGHT_FILES) as unfinished:
+    with atomic_folder(out, work, WEIGHT_FILES) as unfinished:
         require_room(unfinished, base, wanted)
-        write_layout(base, NoChanges(), unfinished, layout, wanted)
+        write_layout(base, NoUpdates(), unfinished, layout, wanted)
         side_layout: Layout = "native" if layout == "native" else "hub"
         copy_model_files(described, unfinished, side_layout, wanted, None)
         load_processor(str(unfinished))
         export = read_checkpoint(unfinished)
-        account = account_for(base, export, NoChanges(), wanted)
+        account = compare_tensors(base, export, NoUpdates(), wanted)
         report: dict[str, Any] = {
             "layout": layout,
             "converted_from": base.layout,

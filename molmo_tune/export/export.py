@@ -2,7 +2,7 @@
 
 One way for the three layouts of a whole checkpoint (`layouts`): read headers, write rows, copy what
 lies beside, read everything back and compare. The folder appears under its name only when all of it
-is written and proven (`new_folder`).
+is written and proven (`atomic_folder`).
 
 What it does not do: adapters (`peft_adapter`, `vllm_adapter`), or checkpoints without a run
 (`convert`).
@@ -19,23 +19,27 @@ from typing import Any
 
 import torch
 
+from molmo_tune.atomic_folder import atomic_folder, require_new, work_name
 from molmo_tune.encoding.sources import limits_of
 from molmo_tune.errors import UserError
-from molmo_tune.export.account import TensorAccount, account_for
-from molmo_tune.export.at_rest import LARGE, load_for_proof, rest_small
 from molmo_tune.export.card import model_card, public_name
-from molmo_tune.export.changes import Changes, read_changes
-from molmo_tune.export.checkpoint import Checkpoint, read_checkpoint
-from molmo_tune.export.hub_layout import NATIVE_EMBEDDING, NATIVE_NORM
-from molmo_tune.export.layouts import HUB_HEAD, Layout
+from molmo_tune.export.files.checkpoint import Checkpoint, read_checkpoint
+from molmo_tune.export.files.config_files import copy_model_files, side_files
+from molmo_tune.export.layouts.hub_layout import NATIVE_EMBEDDING, NATIVE_NORM
+from molmo_tune.export.layouts.layouts import HUB_HEAD, Layout
+from molmo_tune.export.layouts.vllm_requirements import require_no_worse, vllm_report
 from molmo_tune.export.merge import WEIGHT_FILES, write_layout
-from molmo_tune.export.new_folder import new_folder, require_new, work_name
-from molmo_tune.export.quantized import Kind, quantize_export, require_quantizable
-from molmo_tune.export.side_files import copy_model_files, side_files
-from molmo_tune.export.verify import Proof, require_same_settings, verify_export
-from molmo_tune.export.vllm_contract import require_no_worse, vllm_report
+from molmo_tune.export.quantized.quantized import (
+    Kind,
+    quantize_export,
+    require_quantizable,
+)
+from molmo_tune.export.verification.stored_16bit import LARGE, keep_16bit, load_for_proof
+from molmo_tune.export.verification.tensor_report import TensorReport, compare_tensors
+from molmo_tune.export.verification.verify import Verification, require_same_settings, verify_export
+from molmo_tune.export.weight_updates import WeightUpdates, read_updates
 from molmo_tune.model.adapters import WEIGHTS_FILE, load_adapter
-from molmo_tune.model.identity import (
+from molmo_tune.model.fingerprint import (
     ROWS,
     processor_identity,
     require_same_base,
@@ -64,8 +68,8 @@ class ExportResult:
     """
 
     folder: Path
-    account: TensorAccount
-    proof: Proof
+    account: TensorReport
+    proof: Verification
     report: dict[str, Any]
     found: tuple[str, ...] = ()
 
@@ -83,7 +87,7 @@ def export_run(
     Args:
         run: a finished run.
         out: must not exist yet.
-        layout: of the new checkpoint; hub when None, or what the quantised kind needs.
+        layout: of the new checkpoint; hub when None, or what the quantized kind needs.
         dtype: ``base``, ``float32`` or ``bfloat16``; the recipe's `export.dtype` when None.
         quantize: make the proven checkpoint one of 4 or 8 bits, and prove that, too.
 
@@ -96,12 +100,12 @@ def export_run(
     own = require_quantizable(quantize, layout, dtype) if quantize else layout or "hub"
     wanted = torch.bfloat16 if quantize else DTYPES[dtype or recipe.export.dtype]
     require_new(out)
-    changes = read_changes(run.adapter)
+    changes = read_updates(run.adapter)
     base = read_checkpoint(checkpoint_folder(recipe.model.name))
     require_trained_base(run, base, load_processor(recipe.model.name))
     work = work_name([*base.paths, *sorted(run.adapter.iterdir())], own, wanted, quantize)
     place = "merged" if quantize else "."
-    with new_folder(out, work, [f"{place}/{name}" for name in WEIGHT_FILES]) as unfinished:
+    with atomic_folder(out, work, [f"{place}/{name}" for name in WEIGHT_FILES]) as unfinished:
         require_room(unfinished, base, wanted, copies=_QUANTIZED_ROOM if quantize else 1.0)
         whole = unfinished / place
         whole.mkdir(exist_ok=True)
@@ -155,13 +159,13 @@ def _prove(
     run: RunFolder,
     recipe: Recipe,
     base: Checkpoint,
-    changes: Changes,
+    changes: WeightUpdates,
     folder: Path,
     dtype: torch.dtype | None,
-) -> tuple[TensorAccount, Proof]:
+) -> tuple[TensorReport, Verification]:
     """Read the export back and compare it with the base, tensor by tensor, and with the run."""
     export = read_checkpoint(folder)
-    account = account_for(base, export, changes, dtype)
+    account = compare_tensors(base, export, changes, dtype)
     limits = limits_of(recipe)
     processors = load_processor(recipe.model.name), load_processor(str(folder))
     require_same_settings(processors[1], limits, folder)
@@ -193,7 +197,7 @@ def load_written(export: Checkpoint) -> Any:
         return load_for_proof(str(export.folder), stored_type(export), export.num_weights)
     if export.num_weights >= LARGE and stored_type(export) != torch.float32:
         tensors = {name: export.native_rows(name) for name in export.where}
-        return rest_small(model_from_tensors(export.config, tensors))
+        return keep_16bit(model_from_tensors(export.config, tensors))
     tensors = {name: export.native_rows(name).float() for name in export.where}
     return model_from_tensors(export.config, tensors)
 

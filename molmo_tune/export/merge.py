@@ -3,7 +3,7 @@
 The tensors of the new layout are walked in the order of the base's files. Each is a stack of native
 rows (`layouts`); rows of a tensor that was trained are changed in float32 (`changes`), all others
 are copied. Some megabytes are in memory at a time, several pieces under way in threads (`ahead`).
-The base is never quantised, and in the base's own layout the result has exactly the files, tensors
+The base is never quantized, and in the base's own layout the result has exactly the files, tensors
 and shapes of the base. Where nothing was changed the files are bit-equal.
 
 A file has its name only when it is whole and on the disk: whoever goes on with a merge that was
@@ -27,17 +27,19 @@ from typing import Any
 
 import torch
 
+from molmo_tune.atomic_folder import atomic_file
 from molmo_tune.errors import UserError
-from molmo_tune.export.changes import Changes, RowChange
-from molmo_tune.export.checkpoint import (
+from molmo_tune.export.files.checkpoint import (
     INDEX_NAME,
     SINGLE_NAME,
     Checkpoint,
     StoredRows,
     read_index,
 )
-from molmo_tune.export.hub_layout import NATIVE_EMBEDDING
-from molmo_tune.export.layouts import (
+from molmo_tune.export.files.tensor_files import Piece, StoredTensor, TensorSpec, write_tensor_file
+from molmo_tune.export.files.torch_files import MODEL_PT, write_torch_file
+from molmo_tune.export.layouts.hub_layout import NATIVE_EMBEDDING
+from molmo_tune.export.layouts.layouts import (
     AI2_HEAD,
     HUB_HEAD,
     Layout,
@@ -46,9 +48,7 @@ from molmo_tune.export.layouts import (
     tensor_parts,
     tensor_shape,
 )
-from molmo_tune.export.new_folder import whole_file
-from molmo_tune.export.tensor_files import Piece, StoredTensor, TensorSpec, write_tensor_file
-from molmo_tune.export.torch_files import MODEL_PT, write_torch_file
+from molmo_tune.export.weight_updates import RowChange, WeightUpdates
 
 WEIGHT_FILES = ("*.safetensors", MODEL_PT)
 Parts = tuple[NativeRows, ...]
@@ -74,7 +74,7 @@ class _Tally:
 
 
 def write_layout(
-    base: Checkpoint, changes: Changes, out: Path, layout: Layout, dtype: torch.dtype | None
+    base: Checkpoint, changes: WeightUpdates, out: Path, layout: Layout, dtype: torch.dtype | None
 ) -> Written:
     """Write weights into `out`, or those that a killed merge has not written there.
 
@@ -100,7 +100,7 @@ def write_layout(
         if (out / name).is_file():
             found.append(name)
             continue
-        with whole_file(out / name) as part:
+        with atomic_file(out / name) as part:
             if name == MODEL_PT:
                 write_torch_file(part, tensors)
             else:
@@ -115,7 +115,7 @@ class _Writer:
     """Makes tensors' rows on demand and notes what became of each."""
 
     base: Checkpoint
-    changes: Changes
+    changes: WeightUpdates
     dtype: torch.dtype | None
     tally: _Tally
 
@@ -164,7 +164,7 @@ def _rows_now(
     return (old if change is None else change(old, rows[0] - to_stored)).to(dtype)
 
 
-def require_fit(base: Checkpoint, changes: Changes) -> None:
+def require_fit(base: Checkpoint, changes: WeightUpdates) -> None:
     """Check that what was trained belongs to this base.
 
     Raises:

@@ -41,7 +41,7 @@ def _similarity(first: str, second: str) -> float:
 
 
 def anls(prediction: str, answers: Sequence[str], *, threshold: float = 0.5) -> float:
-    """Average normalised Levenshtein similarity of one sample (DocVQA, Biten et al. 2019).
+    """Average normalized Levenshtein similarity of one sample (DocVQA, Biten et al. 2019).
 
     Returns:
         The best ``1 - distance / longer length``, 0 when it is not above ``threshold``.

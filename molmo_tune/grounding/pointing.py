@@ -93,7 +93,7 @@ def disc_around(
     """Region for an object of which only a point is known.
 
     Args:
-        xy_px: the labelled point.
+        xy_px: the labeled point.
         object_area_px2: area of the object, when known: the radius is ``of_object`` times its
             square root, so that a square object's disc reaches its sides.
         size_wh: image size, used otherwise: the radius is ``of_diagonal`` times the diagonal
@@ -159,7 +159,7 @@ def score_image_pointing(
 
     Args:
         predicted: points in pixels.
-        ground_truth: one labelled point per object, in pixels; used for matching only.
+        ground_truth: one labeled point per object, in pixels; used for matching only.
         regions: the extent of each object, in the same order; decides whether a match counts.
 
     Raises:
@@ -184,7 +184,7 @@ def score_video_pointing(
 
     Args:
         predicted: (seconds, x, y in pixels).
-        ground_truth: one labelled (seconds, x, y) per object; used for matching only.
+        ground_truth: one labeled (seconds, x, y) per object; used for matching only.
         objects: per object its region at every time it is visible. A prediction counts only when
             its time *equals* one of these times, so they lie on the 0.5 s grid of the labels.
         duration_s: length of the video, and ``size_wh`` its size: for matching, each axis is scaled

@@ -77,7 +77,7 @@ def outline_agreement(predicted: Mask, truth: Mask) -> float:
 
 
 def _outline(mask: Mask) -> Mask:
-    """Pixels that differ from their right, lower or lower right neighbour."""
+    """Pixels that differ from their right, lower or lower right neighbor."""
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     right, below, across = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
     found: Mask = (mask != right) | (mask != below) | (mask != across)

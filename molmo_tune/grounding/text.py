@@ -243,7 +243,7 @@ def format_tracks(
 # linear. Written the obvious way, a megabyte of `<points<points…` or of digits takes hours.
 _COORDS = re.compile(r' coords="([0-9\t:;, .]++)"/?>')
 _CUT_COORDS = re.compile(r' coords="([0-9\t:;, .]++)(?P<closed>"/?)?\Z')
-_LABELLED = re.compile(r"<(?:points|tracks) [^<>]*+>([^<>]*+)</")
+_LABELED = re.compile(r"<(?:points|tracks) [^<>]*+>([^<>]*+)</")
 _OPENING = re.compile(r"<(?:points|tracks)")
 _GROUP = re.compile(r"(?:^|[\t:,;])([0-9.]++) ([0-9. ]++)")
 _POINT = re.compile(r"([0-9]++)(?: ([0-9]{3,4}) ([0-9]{3,4}))?")
@@ -303,7 +303,7 @@ def _read(
 
 def label_of_answer(text: str) -> str:
     """What the first tag of an answer says it points at; empty when there is no whole tag."""
-    found = _LABELLED.search(text)
+    found = _LABELED.search(text)
     return found[1].strip() if found else ""
 
 

@@ -200,7 +200,7 @@ def score_tracking(
 
     Args:
         predicted: predicted points per frame (`by_frame`); ids are the answer's own.
-        truth: labelled points per frame, only of objects that are there and visible.
+        truth: labeled points per frame, only of objects that are there and visible.
         regions: extent of every object in every frame in which it has a point.
         ai2_compat: pair regions with points by position, as Ai2's evaluation does.
 

@@ -1,9 +1,9 @@
-"""Labelled objects over the frames of a clip, and which frames each kind of track answer lists.
+"""Labeled objects over the frames of a clip, and which frames each kind of track answer lists.
 
 Molmo 2 knows four track answers: every frame of the asked rate, only the first and last moment of
 each object, and the continuation of given starting points (one or several). They differ in the
 frames they list, not in how they are written, so the choice is a pure step on `TrackFrame`s here
-and the writing is `molmo_tune.grounding.text.format_tracks`. Which labelled frames coincide with
+and the writing is `molmo_tune.grounding.text.format_tracks`. Which labeled frames coincide with
 frames the model saw is decided before, in `molmo_tune.templates.alignment`.
 
 Both selectors return one frame per (distinct) input frame, emptied where nothing is kept: the
@@ -29,7 +29,7 @@ class TrackPoint:
 
 @dataclass(frozen=True, slots=True)
 class TrackFrame:
-    """All labelled objects of one video frame, at a time in seconds from the clip's start."""
+    """All labeled objects of one video frame, at a time in seconds from the clip's start."""
 
     time_s: Time
     points: tuple[TrackPoint, ...] = ()

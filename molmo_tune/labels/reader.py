@@ -1,11 +1,11 @@
-"""What a label format is to the rest: one module beside this one that ends in a `READER`.
+"""What a label format provides: one module in `formats/` that ends in a `READER`.
 
-    molmo_tune/labels/createml.py      how such a file is told, how one is read, and
+    formats/images/createml.py        how to recognize such a file and how to read it
         READER = Reader(one_by_one(read_createml), looks_like_createml, "*.json", "CreateML (…)")
 
-The module is called as the format is called in a recipe. Reading is a pure function of files and a
-media folder; it may hand out samples one at a time, so that a file of a million rows is converted
-without holding them. What is the same for all formats is in `molmo_tune.labels.readers`.
+The module has the name that a recipe uses for the format. Reading is a pure function of files and a
+media folder. It may yield samples one at a time, so that a file of a million rows is converted
+without holding them all. What all formats share is in `molmo_tune.labels.read`.
 """
 
 from __future__ import annotations

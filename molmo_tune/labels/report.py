@@ -8,7 +8,7 @@ counts what it touches in a `Tally`, per class label and kind of shape, and hand
 *dropped*   it said something that we could not keep. That is a loss; `convert` stops at it unless
             losses were allowed.
 
-For every class and kind ``read = kept + left_out + dropped`` holds. Rows that we add between two
+For every class and kind ``read = kept + skipped + dropped`` holds. Rows that we add between two
 key frames are counted apart, as *interpolated*. The report knows no format and prints nothing.
 """
 
@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 FIRST_PLACES = 3
-_COLUMNS = ("read", "kept", "interpolated", "clipped", "repaired", "left_out", "dropped")
+_COLUMNS = ("read", "kept", "interpolated", "clipped", "corrected", "skipped", "dropped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class ClassCount:
         kept: rows that became part of a sample.
         interpolated: observations added between rows; not part of ``read``.
         clipped: kept rows that were cut at the edge of the frame.
-        repaired: rows that were changed otherwise, see the report's ``repaired``.
-        left_out: rows that mean "nothing here".
+        corrected: rows that were changed otherwise, see the report's ``corrected``.
+        skipped: rows that mean "nothing here".
         dropped: rows lost.
     """
 
@@ -43,13 +43,13 @@ class ClassCount:
     kept: int = 0
     interpolated: int = 0
     clipped: int = 0
-    repaired: int = 0
-    left_out: int = 0
+    corrected: int = 0
+    skipped: int = 0
     dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Reason:
     """One reason, how often it applied, and the first few places (``file:line`` or an id)."""
 
     label: str
@@ -74,9 +74,9 @@ class ConversionReport:
         source: the label file or folder.
         num_samples: samples that came out.
         counts: one entry per class and kind, in the order of first appearance.
-        losses: what was dropped, and why.
-        left_out: what was left out by the meaning of the format, and why.
-        repaired: what was changed in order to be kept.
+        dropped: what was dropped, and why.
+        skipped: what was left out by the meaning of the format, and why.
+        corrected: what was changed in order to be kept.
         notes: what the user should know though no row is concerned.
     """
 
@@ -84,19 +84,19 @@ class ConversionReport:
     source: str
     num_samples: int
     counts: tuple[ClassCount, ...]
-    losses: tuple[Finding, ...] = ()
-    left_out: tuple[Finding, ...] = ()
-    repaired: tuple[Finding, ...] = ()
-    notes: tuple[Finding, ...] = ()
+    dropped: tuple[Reason, ...] = ()
+    skipped: tuple[Reason, ...] = ()
+    corrected: tuple[Reason, ...] = ()
+    notes: tuple[Reason, ...] = ()
 
     @property
-    def num_losses(self) -> int:
+    def num_dropped(self) -> int:
         """Rows dropped; anything above 0 needs the user's consent."""
-        return sum(finding.count for finding in self.losses)
+        return sum(reason.count for reason in self.dropped)
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain dicts, lists and numbers, ready for `json.dump`."""
-        return {**asdict(self), "num_losses": self.num_losses}
+        return {**asdict(self), "num_dropped": self.num_dropped}
 
     def table(self) -> str:
         """The report as text for a terminal: a line per class, then the reasons.
@@ -108,12 +108,12 @@ class ConversionReport:
             (c.label or "-", c.kind, *(str(getattr(c, n)) for n in _COLUMNS)) for c in self.counts
         ]
         title = (
-            f"{self.source} ({self.format}): {self.num_samples} samples, {self.num_losses} losses"
+            f"{self.source} ({self.format}): {self.num_samples} samples, {self.num_dropped} dropped"
         )
         reasons = [
-            f"{word.replace('_', ' ')}: {str(finding).replace(f'{self.source}/', '')}"
-            for word in ("losses", "repaired", "left_out", "notes")
-            for finding in getattr(self, word)
+            f"{word.replace('_', ' ')}: {str(reason).replace(f'{self.source}/', '')}"
+            for word in ("dropped", "corrected", "skipped", "notes")
+            for reason in getattr(self, word)
         ]
         return "\n".join([title, *_aligned([head, *rows]), *reasons])
 
@@ -148,13 +148,13 @@ class ClassTally:
         """A row is lost."""
         self.remember("dropped", reason, place)
 
-    def leave_out(self, reason: str, place: str) -> None:
+    def skip(self, reason: str, place: str) -> None:
         """A row means that nothing is there."""
-        self.remember("left_out", reason, place)
+        self.remember("skipped", reason, place)
 
-    def repair(self, reason: str, place: str) -> None:
+    def correct(self, reason: str, place: str) -> None:
         """A row is changed in order to be kept."""
-        self.remember("repaired", reason, place)
+        self.remember("corrected", reason, place)
 
     def remember(self, outcome: str, reason: str, place: str) -> None:
         """Note a reason and, for the first few times, its place."""
@@ -166,16 +166,16 @@ class ClassTally:
 
     def count(self) -> ClassCount:
         """The numbers as they stand; those of reasons are the sums over them."""
-        sums = dict.fromkeys(("repaired", "left_out", "dropped"), 0)
+        sums = dict.fromkeys(("corrected", "skipped", "dropped"), 0)
         for (outcome, _), total in self.totals.items():
             sums[outcome] += total
         counted = (self.num_read, self.num_kept, self.num_interpolated, self.num_clipped)
         return ClassCount(self.label, self.kind, *counted, **sums)
 
-    def findings(self, outcome: str) -> list[Finding]:
+    def reasons(self, outcome: str) -> list[Reason]:
         """The reasons of one outcome, in the order of first appearance."""
         return [
-            Finding(self.label, self.kind, reason, total, tuple(self.places[found, reason]))
+            Reason(self.label, self.kind, reason, total, tuple(self.places[found, reason]))
             for (found, reason), total in self.totals.items()
             if found == outcome
         ]
@@ -204,18 +204,18 @@ class Tally:
         classes = tuple(self._classes.values())
         counts = tuple(c.count() for c in classes)
 
-        def all_of(outcome: str) -> tuple[Finding, ...]:
-            return tuple(finding for c in classes for finding in c.findings(outcome))
+        def all_of(outcome: str) -> tuple[Reason, ...]:
+            return tuple(reason for c in classes for reason in c.reasons(outcome))
 
         return ConversionReport(
             format,
             str(source),
             num_samples,
             counts,
-            losses=all_of("dropped"),
-            left_out=all_of("left_out"),
-            repaired=all_of("repaired"),
-            notes=tuple(self._notes.findings("note")),
+            dropped=all_of("dropped"),
+            skipped=all_of("skipped"),
+            corrected=all_of("corrected"),
+            notes=tuple(self._notes.reasons("note")),
         )
 
 

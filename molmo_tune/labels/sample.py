@@ -64,7 +64,7 @@ class Polygon:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """The pixels of an object, packed; `molmo_tune.labels.masks` unpacks them when needed.
+    """The pixels of an object, packed; `geometry.masks` unpacks them when needed.
 
     Args:
         counts: COCO's compressed run lengths, column by column.
@@ -100,7 +100,7 @@ class Observation:
     """One object at one moment.
 
     Args:
-        time_s: presentation time of the labelled frame.
+        time_s: presentation time of the labeled frame.
         frame_index: 0-based index of that frame in presentation order, -1 when unknown.
         shape: where it is.
         occluded: there, but hidden (kept as a track, never asked as a point).

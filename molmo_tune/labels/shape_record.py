@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from molmo_tune.labels.masks import runs_of
+from molmo_tune.labels.files.strict_json import Part
+from molmo_tune.labels.geometry.masks import runs_of
 from molmo_tune.labels.sample import Box, Keypoint, Keypoints, Mask, Media, Point, Polygon, Shape
-from molmo_tune.labels.strict_json import Part
 
 SHAPE_KEYS = ("point", "box", "polygon", "mask", "keypoints")
 _EXTENTS = ("box", "polygon", "mask")

@@ -1,7 +1,7 @@
 """What lies in a folder of labels that nobody described: the format, and which files are of it.
 
 Folders are asked from the top down, each about its own label files, by the same beginnings that
-`molmo_tune.labels.detection` looks at. Formats whose files lie at a fixed place below their folder
+`molmo_tune.labels.sniff` looks at. Formats whose files lie at a fixed place below their folder
 (`**/gt.txt`) are asked once, at the top. Which part is for training and which for validation is
 told by the names that people give to folders and files. Nothing is read here beyond beginnings.
 """
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Literal
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.detection import format_of
-from molmo_tune.labels.opening import read_head
-from molmo_tune.labels.readers import READERS
+from molmo_tune.labels.files.text import read_head
+from molmo_tune.labels.read import READERS
+from molmo_tune.labels.sniff import format_of
 
 Split = Literal["train", "val", "test", ""]
 _SPLITS: tuple[tuple[Split, str], ...] = (
@@ -153,7 +153,7 @@ def _places(path: Path, top: Path, name: str) -> list[Place]:
 
 
 def _one_or_all(path: Path, inside: list[Path]) -> list[Place]:
-    """One file is named itself, so that its neighbours (settings, reports) are not read."""
+    """One file is named itself, so that its neighbors (settings, reports) are not read."""
     return [Place(inside[0] if len(inside) == 1 else path, "")]
 
 

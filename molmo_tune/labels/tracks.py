@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from molmo_tune.labels.geometry.interpolation import MAX_HOLD_S
+from molmo_tune.labels.geometry.shapes import bounds, fit, has_area, moved, turned_box
 from molmo_tune.labels.report import ClassTally
 from molmo_tune.labels.sample import Box, Observation, Shape
-from molmo_tune.labels.shapes import bounds, fit, has_area, moved, turned_box
-from molmo_tune.labels.sparse import MAX_HOLD_S
 from molmo_tune.media.video import VideoInfo
 
 Values = tuple[float, ...]
@@ -110,7 +110,7 @@ def upright_box(
         corner_xy: top left corner before the rotation.
         size_wh: width and height; negative ones reach to the left and up.
         degrees: clockwise on the screen.
-        at: ``corner`` or ``centre``, the point it turns about.
+        at: ``corner`` or ``center``, the point it turns about.
     """
     (corners,) = turned_box(corner_xy, size_wh, degrees, at).parts_px
     return bounds(corners)

@@ -1,11 +1,12 @@
 """The objects and events of one video, collected row by row, and the video they lie on.
 
-What readers of video labels share is here, as `molmo_tune.labels.images` is for images. A video is
-looked up by its name and opened: its own timestamps make seconds of frame numbers, its size makes
-sense of pixels. If the labels state another size or number of frames, the video is dropped and
-counted: the frame numbers would point at other pictures. Every row is counted once. Rows stand for
-their own frame only; formats that label every n-th frame name those frames, and `filled` says what
-happens between them. A label of which a row was lost, or was only a group, is not exhaustive.
+What readers of video labels share is here, as `molmo_tune.labels.image_objects` is for images. A
+video is looked up by its name and opened: its own timestamps make seconds of frame numbers, its
+size makes sense of pixels. If the labels state another size or number of frames, the video is
+dropped and counted: the frame numbers would point at other pictures. Every row is counted once.
+Rows stand for their own frame only; formats that label every n-th frame name those frames, and
+`filled` says what happens between them. A label of which a row was lost, or was only a group, is
+not exhaustive.
 
 A folder of pictures is a video (`molmo_tune.media.frame_folder`), if it states its rate.
 
@@ -18,12 +19,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from molmo_tune.labels.images import LostError, MakeShape
+from molmo_tune.labels.geometry.interpolation import filled
+from molmo_tune.labels.geometry.shapes import SizeWH, fit, has_area
+from molmo_tune.labels.image_objects import LostError, MakeShape
 from molmo_tune.labels.media_source import MediaSource, MissingMediaError
 from molmo_tune.labels.report import ClassTally, Tally
 from molmo_tune.labels.sample import Annotation, Media, Observation, Sample, Span, Track
-from molmo_tune.labels.shapes import SizeWH, fit, has_area
-from molmo_tune.labels.sparse import filled
 from molmo_tune.labels.tracks import (
     MISSING_VIDEO,
     NO_AREA,
@@ -163,7 +164,7 @@ class VideoObjects:
 
     def merged(self, label: str, place: str) -> None:
         """A row that only continues an event of the row before."""
-        self.read(label, "span").leave_out(CONTINUES, place)
+        self.read(label, "span").skip(CONTINUES, place)
 
     def frame_time(self, frame_index: int) -> float | None:
         """Seconds at which a frame is shown; None when the video has no such frame."""
@@ -181,17 +182,15 @@ class VideoObjects:
         """A row that cannot be kept."""
         self._lose(self.read(label, kind), reason, place)
 
-    def leave_out(
-        self, label: str, kind: str, place: str, reason: str, *, absent: bool = False
-    ) -> None:
+    def skip(self, label: str, kind: str, place: str, reason: str, *, absent: bool = False) -> None:
         """A row that means nothing is there (absent), or that stands for no single object."""
-        self.read(label, kind).leave_out(reason, place)
+        self.read(label, kind).skip(reason, place)
         if not absent:
             self._incomplete.add(label)
 
-    def repaired(self, label: str, kind: str, reason: str, place: str) -> None:
+    def corrected(self, label: str, kind: str, reason: str, place: str) -> None:
         """A row is kept, but not as it was drawn."""
-        self._tally.of(label, kind).repair(reason, place)
+        self._tally.of(label, kind).correct(reason, place)
 
     def read(self, label: str, kind: str) -> ClassTally:
         """The account of a label and kind, with one more row read."""
@@ -205,19 +204,19 @@ class VideoObjects:
         return self._spans
 
     def sample(
-        self, exhaustive: Iterable[str] = (), labelled_frames: Iterable[int] | None = None
+        self, exhaustive: Iterable[str] = (), labeled_frames: Iterable[int] | None = None
     ) -> Sample | None:
         """The sample; None, and counted, when there is no video or nothing is known about it.
 
         Args:
             exhaustive: labels of which the format promises every object.
-            labelled_frames: the only frames that were labelled, when not all were.
+            labeled_frames: the only frames that were labeled, when not all were.
         """
         if self._video is None:
             return None
         taken: dict[str, int] = {}
         tracks = [
-            Track(unique(id, taken), known.label, self._moments(known, labelled_frames))
+            Track(unique(id, taken), known.label, self._moments(known, labeled_frames))
             for (id, _), known in self._objects.items()
             if known.seen
         ]
@@ -226,13 +225,13 @@ class VideoObjects:
         return closed_sample(self._video, annotations, self._place, self._tally, complete)
 
     def _moments(
-        self, known: _Object, labelled_frames: Iterable[int] | None
+        self, known: _Object, labeled_frames: Iterable[int] | None
     ) -> tuple[Observation, ...]:
         assert self._video is not None
         drawn = [known.seen[index] for index in sorted(known.seen)]
-        if labelled_frames is None:
+        if labeled_frames is None:
             return tuple(drawn)
-        added = filled(drawn, sorted(set(labelled_frames)), self._video.info)
+        added = filled(drawn, sorted(set(labeled_frames)), self._video.info)
         for _ in added:
             self._tally.of(known.label, known.kind).interpolate()
         return tuple(sorted((*drawn, *added), key=lambda o: o.frame_index))
@@ -281,7 +280,7 @@ def closed_sample(
     """The sample of a video, counted as kept; None, and counted, when nothing is known about it."""
     counts = tally.of("", "video")
     if not annotations and not exhaustive:
-        counts.leave_out(NOTHING_KEPT, place)
+        counts.skip(NOTHING_KEPT, place)
         return None
     counts.keep()
     path, info = video.path, video.info

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from molmo_tune.errors import UserError
-from molmo_tune.media.background import in_background
+from molmo_tune.media.decode_timeout import in_background
 from molmo_tune.media.frame_index import FIX, FrameIndex, reason, turned
 
 Picture = tuple[int, NDArray[np.uint8]]

@@ -2,7 +2,7 @@
 
 EXIF orientation is applied, as Ai2's trainer does (the native processor does not for images handed
 to it in memory), and transparency is dropped, not blended, for the same reason. Of 16 bits the
-upper eight are taken: Pillow's own conversion makes all but the darkest 255 of 65,536 greys white.
+upper eight are taken: Pillow's own conversion makes all but the darkest 255 of 65,536 grays white.
 Of an animation the first picture is taken. Numbers without an agreed white are refused.
 """
 
@@ -47,11 +47,11 @@ def image_oddities(path: Path) -> list[str]:
     found = []
     with Image.open(path) as image:
         if image.has_transparency_data:
-            found.append("is transparent, which is dropped: the colours underneath are shown")
+            found.append("is transparent, which is dropped: the colors underneath are shown")
         if image.mode.startswith("I"):
             found.append("has 16 bits, of which the upper eight are taken")
         if image.mode == "CMYK":
-            found.append("is for print (CMYK), converted without its colour profile")
+            found.append("is for print (CMYK), converted without its color profile")
         num_pictures = getattr(image, "n_frames", 1)
         if num_pictures > 1:
             found.append(f"has {num_pictures} pictures, of which the first is taken")

@@ -6,7 +6,7 @@ of f frames per second:
     (n - 1) / f < D    n times evenly spaced from 0 to D, both ends included
     otherwise          0, 1/f, 2/f, … < D, and then D itself
 
-`fps`, for tracking: whole rates that divide the video's own, so that sampled times fall on labelled
+`fps`, for tracking: whole rates that divide the video's own, so that sampled times fall on labeled
 frames. The highest candidate is taken that is reached by going up while n frames still span D; the
 times are 0, 1/c, 2/c, … < D. A video too long for even the lowest is cut after n frames.
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from molmo_tune.encoding.encoded import Batch
-from molmo_tune.media.array_store import ArrayStore
+from molmo_tune.media.array_cache import ArrayCache
 from molmo_tune.model.vision import encode_vision
 
 FEATURES_VERSION = 1
@@ -45,7 +45,7 @@ def fingerprint(model: Any, processor: Any, precision: str) -> str:
     return digest.hexdigest()
 
 
-def features_of(model: Any, batch: Batch, store: ArrayStore) -> torch.Tensor | None:
+def features_of(model: Any, batch: Batch, store: ArrayCache) -> torch.Tensor | None:
     """Features ``(T, d)`` of a batch in token order, in bfloat16; None without vision tokens.
 
     Args:

@@ -237,7 +237,7 @@ def _scores(q: torch.Tensor, k: torch.Tensor, causal: bool, scale: float) -> tor
 
 
 def _per_query_head(x: torch.Tensor, num_heads: int) -> torch.Tensor:
-    """``(S, G, D)`` → ``(S, H, D)``: each key head serves H/G neighbouring query heads."""
+    """``(S, G, D)`` → ``(S, H, D)``: each key head serves H/G neighboring query heads."""
     return x.float().repeat_interleave(num_heads // x.shape[1], dim=1)
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from molmo_tune.encoding.encoded import Batch
-from molmo_tune.media.array_store import ArrayStore
+from molmo_tune.media.array_cache import ArrayCache
 from molmo_tune.model.attention_backends import attention_inputs
 from molmo_tune.model.feature_cache import features_of
 from molmo_tune.model.vision import encode_vision
 
 
-def hidden_states(model: Any, batch: Batch, known: ArrayStore | None = None) -> torch.Tensor:
+def hidden_states(model: Any, batch: Batch, known: ArrayCache | None = None) -> torch.Tensor:
     """Last hidden states ``(B, L, d)`` of `Molmo2ForConditionalGeneration` for a batch.
 
     With a store of known features, what it has is not computed (`feature_cache`).

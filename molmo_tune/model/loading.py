@@ -92,8 +92,8 @@ def load_model(
 
     Args:
         name: hub id, folder or ``tiny``.
-        dtype: of all weights that are not quantised, and in which quantised ones compute; files
-            that are quantised already keep their own.
+        dtype: of all weights that are not quantized, and in which quantized ones compute; files
+            that are quantized already keep their own.
         quantize: store the decoder's linear layers in 4 or 8 bits (`quantization`).
 
     Raises:

@@ -4,7 +4,7 @@ A batch of 16k tokens has a few hundred targets with weight. Only those position
 head, in chunks, in float32; full logits would be 10 GB. The head has rows for the base vocabulary
 alone, so a target beyond it (a vision token) is a defect of the data and is refused.
 
-Sums, not means: an optimiser step may consist of several micro-batches on several devices with very
+Sums, not means: an optimizer step may consist of several micro-batches on several devices with very
 different numbers of targets, and the mean of their means is not the mean. Whoever owns the step
 divides once by the weight of the whole step (`molmo_tune.training.module`).
 

@@ -1,4 +1,4 @@
-"""The loss of a pair of answers: direct preference optimisation, as published.
+"""The loss of a pair of answers: direct preference optimization, as published.
 
 Rafailov et al. 2023 (arXiv:2305.18290, equation 7), with π the model, ρ the reference it started
 from, and c and r the better (chosen) and the worse (rejected) answer to one question:

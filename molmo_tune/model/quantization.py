@@ -3,9 +3,10 @@
 Only they are stored small. The vision tower and the connector keep their precision: they are a
 tenth of the weights, and points are as exact as what the eyes report. So does the LM head, whose
 rows become the digits of coordinates. That this came true is checked after loading, layer by layer,
-because a misspelt option is ignored by the libraries below and the run then merely looks quantised.
+because a misspelled option is ignored by the libraries below and the run then merely looks
+quantized.
 
-What it does not do: quantise an export. A QLoRA adapter is merged into the base's own weights.
+What it does not do: quantize an export. A QLoRA adapter is merged into the base's own weights.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def quantization_config(kind: Quantize, compute_dtype: torch.dtype) -> BitsAndBy
     """What `from_pretrained` is told.
 
     Args:
-        kind: ``nf4`` (with doubly quantised scales) or ``int8``.
+        kind: ``nf4`` (with doubly quantized scales) or ``int8``.
         compute_dtype: in which 4-bit layers multiply.
 
     Raises:
@@ -62,7 +63,7 @@ def require_bitsandbytes(key: str, value: str) -> None:
 
 
 def require_quantized(model: Any, kind: Quantize, compute_dtype: torch.dtype) -> None:
-    """Check that exactly the decoder's linear layers are quantised, and compute as asked.
+    """Check that exactly the decoder's linear layers are quantized, and compute as asked.
 
     Raises:
         RuntimeError: they are not; a library has changed its ways.
@@ -98,7 +99,7 @@ def quantized_layers(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def scales_of(layer: Any) -> Iterator[tuple[Any, str, torch.Tensor]]:
-    """What a quantised layer keeps beside its weights: holder, attribute and tensor of each."""
+    """What a quantized layer keeps beside its weights: holder, attribute and tensor of each."""
     states = [getattr(layer.weight, "quant_state", None)]
     states.append(getattr(states[0], "state2", None))
     places = [(state, name) for state in states for name in ("absmax", "code", "offset")]

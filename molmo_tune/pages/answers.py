@@ -32,7 +32,7 @@ def answer_card(prediction: Prediction) -> Card:
                 "color": COLORS[number % len(COLORS)],
                 "question": conversation.question,
                 "text": answer.text,
-                "is_cut": answer.is_cut,
+                "is_truncated": answer.is_truncated,
             }
             for number, (conversation, answer) in enumerate(asked)
         ],

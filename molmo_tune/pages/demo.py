@@ -10,8 +10,8 @@ from molmo_tune.encoding.items import Item
 from molmo_tune.evaluation.evaluate import Evaluation, Record
 from molmo_tune.export.export import ExportResult
 from molmo_tune.grounding.text import parse_points
+from molmo_tune.labels.geometry.shapes import clip_box
 from molmo_tune.labels.sample import Box
-from molmo_tune.labels.shapes import clip_box
 from molmo_tune.media.clip import read_video
 from molmo_tune.pages.page import write_page
 from molmo_tune.pages.pictures import Mark, Outline, picture
@@ -46,8 +46,8 @@ def write_demo_page(
         "demo.html.j2",
         out,
         title="molmo-tune demo: animals in a pond",
-        lead="A tiny Molmo 2 that has only ever seen coloured shapes is fine-tuned on "
-        "labelled clips of a pond, then asked about clips it has not seen.",
+        lead="A tiny Molmo 2 that has only ever seen colored shapes is fine-tuned on "
+        "labeled clips of a pond, then asked about clips it has not seen.",
         rows=[
             ("F1", _interval(one), _interval(two)),
             ("precision", f"{one['precision']:.3f}", f"{two['precision']:.3f}"),

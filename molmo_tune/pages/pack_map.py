@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from molmo_tune.encoding.items import Item
-from molmo_tune.encoding.order import ItemOrder
 from molmo_tune.encoding.pack_plan import plan_packs, sizes_of
+from molmo_tune.encoding.sampler import ItemSampler
 from molmo_tune.encoding.sources import pack_limits_of
 from molmo_tune.recipe.sections import Recipe
 
@@ -38,7 +38,7 @@ class Row:
 
 def first_rows(items: Sequence[Item], recipe: Recipe) -> list[Row]:
     """The rows of the first steps."""
-    order = ItemOrder(len(items), seed=recipe.seed, shuffle=recipe.data.shuffle)
+    order = ItemSampler(len(items), seed=recipe.seed, shuffle=recipe.data.shuffle)
     sizes, limits = sizes_of(items), pack_limits_of(recipe)
     if limits is None:
         places = [[place] for place in range(min(MAX_ROWS, len(items)))]

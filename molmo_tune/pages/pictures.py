@@ -26,7 +26,7 @@ XY = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A point to draw: pixels of the original frame, a CSS colour, a short text or none.
+    """A point to draw: pixels of the original frame, a CSS color, a short text or none.
 
     ``trail``: where the object was before, oldest first.
     """
@@ -39,7 +39,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """A box to draw: pixels of the original frame and a CSS colour."""
+    """A box to draw: pixels of the original frame and a CSS color."""
 
     xyxy_px: tuple[float, float, float, float]
     color: str

@@ -2,7 +2,7 @@
 
 Everything shown is taken from the encoded sample itself, not from the labels: frames of videos are
 put together from the patches, text is decoded from the token ids, runs of vision tokens are folded
-and counted, and colours follow the loss weights. So the page shows what training does even where
+and counted, and colors follow the loss weights. So the page shows what training does even where
 that is not what the user meant.
 """
 

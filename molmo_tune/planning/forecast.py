@@ -25,19 +25,19 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from molmo_tune.errors import UserError
 from molmo_tune.model.attention_backends import resolve_backend
 from molmo_tune.model.loading import resolve_dtype
-from molmo_tune.model.without_weights import (
+from molmo_tune.model.meta_model import (
     config_without_weights,
     made_fake,
     model_without_weights,
 )
-from molmo_tune.planning.as_on_gpu import as_on_gpu, update_at_once
-from molmo_tune.planning.counted import Counted, count_rows
-from molmo_tune.planning.known_numbers import KnownNumbers
-from molmo_tune.planning.ledger import Ledger
+from molmo_tune.planning.concrete_tensors import ConcreteTensors
+from molmo_tune.planning.gpu_emulation import emulate_gpu, update_at_once
+from molmo_tune.planning.memory_tracker import MemoryTracker
 from molmo_tune.planning.rows import Row
 from molmo_tune.planning.step import TRAINED, StepCost, WatchedStep
+from molmo_tune.planning.workload import Workload, count_rows
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.training.from_recipe import optim_settings, precision_of, prepare
+from molmo_tune.training.builders import optim_settings, precision_of, prepare
 from molmo_tune.training.module import MolmoModule
 
 Device = Literal["cuda", "cpu"]
@@ -56,7 +56,7 @@ class Forecast:
     """
 
     recipe: Recipe
-    counted: Counted
+    counted: Workload
     costs: tuple[StepCost, ...]
     remarks: tuple[str, ...]
 
@@ -67,7 +67,7 @@ class Forecast:
 
     @property
     def num_step_flops(self) -> int:
-        """Of an optimiser step on one device, on usual rows."""
+        """Of an optimizer step on one device, on usual rows."""
         return self.costs[-1].num_flops * self.recipe.trainer.accumulate_grad_batches
 
 
@@ -95,7 +95,7 @@ def forecast(recipe: Recipe, *, device: Device = "cuda", only_largest: bool = Fa
 def definite(recipe: Recipe, device: Device) -> Recipe:
     """The recipe with what a device makes of ``auto``, and stand-ins of equal shapes.
 
-    PiSSA differs from LoRA in what its matrices hold, a paged optimiser from the other in where its
+    PiSSA differs from LoRA in what its matrices hold, a paged optimizer from the other in where its
     state may go; neither can be made without contents.
     """
     settings: dict[str, dict[str, Any]] = {"model": {}, "trainer": {}, "adapter": {}, "optim": {}}
@@ -133,7 +133,7 @@ def precision_plugin(recipe: Recipe) -> Precision:
 def _costs(
     recipe: Recipe, config: Any, rows: tuple[Row, ...], device: Device
 ) -> tuple[StepCost, ...]:
-    fake_mode, ledger = FakeTensorMode(), Ledger()
+    fake_mode, ledger = FakeTensorMode(), MemoryTracker()
     trainer, on_gpu = recipe.trainer, device == "cuda"
     precision = precision_plugin(recipe)
     base = model_without_weights(
@@ -141,8 +141,8 @@ def _costs(
     )
     model = made_fake(precision.convert_module(prepare(base, recipe)), fake_mode)
     module = MolmoModule(model, optim_settings(recipe), z_loss=recipe.loss.z_loss)
-    for_gpu = as_on_gpu(offload=trainer.offload_activations) if on_gpu else nullcontext()
-    with fake_mode, KnownNumbers(fake_mode), for_gpu, ledger:
+    for_gpu = emulate_gpu(offload=trainer.offload_activations) if on_gpu else nullcontext()
+    with fake_mode, ConcreteTensors(fake_mode), for_gpu, ledger:
         step = WatchedStep(module, ledger, precision, trainer.gradient_clip_val)
         if on_gpu:
             update_at_once(step.optimizer)

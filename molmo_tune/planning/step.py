@@ -1,8 +1,8 @@
-"""One optimiser step of training, watched by a ledger; of a real model or of a fake one.
+"""One optimizer step of training, watched by a ledger; of a real model or of a fake one.
 
 The step is that of `training.module`, called in the order in which Lightning calls it: forward
-passes under the precision's context, backward passes, gradients scaled and clipped, the optimiser.
-It is looked at as it is from the second step on, when the optimiser has its state; and with two
+passes under the precision's context, backward passes, gradients scaled and clipped, the optimizer.
+It is looked at as it is from the second step on, when the optimizer has its state; and with two
 batches where the recipe accumulates several, because the second meets the gradients of the first.
 
 What it does not do: open media, evaluate, write checkpoints, or measure time.
@@ -21,11 +21,11 @@ from molmo_tune.encoding.encoded import Batch
 from molmo_tune.model.adapters import part_of, trainable_parameters
 from molmo_tune.model.quantization import quantized_layers, scales_of
 from molmo_tune.planning.flops import Flops
-from molmo_tune.planning.ledger import Ledger
+from molmo_tune.planning.memory_tracker import MemoryTracker
 from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.optimizers import build_optimizer, clip_parts
 
-TRAINED, GRADIENTS, OPTIMIZER = "trained weights", "gradients", "optimiser states"
+TRAINED, GRADIENTS, OPTIMIZER = "trained weights", "gradients", "optimizer states"
 BUFFERS, BATCH, UPDATE = "buffers", "the batch itself", "update"
 VISION, DECODER, LOSS, BACKWARD = "vision", "decoder", "loss", "backward pass"
 
@@ -48,7 +48,7 @@ class StepCost:
 
 
 class WatchedStep:
-    """A module, its optimiser and a ledger that knows whose tensors are whose.
+    """A module, its optimizer and a ledger that knows whose tensors are whose.
 
     Args:
         module: ready for training.
@@ -58,7 +58,11 @@ class WatchedStep:
     """
 
     def __init__(
-        self, module: MolmoModule, ledger: Ledger, precision: Precision, max_norm: float | None
+        self,
+        module: MolmoModule,
+        ledger: MemoryTracker,
+        precision: Precision,
+        max_norm: float | None,
     ) -> None:
         self._module, self._ledger, self._precision = module, ledger, precision
         self._max_norm = max_norm
@@ -70,7 +74,7 @@ class WatchedStep:
         self._watch_phases()
 
     def prepare(self) -> None:
-        """Let the optimiser make its state, by a step along gradients of zero."""
+        """Let the optimizer make its state, by a step along gradients of zero."""
         for parameter in self._trained:
             parameter.grad = torch.zeros_like(parameter)
         self.optimizer.step()
@@ -125,7 +129,7 @@ class WatchedStep:
 
 
 def accounts_of_weights(model: Any) -> Iterator[tuple[str, list[torch.Tensor]]]:
-    """Accounts and tensors of all weights and buffers, with the scales of quantised layers."""
+    """Accounts and tensors of all weights and buffers, with the scales of quantized layers."""
     small = {}
     for name, layer in quantized_layers(model):
         kind = "8 bits" if hasattr(layer, "state") else "4 bits"

@@ -1,20 +1,20 @@
 """Draw answers to the training questions and pair the better with the worse: what DPO learns from.
 
-Both answers of a pair are the model's own, drawn as it would have them, two at a time (a couple).
-Of answers that are right or wrong the preference term then has, at the start, the gradient of the
-expected score, up to a factor: a question weighs by how often one of two answers is right and the
-other wrong, and what is pushed up and down is what the model would say.
+Both answers of a pair are the model's own, sampled two at a time (an answer pair). Of answers that
+are right or wrong the preference term then has, at the start, the gradient of the expected score,
+up to a factor: a question weighs by how often one of two answers is right and the other wrong, and
+what is pushed up and down is what the model would say.
 
 Other pairs were tried and are worse for a reason. The likeliest answer is wrong in one direction
 only: the model then learns to say something else, also where it was right. The labels' own words
-as the better answer pull towards words, not towards hits: a label names the first frame that shows
+as the better answer pull toward words, not toward hits: a label names the first frame that shows
 an object, the score allows all of them. On the demo's pond, from runs of 150 steps with F1 0.75 and
 0.73 (two seeds), pairs of the first kind took it to 0.56 and 0.58, of the second to 0.67 and 0.67,
 and these to 0.79 and 0.73 (`tests/benchmarks/preference.py`).
 
 So nothing is learned about a question to which the model never finds a good answer; for that there
 is supervised training. Answers come from the function that evaluates (`evaluation.generation`), on
-the prompts that training uses, and are kept as text, tokenised like every other message.
+the prompts that training uses, and are kept as text, tokenized like every other message.
 
 What it does not do: say how likely the answers are (`molmo_tune.training.preference` asks that
 under training's own precision).
@@ -38,22 +38,22 @@ from molmo_tune.encoding.items import (
     num_vision_tokens,
     special_token_in,
 )
-from molmo_tune.encoding.order import ItemOrder
+from molmo_tune.encoding.sampler import ItemSampler
 from molmo_tune.errors import UserError
 from molmo_tune.evaluation.evaluate import Asked, question_batches
 from molmo_tune.evaluation.generation import generate_answers
 from molmo_tune.evaluation.rewards import reward
-from molmo_tune.preference.pairs import Drawn, Mined, Pair, Unused, better_and_worse
+from molmo_tune.preference.pairs import Mined, Pair, SampledAnswer, Unused, better_and_worse
 
-Couple = tuple[Drawn, Drawn]
+AnswerPair = tuple[SampledAnswer, SampledAnswer]
 
 
 @dataclass(frozen=True, slots=True)
 class MiningSettings:
     """How to ask and what is better than what; see `PreferenceSection` and `EvalSection`."""
 
-    f1_gap: float
-    couples: int
+    min_f1_gap: float
+    pairs_per_question: int
     max_tokens: int
     max_new_tokens: int
     batch_size: int
@@ -63,16 +63,16 @@ class MiningSettings:
 
 @dataclass(slots=True)
 class _Account:
-    """What was found so far; everything is counted in couples."""
+    """What was found so far; everything is counted in answer pairs."""
 
-    couples: int
+    pairs_per_question: int
     pairs: list[Pair] = field(default_factory=list)
     unused: Counter[Unused] = field(default_factory=Counter)
     bad: list[Refused] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
 
     def passed_over(self, item: Item, reason: Unused) -> None:
-        self.unused[reason] += len(item.conversations) * self.couples
+        self.unused[reason] += len(item.conversations) * self.pairs_per_question
 
     def does_not_open(self, item: Item, error: UserError) -> None:
         path = str(item.sample.media.paths[0])
@@ -80,7 +80,7 @@ class _Account:
         self.passed_over(item, "medium does not open")
 
     def mined(self, items: Sequence[Item]) -> Mined:
-        wanted = self.couples * sum(len(item.conversations) for item in items)
+        wanted = self.pairs_per_question * sum(len(item.conversations) for item in items)
         self.unused["not asked"] = wanted - len(self.pairs) - self.unused.total()
         mean = sum(self.scores) / len(self.scores) if self.scores else None
         return Mined.of(self.pairs, self.unused, mean)
@@ -107,7 +107,7 @@ def mine(
     Returns:
         The pairs with the count of what gave none, and the items whose media do not open.
     """
-    account = _Account(settings.couples)
+    account = _Account(settings.pairs_per_question)
     numbers = _scored_items(items, account, settings.seed)
     asked_items = [items[number] for number in numbers]
     batches = question_batches(
@@ -151,7 +151,7 @@ def _scored_items(items: Sequence[Item], account: _Account, seed: int) -> list[i
     A tree without media is one that positions tell from separate sequences (`token_stream`).
     """
     numbers = []
-    order = ItemOrder(len(items), seed=seed)
+    order = ItemSampler(len(items), seed=seed)
     for number in map(order.item_at, range(len(items))):
         item = items[number]
         first = item.conversations[0]
@@ -170,18 +170,20 @@ def _drawn(
     batch: Sequence[Asked],
     items: Sequence[Item],
     settings: MiningSettings,
-) -> Iterator[tuple[Asked, Couple]]:
+) -> Iterator[tuple[Asked, AnswerPair]]:
     """Couples of scored answers to the questions of a batch."""
 
-    def answers() -> list[Drawn]:
+    def answers() -> list[SampledAnswer]:
         prompts, length = [asked.prompt for asked in batch], settings.max_new_tokens
         said = generate_answers(model, processor, prompts, max_new_tokens=length, is_drawn=True)
         return [
-            Drawn(one.text, _f1(items[asked.item], asked.question, one.text), one.is_cut)
+            SampledAnswer(
+                one.text, _f1(items[asked.item], asked.question, one.text), one.is_truncated
+            )
             for asked, one in zip(batch, said, strict=True)
         ]
 
-    for _ in range(settings.couples):
+    for _ in range(settings.pairs_per_question):
         yield from zip(batch, zip(answers(), answers(), strict=True), strict=True)
 
 
@@ -195,13 +197,13 @@ def _f1(item: Item, question: int, text: str) -> float:
 def _judged(
     item: Item,
     question: int,
-    couple: Couple,
+    couple: AnswerPair,
     processor: Any,
     limits: MediaLimits,
     settings: MiningSettings,
-) -> Unused | Couple:
-    """The better and the worse answer of a couple, or why it is no pair."""
-    found = better_and_worse(*couple, f1_gap=settings.f1_gap)
+) -> Unused | AnswerPair:
+    """The better and the worse answer of an answer pair, or why it is no pair."""
+    found = better_and_worse(*couple, min_f1_gap=settings.min_f1_gap)
     if isinstance(found, str):
         return found
     texts = [drawn.text for drawn in found]
@@ -221,6 +223,8 @@ def num_pair_tokens(
     return 1 + num_vision_tokens(item, processor, limits) + answers
 
 
-def _pair(item: Item, number: int, question: int, better: Drawn, worse: Drawn) -> Pair:
+def _pair(
+    item: Item, number: int, question: int, better: SampledAnswer, worse: SampledAnswer
+) -> Pair:
     asked = item.conversations[question].question
     return Pair(number, question, asked, better.text, worse.text, better.f1, worse.f1)

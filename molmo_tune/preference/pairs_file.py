@@ -26,7 +26,7 @@ def write_pairs(path: Path, mined: Mined, items: Sequence[Item]) -> None:
         for pair in mined.pairs
     ]
     contents = {
-        "couples": mined.num_couples,
+        "answer_pairs": mined.num_answer_pairs,
         "unused": mined.unused,
         "drawn_f1": mined.drawn_f1,
         "pairs": records,

@@ -1,6 +1,6 @@
 """Checks a draft against the sections and the rules between them, and words what they object to.
 
-One mistake gives one line: a required key that was misspelt is not reported missing too, a value
+One mistake gives one line: a required key that was misspelled is not reported missing too, a value
 that could not be read is not reported again for being empty, and a rule between two keys is silent
 when one of them is at fault already. Otherwise a rule is applied even if other keys are wrong, so
 that no fault shows up only after the first ones are repaired.
@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from molmo_tune.recipe.agreement import contradictions
+from molmo_tune.recipe.conflicts import conflicts
 from molmo_tune.recipe.draft import Draft
-from molmo_tune.recipe.faults import Fault, KeyPath, covers, path_of
+from molmo_tune.recipe.issues import Issue, KeyPath, covers, path_of
 from molmo_tune.recipe.keys import field_at, keys_beside, section_at
-from molmo_tune.recipe.reasons import explain, explain_missing
+from molmo_tune.recipe.messages import explain, explain_missing
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.recipe.suggestions import KeyGuess, guess_key
 
@@ -26,7 +26,7 @@ ErrorsByKey = dict[KeyPath, list[ErrorDetails]]
 Guesses = dict[KeyPath, KeyGuess]
 
 
-def check(draft: Draft) -> tuple[Recipe | None, list[Fault]]:
+def check(draft: Draft) -> tuple[Recipe | None, list[Issue]]:
     """The recipe, or None and all of its faults beyond those that the draft has already."""
     try:
         return Recipe.model_validate(draft.tree), []
@@ -70,7 +70,7 @@ def _is_unknown(errors: list[ErrorDetails]) -> bool:
     return errors[0]["type"] == "extra_forbidden"
 
 
-def _value_faults(draft: Draft, errors: ErrorsByKey, guesses: Guesses) -> Iterator[Fault]:
+def _value_faults(draft: Draft, errors: ErrorsByKey, guesses: Guesses) -> Iterator[Issue]:
     for key, found in errors.items():
         if any(covers(unreadable, key) for unreadable in draft.unreadable):
             continue
@@ -79,19 +79,19 @@ def _value_faults(draft: Draft, errors: ErrorsByKey, guesses: Guesses) -> Iterat
             yield draft.fault(key, "there is no such key", hint)
         elif found[0]["type"] != "missing":
             yield draft.fault(key, *explain(found))
-        elif not _is_misspelt(key, guesses):
+        elif not _is_misspelled(key, guesses):
             yield draft.fault(key, explain_missing(key))
 
 
-def _is_misspelt(missing: KeyPath, guesses: Guesses) -> bool:
+def _is_misspelled(missing: KeyPath, guesses: Guesses) -> bool:
     """Whether a missing key, or something in a missing section, is there under a wrong name."""
     sure = [path_of(guess.keys[0]) for guess in guesses.values() if len(guess.keys) == 1]
     return any(covers(missing, key) for key in sure)
 
 
-def _contradictions(draft: Draft, distrusted: set[KeyPath]) -> Iterator[Fault]:
+def _contradictions(draft: Draft, distrusted: set[KeyPath]) -> Iterator[Issue]:
     """What the sound part of a faulty recipe says against itself."""
-    for found in contradictions(_sound_part(draft.tree, distrusted)):
+    for found in conflicts(_sound_part(draft.tree, distrusted)):
         if not any(_touch(key, bad) for key in found.keys for bad in distrusted):
             written = (key for key in found.keys if key in draft.origins)
             yield draft.fault_at(next(written, found.key), found.key, found.reason)

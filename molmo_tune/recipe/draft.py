@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from molmo_tune.recipe.faults import Fault, KeyPath, covers, dotted, path_of
+from molmo_tune.recipe.issues import Issue, KeyPath, covers, dotted, path_of
 from molmo_tune.recipe.yaml_lines import Reading, read_yaml
 
 Origin = int | str
@@ -26,19 +26,19 @@ class Draft:
     tree: dict[str, object] = field(default_factory=dict)
     origins: dict[KeyPath, Origin] = field(default_factory=dict)
     unreadable: set[KeyPath] = field(default_factory=set)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[Issue] = field(default_factory=list)
 
-    def fault(self, path: KeyPath, reason: str, suggestion: str = "") -> Fault:
+    def fault(self, path: KeyPath, reason: str, suggestion: str = "") -> Issue:
         """A fault at ``path``, located at the nearest key around it that somebody wrote."""
         return self.fault_at(path, path, reason, suggestion)
 
-    def fault_at(self, spot: KeyPath, path: KeyPath, reason: str, suggestion: str = "") -> Fault:
+    def fault_at(self, spot: KeyPath, path: KeyPath, reason: str, suggestion: str = "") -> Issue:
         """A fault of ``path`` that shows at another key, ``spot``."""
         written = (spot[:end] for end in range(len(spot), 0, -1) if spot[:end] in self.origins)
         origin = self.origins.get(next(written, ()), 1)
         if isinstance(origin, str):
-            return Fault(origin, None, dotted(path), reason, suggestion)
-        return Fault(self.source, origin, dotted(path), reason, suggestion)
+            return Issue(origin, None, dotted(path), reason, suggestion)
+        return Issue(self.source, origin, dotted(path), reason, suggestion)
 
     def forget(self, path: KeyPath) -> None:
         """Drop what is known of ``path`` and everything below it, because it is replaced."""
@@ -50,7 +50,7 @@ class Draft:
 def draft_of(source: str, reading: Reading) -> Draft:
     """The draft of a recipe file as read; its value must be a mapping."""
     tree = reading.value if isinstance(reading.value, dict) else {}
-    faults = [Fault(source, f.line, dotted(f.path), f.reason) for f in reading.faults]
+    faults = [Issue(source, f.line, dotted(f.path), f.reason) for f in reading.faults]
     return Draft(source, tree, dict(reading.lines), set(reading.unreadable), faults)
 
 
@@ -66,14 +66,14 @@ def _override(draft: Draft, text: str) -> None:
     path = path_of(key.strip())
     if not equals or "" in path:
         reason = "expected key=value, such as --set optim.lr=2e-4"
-        draft.faults.append(Fault(typed, None, "", reason))
+        draft.faults.append(Issue(typed, None, "", reason))
         return
     reading = read_yaml(value)
     obstacle = _place(draft.tree, path, reading.value)
     if obstacle:
-        draft.faults.append(Fault(typed, None, dotted(path), obstacle))
+        draft.faults.append(Issue(typed, None, dotted(path), obstacle))
         return
-    draft.faults += [Fault(typed, None, dotted((*path, *f.path)), f.reason) for f in reading.faults]
+    draft.faults += [Issue(typed, None, dotted((*path, *f.path)), f.reason) for f in reading.faults]
     draft.forget(path)
     draft.origins[path] = typed
     draft.unreadable |= {(*path, *below) for below in reading.unreadable}

@@ -39,7 +39,7 @@ _OURS_TO_THEIRS = {
     "optim": "optimizer optimizer_config",
     "optim.betas": "adam_beta1 adam_beta2",
     "optim.eps": "adam_epsilon",
-    "optim.final_lr_share": "min_lr cosine_min_lr_ratio min_lr_ratio",
+    "optim.min_lr_ratio": "min_lr cosine_min_lr_ratio",
     "optim.lora_plus_ratio": "loraplus_lr_ratio lorap_lr_ratio",
     "optim.lr": "learning_rate lora_lr base_lr",
     "optim.lr_connector": "aligner_lr connector_lr connector_learning_rate mm_projector_lr",
@@ -48,7 +48,7 @@ _OURS_TO_THEIRS = {
     "optim.schedule": "lr_scheduler lr_scheduler_type",
     "optim.warmup_steps": "warmup warmup_ratio num_warmup_steps lr_warmup_steps",
     "output.dir": "output_dir out_dir save_dir run_name",
-    "output.keep": "save_total_limit save_top_k keep_last_n_checkpoints save_steps",
+    "output.save_total_limit": "save_top_k keep_last_n_checkpoints save_steps",
     "preference": "rlhf_type pref_loss",
     "preference.beta": "pref_beta",
     "preference.from_run": "ref_model ref_adapters",
@@ -122,6 +122,18 @@ _REMARKS = {
     "val_size": "label files of its own",
     "warmup_ratio": _SHARE_NOT_STEPS,
 }
+
+RENAMED_KEYS: dict[str, str] = {
+    "data.max_bad_media": "max_unreadable_media",
+    "data.train.labels": "format",
+    "data.val.labels": "format",
+    "eval.max_samples": "max_questions",
+    "optim.final_lr_share": "min_lr_ratio",
+    "output.keep": "save_total_limit",
+    "preference.couples": "pairs_per_question",
+    "preference.f1_gap": "min_f1_gap",
+}
+"""Dotted key of version 0.1, without numbers of list entries -> its name today, beside it."""
 
 FOREIGN_KEYS: dict[str, str] = {
     theirs: ours for ours, names in _OURS_TO_THEIRS.items() for theirs in names.split()

@@ -2,7 +2,7 @@
 
     all_keys()["optim.lr"].description  ->  "Peak learning rate."
 
-Entries of a list are spelt with the index 0, as in ``data.train.0.path``.
+Entries of a list are spelled with the index 0, as in ``data.train.0.path``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from molmo_tune.recipe.faults import KeyPath, dotted
+from molmo_tune.recipe.issues import KeyPath, dotted
 from molmo_tune.recipe.sections import Recipe
 
 

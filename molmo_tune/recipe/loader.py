@@ -17,8 +17,8 @@ from pathlib import Path
 
 from molmo_tune.recipe.checking import check
 from molmo_tune.recipe.draft import draft_of, override
-from molmo_tune.recipe.faults import Fault, RecipeError
-from molmo_tune.recipe.reasons import describe
+from molmo_tune.recipe.issues import Issue, RecipeError
+from molmo_tune.recipe.messages import describe
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.recipe.yaml_lines import Reading, read_yaml
 
@@ -66,21 +66,21 @@ def _file_text(path: Path) -> str:
         reason = f"byte {error.start} is not UTF-8; expected a text file; save it as UTF-8"
     except (OSError, ValueError) as error:
         reason = f"this cannot be read ({getattr(error, 'strerror', None) or error})"
-    raise RecipeError(str(path), [Fault(str(path), None, "", reason)])
+    raise RecipeError(str(path), [Issue(str(path), None, "", reason)])
 
 
-def _not_sections(source: str, reading: Reading) -> Fault:
+def _not_sections(source: str, reading: Reading) -> Issue:
     """The fault of a text that is sound YAML but holds something else than sections."""
     found = "is empty" if reading.value is None else f"holds {describe(reading.value)}"
     expected = "expected sections, such as model, data and output"
-    return Fault(source, reading.lines.get(()), "", f"the file {found}; {expected}; {_START}")
+    return Issue(source, reading.lines.get(()), "", f"the file {found}; {expected}; {_START}")
 
 
-def _in_reading_order(faults: list[Fault], overrides: Sequence[str]) -> list[Fault]:
+def _in_reading_order(faults: list[Issue], overrides: Sequence[str]) -> list[Issue]:
     """By line; then the overrides, as they were typed."""
     typed = [f"--set {text}" for text in overrides]
 
-    def place(fault: Fault) -> tuple[int, int]:
+    def place(fault: Issue) -> tuple[int, int]:
         return (0, fault.line) if fault.line is not None else (1, typed.index(fault.source))
 
     return sorted(faults, key=place)

@@ -12,7 +12,7 @@ keys are in `agreement`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -28,56 +28,14 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from molmo_tune.recipe.agreement import contradictions
+from molmo_tune.label_formats import FORMAT_MODULES
+from molmo_tune.recipe.conflicts import conflicts
 
-LabelFormat = Literal[
-    "cvat_video",
-    "label_studio_video",
-    "coco",
-    "yolo",
-    "mot",
-    "kitti_tracking",
-    "cvat_images",
-    "label_studio_image",
-    "kitti_mots",
-    "mots_challenge",
-    "sav",
-    "mask_folder",
-    "expressions",
-    "youtube_vis",
-    "tao",
-    "scalabel",
-    "labelme",
-    "pascal_voc",
-    "open_images",
-    "dota",
-    "via",
-    "createml",
-    "roboflow_hosted",
-    "table",
-    "pixmo_points",
-    "pixmo_count",
-    "cvat_tags",
-    "cvat_rest",
-    "sot",
-    "activitynet",
-    "ava",
-    "soccernet",
-    "elan",
-    "ultralytics_track",
-    "supervision",
-    "deeplabcut",
-    "sleap",
-    "tapvid_trusted",
-    "molmo2_video_point",
-    "molmo2_video_track",
-    "track_instruction",
-    "jsonl",
-]
+if TYPE_CHECKING:
+    LabelFormat = str
+else:
+    LabelFormat = Literal[tuple(FORMAT_MODULES)]
 Part = Literal["language", "connector", "vision"]
-
-LABEL_FORMATS: tuple[str, ...] = get_args(LabelFormat)
-"""The label formats that a data source may name."""
 
 _READ_AS_WRITTEN = Field(strict=False)  # YAML has lists and text where Python has tuples and paths
 
@@ -160,7 +118,7 @@ class Columns(Section):
 class DataSource(Section):
     """One label file or folder, with its media and its wording."""
 
-    labels: LabelFormat
+    format: LabelFormat
     """Name of the label format."""
     path: FilePath
     """Label file, or the folder that holds the label files."""
@@ -173,11 +131,11 @@ class DataSource(Section):
     max_samples: PositiveInt | None = None
     """Read at most this many samples; by default all."""
     columns: Columns = Field(default_factory=Columns)
-    """What the columns of a plain table mean (`labels: table`)."""
+    """What the columns of a plain table mean (`format: table`)."""
     units: Literal["pixel", "percent", "unit"] | None = None
     """Units of a plain table: pixels, percent (0 to 100) or shares (0 to 1) of the sides."""
     box: Literal["xyxy", "xywh", "cxcywh"] = "xyxy"
-    """What the box of a plain table is: two corners, corner and size, or centre and size."""
+    """What the box of a plain table is: two corners, corner and size, or center and size."""
 
 
 class CacheSection(Section):
@@ -214,7 +172,7 @@ class DataSection(Section):
     """Keep decoded frames at the model's size on disk: later passes and runs decode nothing."""
     feature_cache: CacheSection = Field(default_factory=CacheSection)
     """Keep vision features on disk, where neither vision encoder nor connector are trained."""
-    max_bad_media: Share = 0.02
+    max_unreadable_media: Share = 0.02
     """Largest share of training media that do not open or decode; more is an error."""
 
 
@@ -251,11 +209,11 @@ class LossSection(Section):
     with the inverse square root of the length; `root_branches`: those of media with many questions
     count less, with the inverse square root of their number; `root_both`: both."""
     z_loss: NonNegativeFloat = 1e-4
-    """Weight of the squared log-normaliser of the logits."""
+    """Weight of the squared log-normalizer of the logits."""
 
 
 class OptimSection(Section):
-    """The optimiser (AdamW) and its schedule."""
+    """The optimizer (AdamW) and its schedule."""
 
     lr: PositiveFloat = 1e-4
     """Peak learning rate."""
@@ -281,8 +239,8 @@ class OptimSection(Section):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Course of the learning rate after warm-up."""
     warmup_steps: NonNegativeInt | None = None
-    """Optimiser steps over which the learning rate rises to its peak; 3 % of them when not set."""
-    final_lr_share: Share = 0.1
+    """Optimizer steps over which the learning rate rises to its peak; 3 % of them when not set."""
+    min_lr_ratio: Share = 0.1
     """Learning rate at the last step, as a share of the peak."""
 
 
@@ -290,9 +248,9 @@ class TrainerSection(Section):
     """The loop; names and meanings are those of Lightning's Trainer."""
 
     max_steps: PositiveInt = 600
-    """Number of optimiser steps."""
+    """Number of optimizer steps."""
     accumulate_grad_batches: PositiveInt = 4
-    """Batches per optimiser step and device."""
+    """Batches per optimizer step and device."""
     batch_size: PositiveInt = 1
     """Sequences per batch and device."""
     gradient_clip_val: PositiveFloat | None = 1.0
@@ -307,7 +265,7 @@ class TrainerSection(Section):
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """How several devices share the work: each with all weights (`ddp`) or a share (`fsdp`)."""
     log_every_n_steps: PositiveInt = 10
-    """Optimiser steps between two log lines."""
+    """Optimizer steps between two log lines."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     checkpointed_parts: Annotated[
@@ -331,9 +289,9 @@ class PreferenceSection(Section):
     """Folder of the finished run that is to become better, with the same model and adapter."""
     beta: PositiveFloat = 0.1
     """How strongly the model is held to the run it comes from; less lets it go further."""
-    f1_gap: Annotated[float, Field(gt=0, le=1)] = 0.2
+    min_f1_gap: Annotated[float, Field(gt=0, le=1)] = 0.2
     """By how much the F1 of two answers must differ for one of them to be the better one."""
-    couples: PositiveInt = 2
+    pairs_per_question: PositiveInt = 2
     """How many times two answers are drawn to each question."""
     supervised_weight: NonNegativeFloat = 1.0
     """Weight of the better answer's own cross-entropy per token, which keeps it likely."""
@@ -345,9 +303,9 @@ class EvalSection(Section):
     """Generation on `data.val` during training."""
 
     every_steps: PositiveInt | None = None
-    """Optimiser steps between two evaluations; by default none takes place."""
-    max_samples: PositiveInt = 64
-    """Most samples per evaluation."""
+    """Optimizer steps between two evaluations; by default none takes place."""
+    max_questions: PositiveInt = 64
+    """Maximum questions per evaluation."""
     max_new_tokens: PositiveInt = 192
     """Longest answer, in tokens."""
     batch_size: PositiveInt = 8
@@ -359,7 +317,7 @@ class OutputSection(Section):
 
     dir: FilePath
     """Folder of the run."""
-    keep: PositiveInt = 2
+    save_total_limit: PositiveInt = 2
     """Number of checkpoints to keep."""
 
 
@@ -388,7 +346,7 @@ class Recipe(Section):
     loss: LossSection = Field(default_factory=LossSection)
     """How the answer tokens are weighed."""
     optim: OptimSection = Field(default_factory=OptimSection)
-    """The optimiser (AdamW) and its schedule."""
+    """The optimizer (AdamW) and its schedule."""
     trainer: TrainerSection = Field(default_factory=TrainerSection)
     """The loop."""
     preference: PreferenceSection | None = None
@@ -408,7 +366,7 @@ class Recipe(Section):
                 loc=found.key,
                 input=None,
             )
-            for found in contradictions(self)
+            for found in conflicts(self)
         ]
         if errors:
             raise ValidationError.from_exception_data(type(self).__name__, errors)

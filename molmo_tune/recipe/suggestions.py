@@ -1,7 +1,8 @@
 """Guesses at what was meant by a key or a word that does not exist.
 
-For a key, in this order: our own name, only in another section; a name from another trainer; a
-misspelling of a key in this section; a misspelling of a key anywhere. The first that fits is given.
+For a key, in this order: a key of version 0.1 that was renamed; our own name, only in another
+section; a name from another trainer; a misspelling of a key in this section; a misspelling of a key
+anywhere. The first that fits is given.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from molmo_tune.recipe.faults import KeyPath, dotted
-from molmo_tune.recipe.foreign_names import FOREIGN_KEYS, FOREIGN_VALUES, remark_on
+from molmo_tune.recipe.foreign_names import FOREIGN_KEYS, FOREIGN_VALUES, RENAMED_KEYS, remark_on
+from molmo_tune.recipe.issues import KeyPath, dotted
 from molmo_tune.recipe.keys import all_keys, keys_beside
 
 _MOST = 3
@@ -29,10 +30,11 @@ def guess_key(path: KeyPath) -> KeyGuess:
     """What may be meant by the unknown key at ``path``."""
     word = str(path[-1]).strip().lower().replace("-", "_")
     return (
-        _asked(_named(word))
+        _renamed(path)
+        or _asked(_named(word))
         or _foreign(word)
-        or _asked(_misspelt_beside(word, path))
-        or _asked(_misspelt_anywhere(word))
+        or _asked(_misspelled_beside(word, path))
+        or _asked(_misspelled_anywhere(word))
         or KeyGuess()
     )
 
@@ -47,8 +49,8 @@ def guess_word(word: object, choices: Sequence[str]) -> str:
 
 def closest(word: str, choices: Iterable[str]) -> tuple[str, ...]:
     """The choice that ``word`` looks like, or none; upper and lower case do not matter."""
-    spelt = {choice.lower(): choice for choice in choices}
-    return tuple(spelt[match] for match in get_close_matches(word.lower(), spelt, n=1))
+    spelled = {choice.lower(): choice for choice in choices}
+    return tuple(spelled[match] for match in get_close_matches(word.lower(), spelled, n=1))
 
 
 def did_you_mean(names: Iterable[str]) -> str:
@@ -60,6 +62,14 @@ def did_you_mean(names: Iterable[str]) -> str:
 def _asked(keys: Iterable[str]) -> KeyGuess | None:
     found = tuple(keys)[:_MOST]
     return KeyGuess(found, did_you_mean(found)) if found else None
+
+
+def _renamed(path: KeyPath) -> KeyGuess | None:
+    name = RENAMED_KEYS.get(".".join(part for part in path if isinstance(part, str)))
+    if name is None:
+        return None
+    key = dotted((*path[:-1], name))
+    return KeyGuess((key,), f"renamed to {key}")
 
 
 def _named(word: str) -> list[str]:
@@ -74,11 +84,11 @@ def _foreign(word: str) -> KeyGuess | None:
     return KeyGuess((ours,), f"that is {ours} here" + (f" ({remark})" if remark else ""))
 
 
-def _misspelt_beside(word: str, path: KeyPath) -> list[str]:
+def _misspelled_beside(word: str, path: KeyPath) -> list[str]:
     return [dotted((*path[:-1], name)) for name in closest(word, keys_beside(path))]
 
 
-def _misspelt_anywhere(word: str) -> list[str]:
+def _misspelled_anywhere(word: str) -> list[str]:
     leaves = closest(word, {_leaf(key): None for key in all_keys()})
     return [key for key in all_keys() if _leaf(key) in leaves]
 

@@ -20,7 +20,7 @@ from yaml.events import AliasEvent
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
 
-from molmo_tune.recipe.faults import KeyPath
+from molmo_tune.recipe.issues import KeyPath
 
 _STANDARD = "tag:yaml.org,2002:"
 _ALIAS = "molmo-tune:alias"

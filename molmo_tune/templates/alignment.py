@@ -1,6 +1,6 @@
-"""Which labelled frames go into an answer, given the frames the model sees.
+"""Which labeled frames go into an answer, given the frames the model sees.
 
-A track answer may only name moments that the model saw: a labelled frame is used when a sampled
+A track answer may only name moments that the model saw: a labeled frame is used when a sampled
 frame lies within a hundredth of a second, and for a per-frame answer when it also lies on the grid
 of the asked rate. The *label's* time is printed, not the sampled one. Point labels of videos have a
 grid of their own, two per second, and are not filtered. The rules are those of the training data;
@@ -39,7 +39,7 @@ def _near_any(time_s: float, sorted_times_s: Sequence[float]) -> bool:
 def frames_in_video(
     frames: Sequence[TrackFrame], sampled_times_s: Sequence[float]
 ) -> list[TrackFrame]:
-    """Labelled frames within 0.01 s (exclusive) of a frame the model sees, in the order given.
+    """Labeled frames within 0.01 s (exclusive) of a frame the model sees, in the order given.
 
     Raises:
         UserError: a frame's time is text that is no time.
@@ -49,7 +49,7 @@ def frames_in_video(
 
 
 def frames_on_grid(frames: Sequence[TrackFrame], fps: float) -> list[TrackFrame]:
-    """Labelled frames within 0.01 s (exclusive) of a multiple of ``1 / fps`` seconds.
+    """Labeled frames within 0.01 s (exclusive) of a multiple of ``1 / fps`` seconds.
 
     Args:
         frames: in time order, already those of the video: the grid runs from the first multiple at

@@ -1,6 +1,6 @@
 """The chat text around questions and answers, and the style tags some questions carry.
 
-Molmo 2 was trained on Qwen's turn markers without a system turn, each message tokenised on its own:
+Molmo 2 was trained on Qwen's turn markers without a system turn, each message tokenized on its own:
 `render_turns` returns those pieces. Training and inference must both use them, because the hub's
 chat template inserts a blank before an assistant turn that the model never saw. The begin token,
 the vision tokens in front and the end token after each answer are tokens, not text, and are added
@@ -8,7 +8,7 @@ where text becomes tokens (`molmo_tune.encoding`).
 
 Most questions are plain. The styles of the supervised stage outside `PLAIN_STYLES` had their name
 put in front (``video_point_ground_start_end: Mark the positions …``), so a question of such a kind
-must carry its tag to be recognised.
+must carry its tag to be recognized.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def with_style_prefix(style: str, question: str) -> str:
 
 
 def render_turns(messages: Sequence[str]) -> list[str]:
-    """Text pieces of a conversation, one per message, tokenised one by one.
+    """Text pieces of a conversation, one per message, tokenized one by one.
 
     Args:
         messages: question, answer, question, … beginning with a question.

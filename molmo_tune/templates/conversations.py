@@ -1,11 +1,11 @@
-"""What questions are made from and what they become: `Subject`, `Conversation`, `LeftOut`.
+"""What questions are made from and what they become: `Subject`, `Conversation`, `Skipped`.
 
 A conversation also keeps what its question fixed and its score must know (a rate, a starting point,
 some of the images, the options). Nothing that the labels say disappears: a label that is not asked,
-and an object that an answer lacks, is a `LeftOut` with the reason.
+and an object that an answer lacks, is a `Skipped` with the reason.
 
 Who makes conversations: one module per family of tasks beside this one, called by
-`molmo_tune.templates.asking`.
+`molmo_tune.templates.questions`.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class Skipped:
     """Something in the labels that no conversation speaks of, and why."""
 
     label: str
     reason: str
 
 
-Asked = tuple[list[Conversation], list[LeftOut]]
+Asked = tuple[list[Conversation], list[Skipped]]
 """What a family makes of a subject."""
 
 

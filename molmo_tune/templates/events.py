@@ -13,7 +13,7 @@ from molmo_tune.grounding.times import format_time, written_time
 from molmo_tune.labels.sample import Sample, Span
 from molmo_tune.media.clip import SampledTimes
 from molmo_tune.templates.chat import with_style_prefix
-from molmo_tune.templates.conversations import Asked, Conversation, LeftOut, Subject
+from molmo_tune.templates.conversations import Asked, Conversation, Skipped, Subject
 from molmo_tune.templates.exhaustive import absent_labels
 from molmo_tune.templates.visible import visible_span
 from molmo_tune.templates.wording import draw
@@ -25,38 +25,38 @@ CAPTION_STYLE = "video_clip_caption_start_end_in_seconds"
 def event_times(subject: Subject) -> Asked:
     """One conversation per label of a video that happens at some time."""
     conversations: list[Conversation] = []
-    left_out: list[LeftOut] = []
+    skipped: list[Skipped] = []
     for label in subject.sample.labels(Span):
         spans, unwritten = written_spans(subject.sample, label, subject.clip)
-        left_out += unwritten
+        skipped += unwritten
         if spans:
             conversations.append(_about_label(subject, label, format_spans(spans)))
     for label in absent_labels(subject):
         conversations.append(_about_label(subject, label, format_spans([])))
-    return conversations, left_out
+    return conversations, skipped
 
 
 def event_captions(subject: Subject) -> Asked:
     """One conversation per span of a video."""
     conversations: list[Conversation] = []
-    left_out: list[LeftOut] = []
+    skipped: list[Skipped] = []
     for label in subject.sample.labels(Span):
         spans, unwritten = written_spans(subject.sample, label, subject.clip)
-        left_out += unwritten
+        skipped += unwritten
         for start_s, end_s in spans:
             times = {"start": format_time(start_s), "end": format_time(end_s)}
             wording = draw(subject.template.questions, subject.key(label, start_s, end_s))
             question = with_style_prefix(CAPTION_STYLE, subject.say(wording, **times))
             conversations.append(Conversation(subject.sample.id, label, question, label))
-    return conversations, left_out
+    return conversations, skipped
 
 
 def written_spans(
     sample: Sample, label: str, sampled: SampledTimes
-) -> tuple[list[tuple[float, float]], list[LeftOut]]:
+) -> tuple[list[tuple[float, float]], list[Skipped]]:
     """The spans of a label that can be asked about, as answers spell them, and the others."""
     spans: list[tuple[float, float]] = []
-    left_out: list[LeftOut] = []
+    skipped: list[Skipped] = []
     for note in sample.annotations:
         if not isinstance(note, Span) or note.label != label:
             continue
@@ -66,8 +66,8 @@ def written_spans(
             spans.append((start_s, end_s))
         else:
             reason = "no sampled frame shows it" if seen is None else "it takes no time"
-            left_out.append(LeftOut(f"{label}, from {note.start_s:g} s", reason))
-    return sorted(spans), left_out
+            skipped.append(Skipped(f"{label}, from {note.start_s:g} s", reason))
+    return sorted(spans), skipped
 
 
 def _about_label(subject: Subject, label: str, answer: str) -> Conversation:

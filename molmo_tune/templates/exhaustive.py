@@ -30,7 +30,7 @@ def count_fault(subject: Subject, label: str, *, num_hidden: int) -> str | None:
     Args:
         subject: whose labels and template.
         label: one of the sample's.
-        num_hidden: labelled objects that the model is not shown.
+        num_hidden: labeled objects that the model is not shown.
     """
     sample, template = subject.sample, subject.template
     if not template.counts:

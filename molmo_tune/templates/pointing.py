@@ -17,9 +17,9 @@ from molmo_tune.grounding.text import (
     format_video_points,
 )
 from molmo_tune.grounding.times import written_time
-from molmo_tune.labels.points import shape_point
+from molmo_tune.labels.geometry.points import shape_point
 from molmo_tune.labels.sample import Instance, Track
-from molmo_tune.templates.conversations import Asked, Conversation, LeftOut, Subject
+from molmo_tune.templates.conversations import Asked, Conversation, Skipped, Subject
 from molmo_tune.templates.exhaustive import absent_labels, count_fault
 from molmo_tune.templates.visible import VisibleTrack, shown_and_hidden
 from molmo_tune.templates.wording import draw, mentioning, variables_of
@@ -31,38 +31,38 @@ ALL_IMAGES = "all images"
 def video_pointing(subject: Subject) -> Asked:
     """One conversation per label of a video that can be asked."""
     conversations: list[Conversation] = []
-    left_out: list[LeftOut] = []
+    skipped: list[Skipped] = []
     for label in subject.sample.labels(Track):
         shown, hidden = tracks_shown(subject, label)
         fault = _fault(subject, label, len(shown), len(hidden), "no sampled frame shows it")
         if fault is not None:
-            left_out.append(LeftOut(label, fault))
+            skipped.append(Skipped(label, fault))
             continue
-        left_out += [never_shown(track) for track in hidden]
+        skipped += [never_shown(track) for track in hidden]
         conversations.append(_about_video(subject, label, shown))
     conversations += [_about_video(subject, label, []) for label in absent_labels(subject)]
-    return conversations, left_out
+    return conversations, skipped
 
 
 def image_pointing(subject: Subject) -> Asked:
     """One conversation per label of one or several images that can be asked."""
     conversations: list[Conversation] = []
-    left_out: list[LeftOut] = []
+    skipped: list[Skipped] = []
     for label in subject.sample.labels(Instance):
         points, outside = _image_points(subject, label)
         numbers = _draw_images(subject, label, points)
         num_shown = sum(len(points[number - 1]) for number in numbers)
         fault = _fault(subject, label, num_shown, len(outside), _unseen(subject, "it"))
         if fault is not None:
-            left_out.append(LeftOut(label, fault))
+            skipped.append(Skipped(label, fault))
             continue
-        left_out += outside
+        skipped += outside
         conversations.append(_about_images(subject, label, points, numbers))
     nothing: list[list[XY]] = [[] for _ in subject.sizes_wh]
     everywhere = tuple(range(1, len(nothing) + 1))
     for label in absent_labels(subject):
         conversations.append(_about_images(subject, label, nothing, everywhere))
-    return conversations, left_out
+    return conversations, skipped
 
 
 def tracks_shown(subject: Subject, label: str) -> tuple[list[VisibleTrack], list[Track]]:
@@ -80,9 +80,9 @@ def first_sightings(tracks: Sequence[VisibleTrack]) -> list[tuple[float, list[XY
     return sorted(by_time.items())
 
 
-def never_shown(track: Track) -> LeftOut:
+def never_shown(track: Track) -> Skipped:
     """The report on an object that no sampled moment shows, though others of its label are."""
-    return LeftOut(f"{track.label}, object {track.id}", "no sampled frame shows this object")
+    return Skipped(f"{track.label}, object {track.id}", "no sampled frame shows this object")
 
 
 def _fault(
@@ -108,17 +108,17 @@ def _about_video(subject: Subject, label: str, tracks: Sequence[VisibleTrack]) -
     return Conversation(sample_id, label, question, answer)
 
 
-def _image_points(subject: Subject, label: str) -> tuple[list[list[XY]], list[LeftOut]]:
+def _image_points(subject: Subject, label: str) -> tuple[list[list[XY]], list[Skipped]]:
     """Points of a label on each image, and its objects that lie outside of theirs."""
     points: list[list[XY]] = [[] for _ in subject.sizes_wh]
-    outside: list[LeftOut] = []
+    outside: list[Skipped] = []
     for note in subject.sample.annotations:
         if isinstance(note, Instance) and note.label == label:
             size, template = subject.sizes_wh[note.image_index], subject.template
             xy = shape_point(note.shape, size, template.point, subject.key(note.id))
             if xy is None:
                 named = f"{label}, object {note.id}"
-                outside.append(LeftOut(named, _unseen(subject, "this object")))
+                outside.append(Skipped(named, _unseen(subject, "this object")))
             else:
                 points[note.image_index].append(xy)
     return points, outside

@@ -19,9 +19,9 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.points import DEFAULT_RULE, RULES
+from molmo_tune.labels.geometry.points import DEFAULT_RULE, RULES
 from molmo_tune.recipe.bundled import bundled
-from molmo_tune.recipe.faults import KeyPath, dotted
+from molmo_tune.recipe.issues import KeyPath, dotted
 from molmo_tune.recipe.yaml_lines import Reading, read_yaml
 from molmo_tune.templates.wording import quoted, render, variables_of
 
@@ -94,7 +94,7 @@ class Template(BaseModel):
     """The name written into the answer."""
     point: str = Field(default=DEFAULT_RULE, pattern=RULES)
     """The point that stands for a shape: ``interior`` (always inside), ``center`` (of its box),
-    ``random_in_mask`` or ``keypoint:NAME``, see `molmo_tune.labels.points`."""
+    ``random_in_mask`` or ``keypoint:NAME``, see `geometry.points`."""
     max_points: int = Field(default=60, ge=1, strict=True)
     """Points per answer, more are refused; of tracks, trained without a limit, only when stated."""
     assume_exhaustive: bool = Field(default=False, strict=True)

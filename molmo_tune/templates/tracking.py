@@ -32,7 +32,7 @@ from molmo_tune.labels.sample import Track
 from molmo_tune.media.clip import SampledTimes
 from molmo_tune.templates.alignment import InitialPoint, grid_moments, shows_rate
 from molmo_tune.templates.chat import with_style_prefix
-from molmo_tune.templates.conversations import Asked, Conversation, LeftOut, Subject
+from molmo_tune.templates.conversations import Asked, Conversation, Skipped, Subject
 from molmo_tune.templates.exhaustive import absent_labels
 from molmo_tune.templates.pointing import never_shown, tracks_shown
 from molmo_tune.templates.template import DEFAULT_FPS
@@ -61,21 +61,21 @@ def tracking_start_end(subject: Subject) -> Asked:
 def single_point_tracking(subject: Subject) -> Asked:
     """One conversation per object of a video, continuing from a given point."""
     conversations: list[Conversation] = []
-    left_out: list[LeftOut] = []
+    skipped: list[Skipped] = []
     rates = _rates_shown(subject)
     for label in subject.sample.labels(Track):
         shown, hidden = tracks_shown(subject, label)
         if not shown or not rates:
-            left_out.append(LeftOut(label, NOT_SHOWN) if rates else _no_rate(subject, label))
+            skipped.append(Skipped(label, NOT_SHOWN) if rates else _no_rate(subject, label))
             continue
-        left_out += [never_shown(track) for track in hidden]
+        skipped += [never_shown(track) for track in hidden]
         for number, track in enumerate(shown):
             asked = _about_object(subject, label, number, track, rates)
             if isinstance(asked, Conversation):
                 conversations.append(asked)
             else:
-                left_out.append(asked)
-    return conversations, left_out
+                skipped.append(asked)
+    return conversations, skipped
 
 
 def answer_frames(
@@ -108,7 +108,7 @@ def _frames(tracks: Sequence[VisibleTrack], moments: Iterable[float]) -> list[Tr
 
 def _about_labels(subject: Subject, rates: Sequence[int]) -> Asked:
     conversations: list[Conversation] = []
-    left_out: list[LeftOut] = []
+    skipped: list[Skipped] = []
     for label in subject.sample.labels(Track):
         shown, hidden = tracks_shown(subject, label)
         fps = _draw_rate(rates, subject.key(label))
@@ -116,17 +116,17 @@ def _about_labels(subject: Subject, rates: Sequence[int]) -> Asked:
         fault = None if shown else NOT_SHOWN
         fault = fault or _fault(subject, frames, BETWEEN_STEPS)
         if fault is not None:
-            left_out.append(LeftOut(label, fault))
+            skipped.append(Skipped(label, fault))
             continue
-        left_out += [never_shown(track) for track in hidden]
-        left_out += _between_steps(label, shown, frames)
+        skipped += [never_shown(track) for track in hidden]
+        skipped += _between_steps(label, shown, frames)
         size, name = subject.clip.size_wh, subject.name(label)
         answer = format_tracks(frames, size_wh=size, label=name)
         conversations.append(_about_label(subject, label, answer, fps))
     for label in absent_labels(subject):
         fps = _draw_rate(rates, subject.key(label))
         conversations.append(_about_label(subject, label, NO_POINTS, fps))
-    return conversations, left_out
+    return conversations, skipped
 
 
 def _about_label(subject: Subject, label: str, answer: str, fps: int) -> Conversation:
@@ -137,14 +137,14 @@ def _about_label(subject: Subject, label: str, answer: str, fps: int) -> Convers
 
 def _about_object(
     subject: Subject, label: str, number: int, track: VisibleTrack, rates: Sequence[int]
-) -> Conversation | LeftOut:
+) -> Conversation | Skipped:
     key = subject.key(label, number)
     fps = _draw_rate(rates, key)
     start = _draw_start(track, subject.clip, fps, number, key)
     frames = sequel_frames(track, subject.clip, fps, start)
     fault = _fault(subject, frames, NO_SEQUEL)
     if fault is not None:
-        return LeftOut(f"{label}, object {track.track_id}", fault)
+        return Skipped(f"{label}, object {track.track_id}", fault)
     size, name = subject.clip.size_wh, subject.name(label)
     given = input_points(name, start.time_s, start.xy_px, size_wh=size)
     question = _question(subject, key, fps, label, input_points=given)
@@ -190,19 +190,19 @@ def _rates_shown(subject: Subject) -> list[int]:
     return [fps for fps in subject.template.fps if shows_rate(subject.clip.times_s, fps)]
 
 
-def _no_rate(subject: Subject, label: str) -> LeftOut:
+def _no_rate(subject: Subject, label: str) -> Skipped:
     rates = " or ".join(map(str, subject.template.fps))
     reason = f"the sampled frames do not show every step of {rates} per second"
-    return LeftOut(label, f"{reason} (a clip too long for video.max_frames, or too low a rate)")
+    return Skipped(label, f"{reason} (a clip too long for video.max_frames, or too low a rate)")
 
 
 def _between_steps(
     label: str, shown: Sequence[VisibleTrack], frames: Sequence[TrackFrame]
-) -> list[LeftOut]:
+) -> list[Skipped]:
     """Objects that are seen, but only between the steps of the asked rate."""
     written = {point.id for frame in frames for point in frame.points}
     return [
-        LeftOut(f"{label}, object {track.track_id}", BETWEEN_STEPS)
+        Skipped(f"{label}, object {track.track_id}", BETWEEN_STEPS)
         for number, track in enumerate(shown)
         if number not in written
     ]

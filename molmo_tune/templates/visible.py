@@ -1,4 +1,4 @@
-"""Which labelled objects and events are to be seen at which of the sampled moments.
+"""Which labeled objects and events are to be seen at which of the sampled moments.
 
 Questions, answers and the truth that answers are scored against are all built from this one view
 of a sample, so they cannot disagree about what was visible.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from molmo_tune.labels.points import DEFAULT_RULE, shape_point
+from molmo_tune.labels.geometry.points import DEFAULT_RULE, shape_point
 from molmo_tune.labels.sample import Observation, Sample, Shape, Span, Track
 from molmo_tune.media.clip import SampledTimes
 from molmo_tune.templates.alignment import TOLERANCE_S
@@ -52,7 +52,7 @@ def shown_and_hidden(
         sample: with all its annotations.
         label: one of them.
         sampled: what the model sees.
-        rule: which point stands for a shape (`molmo_tune.labels.points`).
+        rule: which point stands for a shape (`geometry.points`).
         seed: of points that are drawn.
     """
     shown: list[VisibleTrack] = []

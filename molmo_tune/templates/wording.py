@@ -2,7 +2,7 @@
 
 Wordings are Jinja, of which only what words need is allowed: variables, tests, conditions and a few
 filters. Loops, calls, attributes and arithmetic are errors, so a template that somebody else wrote
-can neither look into the program nor keep it busy. A misspelt variable is an error too.
+can neither look into the program nor keep it busy. A misspelled variable is an error too.
 
 Everything drawn at random is drawn from a key of the recipe's seed, the sample and the label, so
 that every epoch, worker and machine draws the same.

@@ -38,7 +38,7 @@ Frame = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Swimmer(Drift):
-    """One animal or stone of a clip; the centre of its box drifts, in pixels."""
+    """One animal or stone of a clip; the center of its box drifts, in pixels."""
 
     name: str
     sprite: Image.Image
@@ -207,7 +207,7 @@ def _frames(rng: np.random.Generator, swimmers: list[Swimmer]) -> list[Frame]:
 
 
 def _pebbles(rng: np.random.Generator) -> Image.Image:
-    """Unlabelled clutter on the ground."""
+    """Unlabeled clutter on the ground."""
     image = Image.new("RGBA", (WIDTH, HEIGHT))
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(4, 9))):

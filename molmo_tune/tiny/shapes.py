@@ -1,11 +1,11 @@
-"""The world the tiny base is pre-trained on: coloured shapes that come, drift and go.
+"""The world the tiny base is pre-trained on: colored shapes that come, drift and go.
 
 Frames are drawn straight at the size the model sees, as uint8 arrays. Every object is told apart by
-its colour and named by colour and shape ("red circle"). Half of the colours go by another name
+its color and named by color and shape ("red circle"). Half of the colors go by another name
 ("crimson circle"): those words fall into several tokens, as a user's words will, and a base that
 has only met one-token words needs long to learn the first that is not. Half of the bodies are
-spotted for the same reason: what a user points at is seldom of one colour. Backgrounds vary in
-colour, gradient and grain, so that the base does not mistake a background for a cue.
+spotted for the same reason: what a user points at is seldom of one color. Backgrounds vary in
+color, gradient and grain, so that the base does not mistake a background for a cue.
 
 What it does not do: write files, or draw the domain of the demo, which the base must not have seen
 (`molmo_tune.tiny.pond`).
@@ -74,8 +74,8 @@ class Drift:
 class Thing(Drift):
     """One object of a clip; its places and radius are shares of the frame's side.
 
-    ``hue`` is the colour's own name, ``word`` what it is called here; ``spots`` are ``(x, y,
-    radius, color)`` in radii of the thing, from its centre.
+    ``hue`` is the color's own name, ``word`` what it is called here; ``spots`` are ``(x, y,
+    radius, color)`` in radii of the thing, from its center.
     """
 
     hue: str
@@ -96,7 +96,7 @@ class Thing(Drift):
 def draw_clip(
     rng: np.random.Generator, *, num_frames: int, num_things: int, side: int
 ) -> tuple[list[Frame], list[Thing]]:
-    """A clip of `num_frames` square frames and the things in it, no two of one colour."""
+    """A clip of `num_frames` square frames and the things in it, no two of one color."""
     things = _place(rng, num_frames, num_things)
     background = _background(rng, side)
     grain = rng.uniform(0, 14)
@@ -136,7 +136,7 @@ def _tinted(rng: np.random.Generator, color: RGB, most: int) -> RGB:
 
 
 def _spots(rng: np.random.Generator) -> tuple[Spot, ...]:
-    """One to four small discs of any colour."""
+    """One to four small discs of any color."""
     anything = (128, 128, 128)
     return tuple(
         (
@@ -180,7 +180,7 @@ def _clear(
 
 
 def _background(rng: np.random.Generator, side: int) -> NDArray[np.float32]:
-    """A flat colour or a gradient between two, kept half-tone so that every colour stands out."""
+    """A flat color or a gradient between two, kept half-tone so that every color stands out."""
     a, b = rng.uniform(50, 205, 3), rng.uniform(50, 205, 3)
     if rng.random() < 0.5:
         b = a

@@ -5,8 +5,8 @@ of its own, so coordinates cost what they cost in the real model; no BOS of its 
 token `<|im_end|>` opens a sequence; dummy tokens fill the base vocabulary; and Molmo's special
 tokens come right after it in the released order, in the extra rows of the embedding.
 
-What it does not do: compress text well. The merges are learnt from the few wordings below, so words
-of a user's domain fall apart into letters, as rare words do in a real model.
+What it does not do: compress text well. The merges are learned from the few wordings below, so
+words of a user's domain fall apart into letters, as rare words do in a real model.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def train_tokenizer() -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_corpus(), trainer)
-    num_learnt = tokenizer.get_vocab_size()
-    num_dummies = BASE_VOCAB_SIZE - num_learnt - 3
+    num_learned = tokenizer.get_vocab_size()
+    num_dummies = BASE_VOCAB_SIZE - num_learned - 3
     names = [END_OF_TEXT, IM_START, IM_END]
     names += [f"|<EXTRA_TOKENS_{k}>|" for k in range(num_dummies)]
     names += list(MOLMO_TOKENS)

@@ -13,7 +13,7 @@ from molmo_tune.errors import UserError
 from molmo_tune.evaluation.evaluate import Evaluation
 from molmo_tune.model.adapters import save_adapter, trainable_parameters
 from molmo_tune.run_folder import RunFolder
-from molmo_tune.training.sharding import whole_trained_weights
+from molmo_tune.training.fsdp import whole_trained_weights
 
 STEPS_UNTIL_ADAPTERS_LIVE = 5
 
@@ -31,7 +31,7 @@ class RefuseDeadAdapters(Callback):
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Note who has a gradient; complain once, after a few optimiser steps."""
+        """Note who has a gradient; complain once, after a few optimizer steps."""
         if trainer.global_step >= STEPS_UNTIL_ADAPTERS_LIVE:
             return
         trained = trainable_parameters(pl_module)
@@ -63,7 +63,7 @@ class SaveAdapter(Callback):
 
 
 class RecordLosses(Callback):
-    """Keep the training loss of every optimiser step for the report's curve."""
+    """Keep the training loss of every optimizer step for the report's curve."""
 
     def __init__(self) -> None:
         self.losses: list[tuple[int, float]] = []
@@ -71,7 +71,7 @@ class RecordLosses(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Note a loss when an optimiser step was made."""
+        """Note a loss when an optimizer step was made."""
         loss = trainer.callback_metrics.get("train/loss")
         step = trainer.global_step
         if loss is not None and (not self.losses or self.losses[-1][0] != step):
@@ -79,12 +79,12 @@ class RecordLosses(Callback):
 
 
 class RecordFigures(Callback):
-    """Keep logged figures of every optimiser step, for the metrics' file and the report.
+    """Keep logged figures of every optimizer step, for the metrics' file and the report.
 
     Args:
         names: as logged, without ``train/``.
 
-    ``by_step``: of each name, its value by optimiser step.
+    ``by_step``: of each name, its value by optimizer step.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -93,7 +93,7 @@ class RecordFigures(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Note them when an optimiser step was made."""
+        """Note them when an optimizer step was made."""
         for name, values in self.by_step.items():
             if f"train/{name}" in trainer.callback_metrics:
                 figure = float(trainer.callback_metrics[f"train/{name}"])
@@ -109,7 +109,7 @@ class RecordFigures(Callback):
 
 
 class EvaluateAnswers(Callback):
-    """Generate and score answers on validation items every so many optimiser steps.
+    """Generate and score answers on validation items every so many optimizer steps.
 
     Args:
         every_steps: how often.

@@ -1,7 +1,7 @@
 """The `LightningDataModule`: items to batches, in an order that can be resumed.
 
 Which items batch k holds is a pure function of the seed and k, and k follows from the number of
-finished optimiser steps. A resumed run therefore skips what was trained by number, without opening
+finished optimizer steps. A resumed run therefore skips what was trained by number, without opening
 a file, and sees exactly what the uninterrupted run would have seen. With packing the rows of a
 batch hold several items each (`pack_stream`); the checkpoint then keeps the packer's place, too, so
 that a long run need not be planned again from its start.
@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.datasets import PackedSet, TrainingSet
 from molmo_tune.encoding.encoded import Batch, EncodedSample
-from molmo_tune.encoding.order import ItemOrder
 from molmo_tune.encoding.pack_plan import sizes_of
 from molmo_tune.encoding.packing import PackerState, Size
+from molmo_tune.encoding.sampler import ItemSampler
 from molmo_tune.training.data_wait import TimedLoader
 from molmo_tune.training.pack_stream import PackStream
 
@@ -32,7 +32,7 @@ class BatchStream(Sampler[list[int]]):
     """Batches of item numbers for a whole run, each process its share.
 
     Items come in a new order every pass, and passes follow each other without a seam: a batch or an
-    accumulation window may span two of them, so every optimiser step sees equally many sequences.
+    accumulation window may span two of them, so every optimizer step sees equally many sequences.
     To Lightning the run is one epoch of `num_batches` batches.
 
     Args:
@@ -58,7 +58,7 @@ class BatchStream(Sampler[list[int]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self._order = ItemOrder(num_items, seed=seed, shuffle=shuffle)
+        self._order = ItemSampler(num_items, seed=seed, shuffle=shuffle)
         self.batch_size, self.num_batches, self.first_batch = batch_size, num_batches, first_batch
         self.rank, self.world_size = rank, world_size
 
@@ -80,7 +80,7 @@ class MolmoDataModule(L.LightningDataModule):
         train: items to train on.
         val: items whose loss is watched, or none.
         pad_id: token that fills short rows.
-        num_batches: batches of the whole run (optimiser steps times accumulation).
+        num_batches: batches of the whole run (optimizer steps times accumulation).
         batch_size: items per batch.
         num_workers: loader processes; they are spawned, because video readers do not survive a
         fork.
@@ -139,7 +139,7 @@ class MolmoDataModule(L.LightningDataModule):
         return PackStream(
             sizes_of(self.train.items),
             limits,
-            ItemOrder(len(self.train), seed=self.seed, shuffle=self.shuffle),
+            ItemSampler(len(self.train), seed=self.seed, shuffle=self.shuffle),
             batch_size=self.batch_size,
             num_batches=self.num_batches,
             first_batch=self._batches_done,
@@ -159,7 +159,7 @@ class MolmoDataModule(L.LightningDataModule):
         return self._loader(self.val, batches, collate)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches the finished optimiser steps have taken, and where the packer was."""
+        """How many batches the finished optimizer steps have taken, and where the packer was."""
         if self.trainer is None:
             return {}
         done = self.trainer.global_step * self.trainer.accumulate_grad_batches

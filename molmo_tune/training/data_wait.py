@@ -41,7 +41,7 @@ class TimedLoader(DataLoader[Any]):
 class RecordDataWait(Callback):
     """Log the share of a step's time that it waited for data (`train/data_wait`).
 
-    ``by_step``: that share by optimiser step, for the metrics' file.
+    ``by_step``: that share by optimizer step, for the metrics' file.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class RecordDataWait(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Look at the clocks; log when an optimiser step is done."""
+        """Look at the clocks; log when an optimizer step is done."""
         loader = trainer.train_dataloader
         waited_s = loader.waited_s if isinstance(loader, TimedLoader) else 0.0
         now = (time.perf_counter(), waited_s)

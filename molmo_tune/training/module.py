@@ -1,14 +1,14 @@
-"""The `LightningModule`: model, loss and optimiser of one fine-tune.
+"""The `LightningModule`: model, loss and optimizer of one fine-tune.
 
-**Normalisation.** The loss of an optimiser step is Σ w·loss / Σ w over *all* its micro-batches and
+**Normalization.** The loss of an optimizer step is Σ w·loss / Σ w over *all* its micro-batches and
 devices. Micro-batches differ wildly in supervised tokens, so averaging their means is wrong (off by
 104 % in a measured case). Each micro-batch therefore backpropagates its plain sum; the weights are
-counted along, and just before clipping and the optimiser the gradients are divided once by the
+counted along, and just before clipping and the optimizer the gradients are divided once by the
 weight of the whole step. The two factors that Lightning applies on its way (1/accumulation on the
 loss, the mean over devices on the gradients) are taken back there too. Equal to one big batch to
 1e-6, on one process and on two (`tests/test_training.py`).
 
-**Checkpoints** hold the trainable weights only, besides optimiser, schedule and the states of loops
+**Checkpoints** hold the trainable weights only, besides optimizer, schedule and the states of loops
 and random generators; the frozen base is found again by its name in the recipe.
 """
 
@@ -26,13 +26,13 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch.distributed.tensor import DTensor
 
 from molmo_tune.encoding.encoded import Batch
-from molmo_tune.media.array_store import ArrayStore
+from molmo_tune.media.array_cache import ArrayCache
 from molmo_tune.model.adapters import bare_model, trainable_parameters
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loss import LossSums, loss_sums
 from molmo_tune.training import random_state
+from molmo_tune.training.fsdp import shard
 from molmo_tune.training.optimizers import OptimSettings, build_optimizer, clip_parts
-from molmo_tune.training.sharding import shard
 
 RANDOM_STATE = "molmo_tune_random_state"
 
@@ -42,7 +42,7 @@ class MolmoModule(L.LightningModule):
 
     Args:
         model: a `PeftModel` (or bare model) with its trainable parameters marked.
-        optim: optimiser settings.
+        optim: optimizer settings.
         z_loss: factor of the squared log-partition term.
         offload_activations: keep what the backward pass needs in the CPU's memory.
         known_features: store of vision features that are not computed again.
@@ -55,7 +55,7 @@ class MolmoModule(L.LightningModule):
         *,
         z_loss: float = 1e-4,
         offload_activations: bool = False,
-        known_features: ArrayStore | None = None,
+        known_features: ArrayCache | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -134,7 +134,7 @@ class MolmoModule(L.LightningModule):
         )
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW with a rate per part of the model, stepped per optimiser step."""
+        """AdamW with a rate per part of the model, stepped per optimizer step."""
         optimizer = build_optimizer(self.model, self.optim_settings)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_share)
         return {
@@ -188,7 +188,7 @@ class MolmoModule(L.LightningModule):
         falling = 1 - progress
         if settings.schedule == "cosine":
             falling = 0.5 * (1 + math.cos(math.pi * progress))
-        return settings.final_lr_share + (1 - settings.final_lr_share) * falling
+        return settings.min_lr_ratio + (1 - settings.min_lr_ratio) * falling
 
     def _all_reduced(self, *values: float) -> Sequence[float]:
         if not (dist.is_available() and dist.is_initialized()):

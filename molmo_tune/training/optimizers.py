@@ -1,4 +1,4 @@
-"""The optimiser: a rate and a decay per part of the model, and for LoRA+ per matrix."""
+"""The optimizer: a rate and a decay per part of the model, and for LoRA+ per matrix."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ OptimizerName = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 
 @dataclass(frozen=True, slots=True)
 class OptimSettings:
-    """The optimiser and its schedule.
+    """The optimizer and its schedule.
 
     ``part_lr`` and ``part_weight_decay`` override ``lr`` and ``weight_decay`` for parts of the
     model (``connector``, ``vision``). ``lora_plus_ratio`` multiplies the rate of B matrices. The
-    schedule warms up linearly from zero and falls to ``final_lr_share`` of the rate at
+    schedule warms up linearly from zero and falls to ``min_lr_ratio`` of the rate at
     ``max_steps``.
     """
 
@@ -35,14 +35,14 @@ class OptimSettings:
     eps: float = 1e-6
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: int = 0
-    final_lr_share: float = 0.1
+    min_lr_ratio: float = 0.1
 
 
 def build_optimizer(model: Any, settings: OptimSettings) -> torch.optim.Optimizer:
     """AdamW over the trainable parameters of `model`, grouped.
 
     Raises:
-        UserError: an 8-bit optimiser without bitsandbytes, or the paged one without a GPU.
+        UserError: an 8-bit optimizer without bitsandbytes, or the paged one without a GPU.
     """
     kind = _optimizer_class(settings.name)
     optimizer: torch.optim.Optimizer = kind(

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 
 from torch.utils.data import Sampler
 
-from molmo_tune.encoding.order import ItemOrder
 from molmo_tune.encoding.pack_plan import plan_packs
 from molmo_tune.encoding.packing import PackerState, Size
+from molmo_tune.encoding.sampler import ItemSampler
 
 REMEMBERED_BATCHES = 1024  # loaders run ahead of training, but not by more
 
@@ -39,7 +39,7 @@ class PackStream(Sampler[list[tuple[int, ...]]]):
         self,
         sizes: Sequence[Size],
         limits: Size,
-        order: ItemOrder,
+        order: ItemSampler,
         *,
         batch_size: int,
         num_batches: int,

@@ -32,14 +32,14 @@ from molmo_tune.encoding.sources import limits_of
 from molmo_tune.errors import UserError
 from molmo_tune.evaluation.evaluate import num_questions
 from molmo_tune.model.adapters import bare_model
-from molmo_tune.model.identity import processor_identity, require_same_base
+from molmo_tune.model.fingerprint import processor_identity, require_same_base
 from molmo_tune.preference.mining import MiningSettings, mine
 from molmo_tune.preference.pair_trees import PairTree, pair_trees
 from molmo_tune.preference.pairs import Mined
 from molmo_tune.preference.pairs_file import read_pairs
 from molmo_tune.recipe.sections import PreferenceSection, Recipe
 from molmo_tune.run_folder import RunFolder, read_json
-from molmo_tune.training.from_recipe import precision_of
+from molmo_tune.training.builders import precision_of
 from molmo_tune.training.preference_module import PreferenceModule
 from molmo_tune.training.progress import progress_columns
 
@@ -63,7 +63,7 @@ class Pairing:
     def figures(self) -> dict[str, Any]:
         """For the report."""
         return {
-            "couples": self.mined.num_couples,
+            "answer_pairs": self.mined.num_answer_pairs,
             "pairs": len(self.mined.pairs),
             "sequences": len(self.trees),
             "unused": dict(self.mined.unused),
@@ -94,8 +94,8 @@ def make_pairs(
     """
     section = _section(recipe)
     settings = MiningSettings(
-        f1_gap=section.f1_gap,
-        couples=section.couples,
+        min_f1_gap=section.min_f1_gap,
+        pairs_per_question=section.pairs_per_question,
         max_tokens=recipe.data.max_tokens,
         max_new_tokens=recipe.eval.max_new_tokens,
         batch_size=recipe.eval.batch_size,
@@ -118,8 +118,8 @@ def make_pairs(
             "preference",
             f"no pair to train on ({mined.explained()})",
             "questions that are sometimes answered better than at other times",
-            "bring other questions or draw more (preference.couples); with a mean F1 near 1 the "
-            "run cannot become better, near 0 it needs more supervised training",
+            "bring other questions or draw more (preference.pairs_per_question); with a mean F1 "
+            "near 1 the run cannot become better, near 0 it needs more supervised training",
         )
     return _pairing(recipe, processor, items, mined, bad)
 

@@ -2,18 +2,18 @@
 
 **What of TRL is used, and why not more.** The loss is TRL's ``sigmoid`` (and ``sft``), written out
 in `molmo_tune.model.preference_loss` and compared with TRL's own in the tests. Its `DPOTrainer`
-cannot be used. Its collator for pictures (release 1.16) has the processor tokenise prompt and
+cannot be used. Its collator for pictures (release 1.16) has the processor tokenize prompt and
 answer apart: that puts a begin token between the two and trains it, leaves the end token out, and
 encodes every picture twice; videos it does not know. A collator of ours would not help, because the
 trainer takes its losses from the model's stock forward, which refuses images and videos together
 and has no message trees.
 
 So everything but the loss is that of supervised training, from the token ids to the division by the
-weight of a whole optimiser step (`MolmoModule`), the checkpoints and the bit-equal resumption. A
+weight of a whole optimizer step (`MolmoModule`), the checkpoints and the bit-equal resumption. A
 pair counts with the weight of its data source. Validation is supervised, too: `val/loss` says what
 becomes of the labels' answers.
 
-Logged per optimiser step, as weighted means over its pairs:
+Logged per optimizer step, as weighted means over its pairs:
 
     train/preference_loss   the term of the differences, ln 2 at the start
     train/accuracy          share of pairs whose better answer has the higher reward
@@ -54,7 +54,7 @@ class PreferenceModule(MolmoModule):
 
     Args:
         model: as for `MolmoModule`; it starts as the reference.
-        optim: optimiser settings.
+        optim: optimizer settings.
         beta: see `molmo_tune.model.preference_loss`.
         supervised_weight: see there.
         options: `offload_activations` and `known_features` of `MolmoModule`.

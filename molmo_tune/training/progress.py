@@ -1,4 +1,4 @@
-"""One progress line for a whole fine-tune, in optimiser steps, with loss and time left."""
+"""One progress line for a whole fine-tune, in optimizer steps, with loss and time left."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def progress_columns(console: Console) -> Progress:
 
 
 class StepProgress(ProgressBar):
-    """A bar over optimiser steps on a terminal; a line now and then elsewhere (logs, notebooks)."""
+    """A bar over optimizer steps on a terminal; a line now and then elsewhere (logs, notebooks)."""
 
     def __init__(self, console: Console, lines: int = 10) -> None:
         super().__init__()

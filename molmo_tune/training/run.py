@@ -25,7 +25,7 @@ from molmo_tune.encoding.sources import (
     read_items,
 )
 from molmo_tune.errors import UserError
-from molmo_tune.media.array_store import store_at
+from molmo_tune.media.array_cache import cache_at
 from molmo_tune.model.adapters import keep_start, parameter_table
 from molmo_tune.model.attention_backends import backend_of
 from molmo_tune.model.loading import load_processor
@@ -33,9 +33,7 @@ from molmo_tune.preference.pairs_file import write_pairs
 from molmo_tune.recipe.saving import dump_recipe
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder, write_json
-from molmo_tune.training.callbacks import RecordFigures, RecordLosses
-from molmo_tune.training.data_wait import RecordDataWait
-from molmo_tune.training.from_recipe import (
+from molmo_tune.training.builders import (
     build_model,
     build_module,
     build_trainer,
@@ -45,6 +43,9 @@ from molmo_tune.training.from_recipe import (
     precision_of,
     trained_base,
 )
+from molmo_tune.training.callbacks import RecordFigures, RecordLosses
+from molmo_tune.training.data_wait import RecordDataWait
+from molmo_tune.training.media_monitor import MediaMonitor
 from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.pack_fill import RecordPacks
 from molmo_tune.training.preference import (
@@ -57,7 +58,6 @@ from molmo_tune.training.preference import (
 from molmo_tune.training.preference_module import FIGURES, PreferenceModule
 from molmo_tune.training.progress import StepProgress
 from molmo_tune.training.run_report import TrainingResult, write_metrics, write_report
-from molmo_tune.training.watch_media import WatchMedia
 
 
 def train(recipe: Recipe, console: Console, *, resume: bool = False) -> TrainingResult:
@@ -86,7 +86,7 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
     _require_caches(recipe)
     model = build_model(recipe)
     names = feature_names(recipe, model, processor)
-    module = build_module(recipe, model, store_at(names.place) if names is not None else None)
+    module = build_module(recipe, model, cache_at(names.place) if names is not None else None)
     _print_parameters(console, module, recipe)
     pairing, sequences, references = None, train_items, None
     if isinstance(module, PreferenceModule):
@@ -156,10 +156,10 @@ def _paired(
 
 def _watch_media(
     console: Console, recipe: Recipe, items: list[Item], refused: list[Refused]
-) -> WatchMedia:
+) -> MediaMonitor:
     bad = {one.bad_medium: one.reason for one in refused if one.bad_medium}
     paths = {str(item.sample.media.paths[0]) for item in items if item.sample.media.paths}
-    return WatchMedia(console, len(paths | bad.keys()), recipe.data.max_bad_media, bad)
+    return MediaMonitor(console, len(paths | bad.keys()), recipe.data.max_unreadable_media, bad)
 
 
 def _record_packs(recipe: Recipe) -> RecordPacks | None:
@@ -171,7 +171,7 @@ def _require_caches(recipe: Recipe) -> None:
     for name in ("frame_cache", "feature_cache"):
         place = cache_place(getattr(recipe.data, name))
         if place is not None:
-            store_at(place).require(f"data.{name}.dir")
+            cache_at(place).require(f"data.{name}.dir")
 
 
 def _checkpoint_to_resume(run: RunFolder, resume: bool) -> Any:

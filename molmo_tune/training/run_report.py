@@ -14,7 +14,7 @@ from molmo_tune.run_folder import RunFolder, write_json
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """How a run ended. ``losses``: (optimiser step, weighted mean loss)."""
+    """How a run ended. ``losses``: (optimizer step, weighted mean loss)."""
 
     run: RunFolder
     steps: int
@@ -64,7 +64,7 @@ def write_report(
         "train": _counts(train_items),
         "val": _counts(val_items),
         **figures,
-        "left_out": [asdict(one) for one in refused],
+        "skipped": [asdict(one) for one in refused],
     }
     write_json(result.run.report, report)
 

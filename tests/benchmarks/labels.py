@@ -25,10 +25,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from PIL import Image
 
-from molmo_tune.labels.jsonl import write_jsonl
-from molmo_tune.labels.readers import iterate_labels, read_labels
+from molmo_tune.labels.formats.jsonl import write_jsonl
+from molmo_tune.labels.formats.table.table import TableLayout
+from molmo_tune.labels.read import iterate_labels, read_labels
 from molmo_tune.labels.report import Tally
-from molmo_tune.labels.table import TableLayout
 from tests.benchmarks import labels_video
 
 SIZE = (640, 480)

@@ -15,8 +15,8 @@ from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from molmo_tune.labels.formats.tracking.mot import read_mot
 from molmo_tune.labels.media_source import MediaSource
-from molmo_tune.labels.mot import read_mot
 from molmo_tune.labels.report import Tally
 from molmo_tune.media.video import VideoInfo
 

@@ -45,10 +45,10 @@ from molmo_tune.encoding.resize import ExactVideoProcessor
 from molmo_tune.encoding.vision_inputs import video_inputs
 from molmo_tune.errors import UserError
 from molmo_tune.media import video
-from molmo_tune.media.array_store import StorePlace
+from molmo_tune.media.array_cache import CachePlace
 from molmo_tune.media.clip import SampledTimes, sample_video
 from molmo_tune.media.decoders import Decoder
-from molmo_tune.media.small_frames import Reading, read_small_frames
+from molmo_tune.media.resized_frames import Reading, read_resized_frames
 from molmo_tune.media.video import probe_video, read_frames
 from molmo_tune.model.loading import load_processor
 from tests.odd_clips import ODD, ffmpeg_frames, make_odd
@@ -124,7 +124,7 @@ class OurWay:
 
     def read(self, clip: Path, reading: Reading) -> Any:
         sampled = self.sampled(clip)
-        small = read_small_frames(clip, sampled.indices, resizing_of(self.processor), reading)
+        small = read_resized_frames(clip, sampled.indices, resizing_of(self.processor), reading)
         return video_inputs(self.processor, small.frames, sampled.times_s)
 
 
@@ -157,7 +157,7 @@ def resident_mb() -> float:
 def memory(folder: Path, way: OurWay) -> dict[str, float]:
     """Resident megabytes after so many different clips, with a cache that has to evict."""
     content = make_odd("bframes.mp4", folder).read_bytes()
-    reading = Reading(cache=StorePlace(folder / "small", 200_000_000))
+    reading = Reading(cache=CachePlace(folder / "small", 200_000_000))
     found = {}
     for number in range(1, NUM_CLIPS + 1):
         clip = folder / "many.mp4"
@@ -213,7 +213,7 @@ def main() -> None:
         make_clip(clip)
         indices = list(way.sampled(clip).indices)
         plain, floors = beside_floor(clip, indices, way)
-        cached = Reading(cache=StorePlace(folder / "cache", 1 << 30))
+        cached = Reading(cache=CachePlace(folder / "cache", 1 << 30))
         first = best_of(lambda: way.read(clip, cached), 1)
         second = best_of(lambda: way.read(clip, cached), 5)
         stocks = stock(clip, indices)

@@ -34,12 +34,12 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from molmo_tune.export.changes import PEFT_PREFIX, read_changes
-from molmo_tune.export.checkpoint import read_checkpoint
-from molmo_tune.export.hub_layout import hub_names
-from molmo_tune.export.layouts import native_shapes, tensor_parts, tensor_shape
+from molmo_tune.export.files.checkpoint import read_checkpoint
+from molmo_tune.export.files.tensor_files import Piece, TensorSpec, write_tensor_file
+from molmo_tune.export.layouts.hub_layout import hub_names
+from molmo_tune.export.layouts.layouts import native_shapes, tensor_parts, tensor_shape
 from molmo_tune.export.merge import write_layout
-from molmo_tune.export.tensor_files import Piece, TensorSpec, write_tensor_file
+from molmo_tune.export.weight_updates import PEFT_PREFIX, read_updates
 from molmo_tune.model.adapters import PART_MODULES
 from molmo_tune.model.released import released_config
 
@@ -99,7 +99,7 @@ def write_adapter(config: Any, method: str, parts: list[str], folder: Path) -> N
 
 
 def copy(base: Path, out: Path) -> dict[str, Any]:
-    """A plain copy of all files, synchronised at the end as the merge is."""
+    """A plain copy of all files, synchronized at the end as the merge is."""
     empty_cache()
     started = time.perf_counter()
     out.mkdir()
@@ -128,7 +128,7 @@ def merge_here(base: Path, adapter: Path, out: Path) -> None:
     torch.set_num_threads(THREADS)
     started = time.perf_counter()
     out.mkdir()
-    account = write_layout(read_checkpoint(base), read_changes(adapter), out, "hub", None)
+    account = write_layout(read_checkpoint(base), read_updates(adapter), out, "hub", None)
     os.sync()
     seconds = time.perf_counter() - started
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -47,7 +47,7 @@ from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder
 from molmo_tune.tiny.pond import write_pond
 from molmo_tune.training import preference
-from molmo_tune.training.from_recipe import build_model, data_module, optim_settings
+from molmo_tune.training.builders import build_model, data_module, optim_settings
 from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.run import train
 
@@ -84,11 +84,11 @@ def run(seed: int, num_steps: int) -> dict[str, Any]:
 def recipe_of(folder: Path, seed: int, name: str, *overrides: str) -> Recipe:
     """The demo's recipe on other clips."""
     sources = [
-        f"data.{split}=[{{labels: cvat_video, path: {folder / split / 'labels'}, "
+        f"data.{split}=[{{format: cvat_video, path: {folder / split / 'labels'}, "
         f"media: {folder / split / 'clips'}, template: video_pointing}}]"
         for split in ("train", "val")
     ]
-    more = [f"seed={seed}", "eval.max_samples=10000", f"output.dir={folder / name}", *overrides]
+    more = [f"seed={seed}", "eval.max_questions=10000", f"output.dir={folder / name}", *overrides]
     return load_recipe(bundled("recipes", "demo"), [*sources, *more])
 
 
@@ -142,7 +142,7 @@ def against_labels(*, is_drawn: bool) -> Callable[..., Any]:
             for (number, place, _), answer in zip(batch, said, strict=True):
                 asked = items[number].conversations[place]
                 f1 = reward(items[number], asked, answer.text) or 0.0
-                if f1 < BELOW_F1 and not answer.is_cut and answer.text != asked.answer:
+                if f1 < BELOW_F1 and not answer.is_truncated and answer.text != asked.answer:
                     texts = (asked.question, asked.answer, answer.text)
                     pairs.append(Pair(number, place, *texts, 1.0, f1))
         return Mined.of(pairs, Counter(), None), []

@@ -120,7 +120,7 @@ def packs_of(clips: Sequence[EncodedSample], limits: Size, count: int) -> list[l
 
 
 def ours(model: Any, packs: list[list[EncodedSample]], device: str) -> Callable[[int], int]:
-    """One optimiser step on pack n; returns its real tokens."""
+    """One optimizer step on pack n; returns its real tokens."""
     settings = OptimSettings(lr=1e-4, max_steps=100, part_lr={})
     module = MolmoModule(model.train(), settings)
     optimizer = build_optimizer(model, settings)
@@ -170,7 +170,7 @@ def plain_causal() -> Iterator[None]:
 
 
 def quantize_in_place(base: Any, dtype: torch.dtype) -> Any:
-    """The decoder's linear layers as nf4, quantised where they lie; `load_model` needs files."""
+    """The decoder's linear layers as nf4, quantized where they lie; `load_model` needs files."""
     import bitsandbytes
 
     for layer in base.model.language_model.layers:

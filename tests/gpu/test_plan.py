@@ -15,12 +15,12 @@ import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 
 from molmo_tune.model.released import random_model, released_config
-from molmo_tune.planning.cards import needed_bytes
-from molmo_tune.planning.counted import count_rows
 from molmo_tune.planning.forecast import definite, forecast
+from molmo_tune.planning.gpus import needed_bytes
+from molmo_tune.planning.workload import count_rows
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.training.from_recipe import optim_settings, prepare
+from molmo_tune.training.builders import optim_settings, prepare
 from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.optimizers import build_optimizer, clip_parts
 
@@ -42,7 +42,7 @@ def test_the_peak_is_the_forecast(settings: tuple[str, ...], tmp_path: Path) -> 
     file = tmp_path / "recipe.yaml"
     file.write_text(
         "model: {name: allenai/Molmo2-4B}\n"
-        "data: {train: [{labels: cvat_video, path: not/there}], max_tokens: 8192}\n"
+        "data: {train: [{format: cvat_video, path: not/there}], max_tokens: 8192}\n"
         f"video: {{max_frames: 64}}\noutput: {{dir: {tmp_path / 'run'}}}\n",
         encoding="utf-8",
     )

@@ -13,7 +13,7 @@ none of 8), an `<im_patch>` embedding of zeros (vLLM puts image features in its 
 code adds them), and remote code (`stand_in`), which our fixtures lack. Without a GPU, vLLM lets
 image tokens attend causally only; its answers are then compared with our model under that mask.
 
-What it does not do: released weights, load, speed, or the other quantised exports, whose layout
+What it does not do: released weights, load, speed, or the other quantized exports, whose layout
 vLLM does not read.
 """
 
@@ -39,9 +39,9 @@ from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.encoding.sample_encoder import encode_prompt
 from molmo_tune.encoding.vision_inputs import NO_VISION, image_inputs, video_inputs
+from molmo_tune.export.adapters.vllm_adapter import export_vllm_adapter
 from molmo_tune.export.export import export_run
-from molmo_tune.export.hub_layout import to_hub
-from molmo_tune.export.vllm_adapter import export_vllm_adapter
+from molmo_tune.export.layouts.hub_layout import to_hub
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
 from tests.conftest import SHARED

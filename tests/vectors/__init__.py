@@ -1,4 +1,4 @@
-"""Runs records of the reference's behaviour through our code.
+"""Runs records of the reference's behavior through our code.
 
 A vector file is a JSON list of ``{"task", "input", "output"}``, made by running Ai2's code. One
 module per file beside this one exposes ``TASKS``, task name to a function from input to output, and
@@ -80,7 +80,7 @@ def check(record: dict[str, Any]) -> str | None:
         return f"unknown task {record['task']!r}"
     try:
         actual = task.run(record["input"])
-    except Exception as error:  # the reference's exceptions are part of its recorded behaviour
+    except Exception as error:  # the reference's exceptions are part of its recorded behavior
         if record["output"] == {"error": type(error).__name__}:
             return None
         return f"raised {type(error).__name__}: {error}"

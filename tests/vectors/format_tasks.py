@@ -153,13 +153,13 @@ START_END = (
 def track_example(given: Input) -> Input:
     """One tracking example as the model is trained on it: question and answer."""
     size_wh, label, fps = (given["width"], given["height"]), given["label"], given["sampling_fps"]
-    labelled = _frames(given["frames"])
-    frames = frames_in_video(labelled, given["video_timestamps"])
+    labeled = _frames(given["frames"])
+    frames = frames_in_video(labeled, given["video_timestamps"])
     wording, target = PER_FRAME, label
     if given["style"] == "video_point_ground_start_end":
         wording, frames = START_END, start_end_only(frames)
-    elif given["style"] == "video_single_point_track_per_frame" and labelled:
-        start = (visible_points(frames, 0) or visible_points(labelled, 0))[0]
+    elif given["style"] == "video_single_point_track_per_frame" and labeled:
+        start = (visible_points(frames, 0) or visible_points(labeled, 0))[0]
         target = text.input_points(label, start.time_s, start.xy_px, size_wh=size_wh)
         frames = from_initial_points(frames_on_grid(frames, fps), {start.id: start.time_s})
     else:
@@ -167,7 +167,7 @@ def track_example(given: Input) -> Input:
     answer = text.format_tracks(frames, size_wh=size_wh, label=label)
     return {
         "prompt": wording.format(target=target, fps=int(fps)),
-        "answer": answer if labelled else text.NO_POINTS,
+        "answer": answer if labeled else text.NO_POINTS,
     }
 
 

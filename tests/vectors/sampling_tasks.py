@@ -16,7 +16,7 @@ from molmo_tune.media.sampling import (
     sample_times,
     sample_times_at,
 )
-from molmo_tune.media.stock_sampling import native_indices, remote_array_indices
+from tests.stock_sampling import native_indices, remote_array_indices
 
 Input = dict[str, Any]
 

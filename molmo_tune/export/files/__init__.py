@@ -1,0 +1,1 @@
+"""Weight files and the files beside them, read and written row by row."""

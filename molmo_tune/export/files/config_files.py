@@ -1,0 +1,127 @@
+"""What lies beside the weights: configuration, processor, tokenizer, chat template, remote code.
+
+The base's files are copied, with two changes. `config.json` gets the fields of the layout and the
+type of the weights. The processor files get the caps the run was trained with (frames, rate, crops,
+the rule that picks frames): a model that learned on 128 frames and is served 384 sees inputs of a
+kind it was never taught, and nobody would notice.
+
+What it does not do: teach the stock processors our sampling rule. They carry the right numbers, but
+transformers' native video processor picks other moments (`media/stock_sampling`).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from molmo_tune.encoding.items import MediaLimits
+from molmo_tune.errors import UserError
+from molmo_tune.export.layouts.hub_config import hub_config
+from molmo_tune.export.layouts.layouts import Layout
+from molmo_tune.run_folder import write_json
+
+CONFIG = "config.json"
+IMAGE, VIDEO, PROCESSOR = (
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+)
+_SECTIONS = {IMAGE: "image_processor", VIDEO: "video_processor"}  # of a native `PROCESSOR` file
+_NOT_COPIED = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".gitattributes", ".md")
+_REMOTE_CODE = ".py"
+
+
+def side_files(base: Path) -> list[Path]:
+    """What lies beside the weights and belongs to the model."""
+    files = (file for file in sorted(base.iterdir()) if file.is_file())
+    return [
+        file for file in files if not file.name.endswith(_NOT_COPIED) and file.name != "config.yaml"
+    ]
+
+
+def copy_model_files(
+    base: Path, out: Path, layout: Layout, dtype: torch.dtype | None, limits: MediaLimits | None
+) -> None:
+    """Write everything but the weights of a checkpoint in the hub's or the native layout.
+
+    Args:
+        base: folder with the base's files, in either layout.
+        out: existing folder.
+        layout: ``hub`` or ``native``.
+        dtype: of the weights; None when they keep the base's.
+        limits: caps to be written into the processor files; None leaves them.
+    """
+    copy_processor_files(base, out, limits)
+    for file in side_files(base):
+        if file.suffix == _REMOTE_CODE and layout == "hub":
+            shutil.copyfile(file, out / file.name)
+    config = json.loads((base / CONFIG).read_text(encoding="utf-8"))
+    config = hub_config(config) if layout == "hub" else native_config(base)
+    if dtype is not None:
+        key = "torch_dtype" if "torch_dtype" in config else "dtype"
+        config[key] = str(dtype).removeprefix("torch.")
+    write_json(out / CONFIG, config)
+    if layout == "native":
+        for name in (IMAGE, VIDEO, PROCESSOR):  # else trust_remote_code would look for its files
+            _edit(out / name, lambda file: file.pop("auto_map", None) and None)
+
+
+def copy_processor_files(base: Path, out: Path, limits: MediaLimits | None) -> None:
+    """Processor, tokenizer, chat template and generation settings, with the run's caps."""
+    for file in side_files(base):
+        if file.suffix != _REMOTE_CODE and file.name != CONFIG:
+            shutil.copyfile(file, out / file.name)
+    _split_sections(out)
+    if limits is not None:
+        _edit(out / IMAGE, lambda file: file.update(image_settings(limits)))
+        _edit(out / VIDEO, lambda file: file.update(video_settings(limits)))
+
+
+def image_settings(limits: MediaLimits) -> dict[str, Any]:
+    """Fields of the image processor that the run fixes."""
+    return {"max_crops": limits.max_crops}
+
+
+def video_settings(limits: MediaLimits) -> dict[str, Any]:
+    """Fields of the video processor that the run fixes."""
+    return {
+        "num_frames": limits.max_frames,
+        "max_fps": limits.max_fps,
+        "frame_sample_mode": limits.sampling,
+    }
+
+
+def native_config(base: Path) -> dict[str, Any]:
+    """`config.json` as transformers itself writes it, without pointers to remote code."""
+    config: dict[str, Any] = AutoConfig.from_pretrained(str(base)).to_dict()
+    config.pop("auto_map", None)
+    config["architectures"] = ["Molmo2ForConditionalGeneration"]
+    return config
+
+
+def _split_sections(out: Path) -> None:
+    """The released files: a native `save_pretrained` puts both preprocessors into one file."""
+    whole = out / PROCESSOR
+    contents = json.loads(whole.read_text(encoding="utf-8")) if whole.is_file() else {}
+    for name, section in _SECTIONS.items():
+        if section in contents and not (out / name).is_file():
+            write_json(out / name, contents.pop(section))
+            write_json(whole, contents)
+
+
+def _edit(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a JSON file; one that would not differ keeps its bytes."""
+    try:
+        contents: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(file.name, "is missing or no JSON", "the base's processor files") from error
+    before = json.dumps(contents)
+    change(contents)
+    if json.dumps(contents) != before:
+        write_json(file, contents)

@@ -1,0 +1,1 @@
+"""The layouts of a checkpoint: tensor names, shapes, and the fields of its configuration."""

@@ -1,0 +1,1 @@
+"""Merged checkpoints in 4 or 8 bits."""

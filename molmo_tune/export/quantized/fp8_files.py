@@ -1,0 +1,101 @@
+"""FP8 checkpoints in the released layout, in the format of compressed-tensors: written row by row.
+
+Every row of the decoder's matrices gets a scale of its own and numbers of 8 bits; activations are
+scaled token by token as they come. Rows are what the released layout stacks, so a fused matrix is
+quantized as its parts would be, and one file serves readers that keep it whole and readers that
+split it.
+
+What it does not do: formats that pack whole matrices (`int4_files`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from molmo_tune.export.files.checkpoint import INDEX_NAME, SINGLE_NAME, Checkpoint
+from molmo_tune.export.files.tensor_files import Piece, StoredTensor, TensorSpec, write_tensor_file
+from molmo_tune.export.quantized.compressed_format import (
+    compressed_config,
+    quantize_in_place,
+    row_scales,
+    scheme_of,
+)
+from molmo_tune.run_folder import write_json
+
+_DECODER_MATRIX = re.compile(
+    r"model\.transformer\.blocks\.\d+\.(self_attn\.(att_proj|attn_out)|mlp\.ff_(proj|out))\.weight"
+)
+_SCALE = "_scale"
+
+
+def write_fp8(merged: Checkpoint, out: Path) -> None:
+    """Write the weights, all but the decoder's matrices as they are.
+
+    Args:
+        merged: in the released layout, in bfloat16.
+        out: existing folder.
+    """
+    format_ = _scheme().weights  # also imports the library, before the threads do so at once
+    index: dict[str, str] = {}
+    total = 0
+    for file in merged.files:
+        tensors = [new for tensor in file.tensors for new in _new_tensors(tensor, format_)]
+        write_tensor_file(out / file.path.name, tensors, file.metadata)
+        index |= {spec.name: file.path.name for spec, _ in tensors}
+        total += sum(spec.num_bytes for spec, _ in tensors)
+    if set(index.values()) != {SINGLE_NAME}:
+        write_json(out / INDEX_NAME, {"metadata": {"total_size": total}, "weight_map": index})
+
+
+def fp8_config() -> dict[str, Any]:
+    """What `config.json` says of the weights."""
+    told: dict[str, Any] = _config().to_dict()
+    return told
+
+
+def fp8_in_place(model: Any) -> Any:
+    """A model in memory, quantized by the library itself, for comparison; the same model."""
+    return quantize_in_place(model, _config())
+
+
+def _new_tensors(
+    tensor: StoredTensor, format_: Any
+) -> Iterator[tuple[TensorSpec, Iterator[Piece]]]:
+    rows = list(tensor.chunks(0, tensor.num_rows))
+    if not _DECODER_MATRIX.fullmatch(tensor.name):
+        spec = TensorSpec(tensor.name, tensor.dtype, tensor.shape)
+        yield spec, (partial(tensor.rows, *some) for some in rows)
+        return
+    spec = TensorSpec(tensor.name, torch.float8_e4m3fn, tensor.shape)
+    yield spec, (partial(_small_rows, tensor, some, format_) for some in rows)
+    scale = TensorSpec(tensor.name + _SCALE, torch.bfloat16, (tensor.num_rows, 1))
+    yield scale, (partial(_row_scales, tensor, some, format_) for some in rows)
+
+
+def _small_rows(tensor: StoredTensor, rows: tuple[int, int], format_: Any) -> torch.Tensor:
+    from compressed_tensors.quantization.lifecycle.forward import quantize
+
+    weight = tensor.rows(*rows)
+    scale, zero = row_scales(weight, format_)
+    small: torch.Tensor = quantize(
+        x=weight, scale=scale, zero_point=zero, args=format_, dtype=torch.float8_e4m3fn
+    )
+    return small
+
+
+def _row_scales(tensor: StoredTensor, rows: tuple[int, int], format_: Any) -> torch.Tensor:
+    return row_scales(tensor.rows(*rows), format_)[0]
+
+
+def _scheme() -> Any:
+    return scheme_of("FP8_DYNAMIC")
+
+
+def _config() -> Any:
+    return compressed_config(_scheme(), "float-quantized")

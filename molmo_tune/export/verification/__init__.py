@@ -1,0 +1,1 @@
+"""Verification that an export answers as the run did."""

@@ -1,0 +1,68 @@
+"""Rows of Ai2's Molmo 2 video sets on disk: JSON, JSONL, Parquet, or saved by `datasets`.
+
+``Dataset.save_to_disk`` writes a folder of ``.arrow`` files with ``state.json`` and
+``dataset_info.json`` beside them; the Arrow files hold the rows, the other two are passed over. The
+kind of file goes by its ending. What a column means is the business of the reader of each set. What
+they share is here as well: rows of one video are put together, whatever file they stand in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from molmo_tune.errors import UserError
+from molmo_tune.labels.files.arrow_rows import arrow_rows
+from molmo_tune.labels.files.json import read_json
+from molmo_tune.labels.files.table_rows import SAVED_BESIDE, Row, table_rows
+
+Placed = tuple[str, Row]
+
+
+def rows_by_video(
+    files: Sequence[Path], columns: tuple[str, ...], keys: tuple[str, ...]
+) -> dict[tuple[str, ...], list[Placed]]:
+    """The rows of all files, by what some columns say, in order of first appearance.
+
+    Raises:
+        UserError: a file is no such table, lacks a column, or a key is no text.
+    """
+    groups: dict[tuple[str, ...], list[Placed]] = {}
+    for path in files:
+        for place, row in _rows(path, columns):
+            key = tuple(_text(row, name, place) for name in keys)
+            groups.setdefault(key, []).append((place, row))
+    return groups
+
+
+def _text(row: Row, name: str, place: str) -> str:
+    value = row[name]
+    if not isinstance(value, str) or not value:
+        raise UserError(place, f"{name} is no text", "the name of a video")
+    return value
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> Iterable[Placed]:
+    suffix = path.suffix.lower()
+    if path.name in SAVED_BESIDE:
+        return ()
+    if suffix == ".arrow":
+        return _checked(arrow_rows(path), columns)
+    if suffix == ".json":
+        return _checked(_json_rows(path), columns)
+    return _checked(table_rows(path, columns), columns)
+
+
+def _checked(rows: Iterable[Placed], columns: tuple[str, ...]) -> Iterator[Placed]:
+    for place, row in rows:
+        missing = [name for name in columns if name not in row]
+        if missing:
+            raise UserError(place, f"no column {missing[0]!r}", ", ".join(columns))
+        yield place, row
+
+
+def _json_rows(path: Path) -> Iterator[Placed]:
+    data = read_json(path)
+    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
+        raise UserError(path, "no list of rows", "rows of a Molmo 2 set")
+    yield from ((f"{path}: row {number}", row) for number, row in enumerate(data, 1))

@@ -1,0 +1,144 @@
+"""``allenai/Molmo2-VideoPoint``: a row per video and label, with points at moments of the video.
+
+    {"video_id": "abc", "video_duration": 12.4, "clip_start": null, "clip_end": null,
+     "label": "cats", "count": 2, "annotator_unsure": false,
+     "two_fps_timestamps": [0.5, 3.0], "points": [[{"x": 50.1, "y": 20.3}], [{"x": 7, "y": 9}]]}
+
+Points are percent of width and height; moments are seconds of the *whole* video, multiples of half
+a second; ``clip_start`` and ``clip_end`` bound what the annotator saw. A point is one object at the
+moment it was pointed at: a track with one observation, on the frame that is on screen then. If the
+video has another length than the row says (by more than a second), it is dropped.
+
+``exhaustive_labels``: the annotators pointed at everything, so a label is exhaustive if its row has
+as many points as ``count``, the annotator was sure, and saw the whole video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from molmo_tune.labels.files.table_rows import Row
+from molmo_tune.labels.formats.ai2._molmo2_rows import Placed, rows_by_video
+from molmo_tune.labels.geometry.shapes import SizeWH
+from molmo_tune.labels.image_objects import LostError, floats
+from molmo_tune.labels.media_source import MediaSource
+from molmo_tune.labels.reader import Reader
+from molmo_tune.labels.report import Tally
+from molmo_tune.labels.sample import Point, Sample
+from molmo_tune.labels.video_objects import OpenVideo, VideoObjects, open_video
+from molmo_tune.media.sampling import frame_on_screen
+
+COLUMNS = (
+    *("video_id", "video_duration", "clip_start", "clip_end", "label", "count"),
+    *("annotator_unsure", "points", "two_fps_timestamps"),
+)
+OTHER_DURATION = "the video is longer or shorter than the labels say"
+OTHER_COUNT = "its count is not its number of points: the label is not exhaustive"
+PAST_100 = "a coordinate is not one of 0 to 100 percent"
+NOT_PAIRED = "the points and their moments do not pair"
+
+
+def looks_like_molmo2_video_point(head: str) -> bool:
+    """Whether this is the beginning of such JSON."""
+    return head.lstrip()[:1] in ("[", "{") and '"two_fps_timestamps"' in head
+
+
+def read_molmo2_video_point(
+    files: Sequence[Path], media: MediaSource, tally: Tally
+) -> list[Sample]:
+    """One sample per video, in the order of first appearance.
+
+    Raises:
+        UserError: a file is no such table, or a name climbs out of the media folder.
+    """
+    videos = rows_by_video(files, COLUMNS, ("video_id",))
+    media.check_number(len(videos), files[0])
+    found = (_sample(name, rows, media, tally) for (name,), rows in videos.items())
+    return [sample for sample in found if sample is not None]
+
+
+def _sample(name: str, rows: Sequence[Placed], media: MediaSource, tally: Tally) -> Sample | None:
+    place = rows[0][0]
+    video = _same_length(open_video(media, (name,), (), place, tally), rows[0][1], place, tally)
+    objects = VideoObjects(video, tally, place)
+    complete = [
+        label
+        for number, (where, row) in enumerate(rows)
+        if (label := _add(row, number, where, video, objects, tally))
+    ]
+    return objects.sample(complete)
+
+
+def _add(
+    row: Row, number: int, place: str, video: OpenVideo | None, objects: VideoObjects, tally: Tally
+) -> str:
+    """Add the points of a row; its label if that is exhaustive, else an empty text."""
+    label = row["label"].strip() if isinstance(row["label"], str) else ""
+    moments, points = row["two_fps_timestamps"] or [], row["points"] or []
+    if not isinstance(moments, list) or not isinstance(points, list) or len(moments) != len(points):
+        objects.drop(label, "point", place, NOT_PAIRED)
+        return ""
+    pairs = [(t, p) for t, ps in zip(moments, points, strict=True) for p in _listed(ps)]
+    for position, (moment, point) in enumerate(pairs):
+        frame, id = _frame(moment, video), f"{number}-{position}"
+
+        def make(size: SizeWH, point: Any = point) -> Point:
+            return _point(point, size)
+
+        objects.add(label, "point", id, frame, f"{place}, point {position}", make)
+    if row["count"] != len(pairs):
+        tally.note(OTHER_COUNT, place)
+        return ""
+    is_whole = video is not None and _saw_all(row, video.info.duration_s)
+    return label if is_whole and row["annotator_unsure"] is False else ""
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _point(value: Any, size_wh: SizeWH) -> Point:
+    pair = value if isinstance(value, dict) else {}
+    x, y = floats([pair.get("x"), pair.get("y")])
+    if not (0 <= x <= 100 and 0 <= y <= 100):
+        raise LostError(PAST_100)
+    return Point((x / 100 * size_wh[0], y / 100 * size_wh[1]))
+
+
+def _frame(moment: object, video: OpenVideo | None) -> int | None:
+    """The frame on screen; one past the end when the video is over by then."""
+    if video is None or type(moment) not in (int, float):
+        return None
+    time_s = float(str(moment))
+    info = video.info
+    is_inside = 0 <= time_s <= info.duration_s
+    return frame_on_screen(info.starts_s, time_s) if is_inside else info.num_frames
+
+
+def _saw_all(row: Row, duration_s: float) -> bool:
+    start, end = row["clip_start"], row["clip_end"]
+    if start is None and end is None:
+        return True
+    numbers = type(start) in (int, float) and type(end) in (int, float)
+    return numbers and float(str(start)) <= 0 and float(str(end)) >= duration_s - 0.5
+
+
+def _same_length(video: OpenVideo | None, row: Row, place: str, tally: Tally) -> OpenVideo | None:
+    stated = row["video_duration"]
+    if video is None or type(stated) not in (int, float):
+        return video
+    if abs(float(str(stated)) - video.info.duration_s) <= 1:
+        return video
+    own = video.info.duration_s
+    tally.of("", "video").drop(f"{OTHER_DURATION} ({stated} s, not {own:g} s)", place)
+    return None
+
+
+READER = Reader(
+    read_molmo2_video_point,
+    looks_like_molmo2_video_point,
+    "**/*.[jpa][sar][or]*",
+    "Molmo2-VideoPoint (JSON, JSONL, Parquet, Arrow)",
+)

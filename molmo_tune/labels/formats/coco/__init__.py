@@ -1,0 +1,1 @@
+"""COCO JSON of images, and its relatives for videos."""

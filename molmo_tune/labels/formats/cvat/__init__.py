@@ -1,0 +1,1 @@
+"""CVAT: XML exports of images, videos and tags, and the REST API."""

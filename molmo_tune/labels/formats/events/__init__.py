@@ -1,0 +1,1 @@
+"""Events of videos: what happens, from when to when."""

@@ -1,0 +1,1 @@
+"""Label Studio: regions of images, videos and timelines."""

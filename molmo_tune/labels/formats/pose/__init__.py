@@ -1,0 +1,1 @@
+"""Named and tracked points: DeepLabCut, SLEAP, TAP-Vid."""

@@ -1,0 +1,1 @@
+"""Plain tables whose columns a recipe explains."""

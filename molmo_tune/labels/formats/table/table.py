@@ -1,0 +1,222 @@
+"""A plain table, CSV, JSONL, Parquet or saved by ``datasets``; the recipe says what columns mean.
+
+    format: table
+    columns: {image: file, label: class, box: [x1, y1, x2, y2]}     or  point: [x, y]
+    units: pixel          pixel, percent (0 to 100) or unit (0 to 1): never guessed from the values
+    box: xyxy             xyxy, xywh (corner and size) or cxcywh (center and size)
+
+The path may be a data set on the hub (`files.hub_rows`). A row is an object, or has
+lists of them (`formats.table._objects`):
+
+    columns: {image: image, label: objects.category, box: [objects.bbox]}
+
+Rows of one image need not stand together, so all are read before the first sample is handed out,
+kept as numbers. A row whose box or point is wholly empty says that the
+image was looked at and is left out. The image is looked up by the name in its column, with the
+endings of images tried where it has none. ``exhaustive_labels``: a table promises nothing.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from molmo_tune.errors import UserError
+from molmo_tune.labels.formats.table._objects import table_objects
+from molmo_tune.labels.geometry.shapes import SizeWH
+from molmo_tune.labels.image_objects import (
+    NEGATIVE,
+    LostError,
+    MakeShape,
+    Objects,
+    open_objects,
+    with_endings,
+)
+from molmo_tune.labels.media_source import MediaSource
+from molmo_tune.labels.reader import Reader
+from molmo_tune.labels.report import Tally
+from molmo_tune.labels.sample import Box, Point, Sample, Shape
+from molmo_tune.labels.tracks import NOT_A_NUMBER, numbers
+from molmo_tune.recipe.sections import Columns, DataSource
+
+Units = Literal["pixel", "percent", "unit"]
+BoxStyle = Literal["xyxy", "xywh", "cxcywh"]
+EMPTY = "an empty row: nothing there"
+
+
+@dataclass(frozen=True, slots=True)
+class TableLayout:
+    """What the columns of a table mean.
+
+    Args:
+        image: column of the image's name.
+        label: column of the class.
+        shape: two columns of a point or four of a box, or one with a list of these numbers.
+        units: of the coordinates.
+        box: what the four numbers of a box are.
+        is_point: one column is that of points, not of boxes.
+    """
+
+    image: str
+    label: str
+    shape: tuple[str, ...]
+    units: Units
+    box: BoxStyle = "xyxy"
+    is_point: bool = False
+
+    @property
+    def num_values(self) -> int:
+        """Numbers of an object."""
+        return 2 if self.is_point or len(self.shape) == 2 else 4
+
+
+def never_looks_like(_: str) -> bool:
+    """Nothing tells a plain table apart from any other."""
+    return False
+
+
+def layout_of(source: DataSource) -> TableLayout | None:
+    """What the columns of a plain table mean; None for formats that say so themselves.
+
+    Raises:
+        UserError: a table whose columns are not all named, or columns for another format.
+    """
+    columns, units = source.columns, source.units
+    if source.format != "table":
+        if columns != Columns() or units is not None:
+            found = f"columns or units for format: {source.format}"
+            raise UserError(source.path, found, "them for format: table only")
+        return None
+    shape = columns.box or columns.point
+    is_whole = (len(columns.box), len(columns.point)) in ((4, 0), (0, 2), (1, 0), (0, 1))
+    if columns.image is None or columns.label is None or units is None or not is_whole:
+        expected = "units, and columns for image, label and either box (4 or 1) or point (2 or 1)"
+        raise UserError(source.path, "a table without its columns or units", expected)
+    is_point = bool(columns.point)
+    return TableLayout(columns.image, columns.label, shape, units, source.box, is_point)
+
+
+@dataclass(slots=True)
+class _Image:
+    """Rows of one image as numbers: a row of objects would take ten times the memory.
+
+    ``state`` is 1 for a row with all its numbers, 0 for an empty one, -1 for one that has others.
+    """
+
+    name: str
+    file: str
+    labels: array[int] = field(default_factory=lambda: array("L"))
+    places: array[int] = field(default_factory=lambda: array("Q"))
+    states: array[int] = field(default_factory=lambda: array("b"))
+    values: array[float] = field(default_factory=lambda: array("d"))
+
+
+def read_table(
+    files: Sequence[Path], media: MediaSource, tally: Tally, layout: TableLayout | None = None
+) -> Iterator[Sample]:
+    """One sample per image with objects, in the order of first appearance.
+
+    Raises:
+        UserError: there is no layout, a file is no table with these columns, or a name climbs out
+            of the media folder.
+    """
+    if layout is None:
+        raise UserError("labels", "a table without its columns", "columns and units in the recipe")
+    images: dict[tuple[str, str], _Image] = {}
+    labels: dict[str, int] = {}
+    for path in files:
+        for place, name, label, cells in table_objects(
+            path, layout.image, layout.label, layout.shape, layout.num_values, media
+        ):
+            file = place.rstrip("0123456789")
+            image = images.get((name, file)) or images.setdefault((name, file), _Image(name, file))
+            media.check_number(len(images), path)
+            _keep(label, cells, image, labels, int(place[len(file) :]))
+    names = tuple(labels)
+    for parts in _by_name(images.values()):
+        first = parts[0]
+        place = f"{first.file}{first.places[0]}"
+        objects = open_objects(media, with_endings(first.name), place, None, tally)
+        for part in parts:
+            _add_rows(part, layout, names, objects)
+        sample = objects.sample()
+        if sample is not None:
+            yield sample
+
+
+def _by_name(images: Iterable[_Image]) -> list[list[_Image]]:
+    """An image whose rows are in several files is one."""
+    groups: dict[str, list[_Image]] = {}
+    for image in images:
+        groups.setdefault(image.name, []).append(image)
+    return list(groups.values())
+
+
+def _keep(
+    value: object, cells: list[object], image: _Image, labels: dict[str, int], number: int
+) -> None:
+    label = str(value if value is not None else "").strip()
+    is_empty = all(cell in ("", None) for cell in cells)
+    values = None if any(isinstance(cell, bool) for cell in cells) else numbers(cells)
+    image.labels.append(labels.setdefault(label, len(labels)))
+    image.places.append(number)
+    image.states.append(0 if is_empty else -1 if values is None else 1)
+    image.values.extend(values if values is not None and not is_empty else (0.0,) * len(cells))
+
+
+def _add_rows(image: _Image, layout: TableLayout, names: Sequence[str], objects: Objects) -> None:
+    size = layout.num_values
+    kind = "point" if size == 2 else "box"
+    rows = zip(image.labels, image.places, image.states, strict=True)
+    for number, (label, line, state) in enumerate(rows):
+        place = f"{image.file}{line}"
+        if state == 0:
+            objects.read(names[label], kind).skip(EMPTY, place)
+        elif state < 0:
+            objects.drop(names[label], kind, place, NOT_A_NUMBER)
+        else:
+            values = tuple(image.values[number * size : (number + 1) * size])
+            objects.add(names[label], kind, place, _maker(values, layout))
+
+
+def _maker(values: tuple[float, ...], layout: TableLayout) -> MakeShape:
+    def make(size_wh: SizeWH) -> Shape:
+        scale = _SCALES[layout.units]
+        across, down = scale(size_wh[0]), scale(size_wh[1])
+        if len(values) == 2:
+            return Point((values[0] * across, values[1] * down))
+        left, top, right, bottom = _corners(values, layout.box)
+        return Box((left * across, top * down, right * across, bottom * down))
+
+    return make
+
+
+_SCALES: dict[Units, Callable[[int], float]] = {
+    "pixel": lambda _: 1.0,
+    "percent": lambda side: side / 100,
+    "unit": float,
+}
+
+
+def _corners(values: tuple[float, ...], box: BoxStyle) -> tuple[float, float, float, float]:
+    x, y, third, fourth = values
+    if box == "xyxy":
+        if third < x or fourth < y:
+            raise LostError("a box with swapped corners")
+        return x, y, third, fourth
+    if third < 0 or fourth < 0:
+        raise LostError(NEGATIVE)
+    if box == "xywh":
+        return x, y, x + third, y + fourth
+    return x - third / 2, y - fourth / 2, x + third / 2, y + fourth / 2
+
+
+READER = Reader(
+    read_table,
+    never_looks_like,
+    "*.[acjp][ars][rvo]*",
+    "a plain table (CSV, JSONL, Parquet, or saved by datasets)",
+)

@@ -1,0 +1,1 @@
+"""Boxes and masks of tracked objects: MOT, KITTI, SOT, Scalabel and others."""

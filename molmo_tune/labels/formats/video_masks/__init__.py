@@ -1,0 +1,1 @@
+"""Masks of objects in videos: SA-V, DAVIS-like folders, referring expressions."""

@@ -1,0 +1,207 @@
+"""Which rows a recipe trains on: counted in its data where they are there, else in its limits.
+
+Where labels and media are there, sequences are planned as training plans them (`read_items`, the
+packer) and nothing is decoded. The largest row that the limits allow is known without them: as
+many frames or crops as they let in, and text up to `data.max_tokens`.
+
+A forecast without data takes for usual a row with one clip of all its frames (or one image of all
+its crops) and one question. Where there is no tokenizer, a frame's time is counted as six tokens;
+where there are no processor files, pooling is that of the released models.
+
+What it does not do: look into validation data, which needs less than training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from molmo_tune.encoding.items import Item, vision_token_ids
+from molmo_tune.encoding.pack_plan import measure_packs, plan_packs, sizes_of
+from molmo_tune.encoding.sampler import ItemSampler
+from molmo_tune.encoding.sources import limits_of, pack_limits_of, read_items
+from molmo_tune.encoding.token_stream import conversation_stream
+from molmo_tune.encoding.vision_tokens import VisionLayout
+from molmo_tune.errors import UserError
+from molmo_tune.model.loading import checkpoint_source, load_processor
+from molmo_tune.planning.rows import Row, RowSample
+from molmo_tune.recipe.sections import Recipe
+from molmo_tune.templates.template import load_template
+
+QUESTION_TOKENS = 512
+"""Text of one question with its answer, where no data say how long it is."""
+
+ALLOWED, LARGEST, USUAL = "largest allowed", "largest of the data", "usual"
+_TIME_TOKENS, _MARK_TOKENS = 6, 2
+_LEAST_TEXT = 3  # of a sample: the token at the beginning and one of each conversation
+_VIDEO_POOLING, _IMAGE_POOLING = 3, 2  # of the released processors, patches of a side
+_PLANNED_PACKS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The rows of a recipe.
+
+    Args:
+        rows: the one that decides whether the run fits is first, the usual one is last.
+        source: what was counted.
+        rows_per_epoch: None without data.
+        samples_per_row: on average.
+    """
+
+    rows: tuple[Row, ...]
+    source: str
+    rows_per_epoch: float | None = None
+    samples_per_row: float = 1.0
+
+
+def count_rows(recipe: Recipe, config: Any) -> Workload:
+    """The rows that a recipe trains on.
+
+    Args:
+        recipe: whose data and limits are asked.
+        config: native, of its base.
+
+    Raises:
+        UserError: a template cannot be read.
+    """
+    processor, reason = _processor(recipe)
+    medium = _Medium.of(recipe, config, processor)
+    allowed = Row(ALLOWED, medium.filling(recipe))
+    if processor is not None:
+        try:
+            items, _ = read_items(recipe.data.train, recipe, processor)
+        except UserError as error:
+            reason = str(error)
+        else:
+            return _of_items(recipe, items, processor, allowed)
+    usual = Row(USUAL, (medium.sample(medium.most_crops(recipe), QUESTION_TOKENS),))
+    source = f"the recipe's limits, taken for {medium.name}; its data were not counted ({reason})"
+    return Workload((allowed, usual), source)
+
+
+def _processor(recipe: Recipe) -> tuple[Any, str]:
+    """The base's processor, or why there is none; the hub is asked only where labels wait."""
+    is_folder = Path(checkpoint_source(recipe.model.name)).is_dir()
+    missing = [source.path for source in recipe.data.train if not source.path.exists()]
+    if missing and not is_folder:
+        return None, f"{missing[0]} is not there"
+    try:
+        return load_processor(recipe.model.name), ""
+    except UserError as error:
+        return None, str(error)
+
+
+def _of_items(recipe: Recipe, items: Sequence[Item], processor: Any, allowed: Row) -> Workload:
+    limits = pack_limits_of(recipe)
+    source = f"{len(items)} sequences of data.train"
+    if limits is None:
+        by_size = sorted(items, key=lambda item: (item.num_tokens, item.num_crops))
+        largest, usual = by_size[-1], by_size[len(by_size) // 2]
+        rows = (
+            Row(LARGEST, (_counted(largest, recipe, processor),)),
+            allowed,
+            Row(USUAL, (_counted(usual, recipe, processor),)),
+        )
+        return Workload(rows, source, len(items))
+    order = ItemSampler(len(items), seed=recipe.seed, shuffle=recipe.data.shuffle)
+    figures = measure_packs(sizes_of(items), limits, order)
+    packer = plan_packs(sizes_of(items), limits, order)
+    packs = [[items[order.item_at(p)] for p in packer.next_pack()] for _ in range(_PLANNED_PACKS)]
+    usual_pack = sorted(packs, key=lambda one: sum(i.num_tokens for i in one))[len(packs) // 2]
+    usual_row = Row(USUAL, tuple(_counted(item, recipe, processor) for item in usual_pack))
+    source += ", packed; that packs can be as large as the limits allow decides"
+    return Workload((allowed, usual_row), source, figures.packs_per_pass, figures.samples_per_pack)
+
+
+def _counted(item: Item, recipe: Recipe, processor: Any) -> RowSample:
+    ids = vision_token_ids(item, processor, limits_of(recipe))
+    is_video = item.sampled is not None
+    side = _pooling(processor, is_video)
+    streams = [
+        conversation_stream(processor.tokenizer, (), conversation.messages)
+        for conversation in item.conversations
+    ]
+    return RowSample(
+        num_crops=item.num_crops,
+        num_patch_tokens=ids.count(VisionLayout.of(processor).patch),
+        num_media_tokens=len(ids),
+        branch_tokens=tuple(len(stream.input_ids) - 1 for stream in streams),
+        trained_tokens=tuple(int(np.count_nonzero(stream.loss_weights)) for stream in streams),
+        pooled=side**2,
+        reaches=not is_video,
+    )
+
+
+def _pooling(processor: Any, is_video: bool) -> int:
+    """Patches that a token pools, along a side."""
+    if processor is None:
+        return _VIDEO_POOLING if is_video else _IMAGE_POOLING
+    part = processor.video_processor if is_video else processor.image_processor
+    return int(part.pooling_size[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Medium:
+    """What a frame, or an image's crop, takes of a row."""
+
+    name: str
+    is_video: bool
+    pooling: int
+    patch_tokens: int
+    other_tokens: int
+
+    @classmethod
+    def of(cls, recipe: Recipe, config: Any, processor: Any) -> _Medium:
+        """Videos, unless every template asks about images."""
+        tasks = {load_template(source.template).task for source in recipe.data.train}
+        is_video = tasks != {"image_pointing"}
+        pooling = _pooling(processor, is_video)
+        side = -(-int(config.vision_config.num_position_embeddings**0.5) // pooling)
+        other = _MARK_TOKENS + (_TIME_TOKENS if is_video else side)
+        return cls("videos" if is_video else "images", is_video, pooling, side**2, other)
+
+    @property
+    def tokens(self) -> int:
+        """Of a frame or crop."""
+        return self.patch_tokens + self.other_tokens
+
+    def most_crops(self, recipe: Recipe) -> int:
+        """Of one clip or image, as far as a row has room beside a word of text."""
+        most = recipe.video.max_frames if self.is_video else recipe.image.max_crops + 1
+        return max(1, min(most, (recipe.data.max_tokens - _LEAST_TEXT) // self.tokens))
+
+    def sample(self, num_crops: int, text_tokens: int) -> RowSample:
+        """A clip or image with two conversations, half of whose tokens are trained."""
+        first = max(1, text_tokens // 2)
+        branches = (first, max(1, text_tokens - first))
+        trained = tuple(max(1, num // 2) for num in branches)
+        patch_tokens = num_crops * self.patch_tokens
+        media_tokens = num_crops * self.tokens
+        return RowSample(
+            num_crops,
+            patch_tokens,
+            media_tokens,
+            branches,
+            trained,
+            self.pooling**2,
+            not self.is_video,
+        )
+
+    def filling(self, recipe: Recipe) -> tuple[RowSample, ...]:
+        """Samples that fill a row: one, or with packing as many as there is room for crops."""
+        one, limits = self.most_crops(recipe), pack_limits_of(recipe)
+        if limits is None:
+            return (self.sample(one, recipe.data.max_tokens - 1 - one * self.tokens),)
+        crops = limits.num_crops
+        while (
+            crops > 1 and crops * self.tokens + -(-crops // one) * _LEAST_TEXT > limits.num_tokens
+        ):
+            crops -= 1
+        parts = [min(one, crops - start) for start in range(0, crops, one)]
+        text = limits.num_tokens - crops * self.tokens - len(parts)
+        return tuple(self.sample(part, text // len(parts)) for part in parts)

@@ -1,0 +1,51 @@
+"""FSDP: one copy of the weights spread over several devices, for bases that fit on none.
+
+PyTorch's `fully_shard` under Lightning's `ModelParallelStrategy`. Every decoder layer is gathered
+for its own turn; all else (embeddings, vision tower, connector, head) is one group that is gathered
+for the whole step, because a batch of text alone does not visit all of it and the devices would
+wait for each other. For the same reason every layer must see an input with a gradient on every
+device, or the order in which gradients are summed would differ between them.
+
+What it does not do: quantized bases and 8-bit optimizers (their storage cannot be split by rows),
+PiSSA's start, and answers generated during training; the recipe refuses these.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+
+from molmo_tune.model.adapters import bare_model, trainable_parameters
+
+
+def sharding_strategy(num_processes: int) -> Strategy:
+    """All processes share one copy; checkpoints are whole files, as those of other strategies."""
+    return ModelParallelStrategy(
+        data_parallel_size=num_processes, tensor_parallel_size=1, save_distributed_checkpoint=False
+    )
+
+
+def shard(module: Any, mesh: DeviceMesh) -> None:
+    """Split the weights of a `MolmoModule` over the devices of `mesh`."""
+    model = bare_model(module.model)
+    for layer in model.model.language_model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+    register_fsdp_forward_method(module, "sums")
+    model.enable_input_require_grads()
+
+
+def whole_trained_weights(model: Any) -> dict[str, torch.Tensor] | None:
+    """Trained weights by name, gathered from all devices; None when nothing is split.
+
+    Every process must ask, since every process gives.
+    """
+    trained = trainable_parameters(model)
+    if not any(isinstance(p, DTensor) for _, p in trained):
+        return None
+    return {name: p.full_tensor().cpu() for name, p in trained}
