@@ -103,14 +103,14 @@ def _fails(tmp_path: Path, recipe: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_missing_label_file(
     tmp_path: Path, pond: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = _recipe(tmp_path, labels="cvat_video", path=tmp_path / "no.xml", media=pond / "clips")
+    recipe = _recipe(tmp_path, format="cvat_video", path=tmp_path / "no.xml", media=pond / "clips")
     assert "no.xml" in _fails(tmp_path, recipe, capsys)
 
 
 def test_an_empty_data_set(tmp_path: Path, pond: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.touch()
-    recipe = _recipe(tmp_path, labels="jsonl", path=empty)
+    recipe = _recipe(tmp_path, format="jsonl", path=empty)
     assert "empty" in _fails(tmp_path, recipe, capsys)
 
 
@@ -118,7 +118,7 @@ def test_labels_of_another_format(
     tmp_path: Path, pond: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = pond / "labels" / "pond_000.xml"
-    recipe = _recipe(tmp_path, labels="label_studio_video", path=file, media=pond / "clips")
+    recipe = _recipe(tmp_path, format="label_studio_video", path=file, media=pond / "clips")
     assert "cvat_video" in _fails(tmp_path, recipe, capsys)
 
 
@@ -129,7 +129,7 @@ def test_an_unreadable_video(
     clips.mkdir()
     (clips / "pond_000.mp4").write_bytes(b"this is no video" * 100)
     file = pond / "labels" / "pond_000.xml"
-    recipe = _recipe(tmp_path, labels="cvat_video", path=file, media=clips)
+    recipe = _recipe(tmp_path, format="cvat_video", path=file, media=clips)
     assert "pond_000.mp4" in _fails(tmp_path, recipe, capsys)
 
 
@@ -138,7 +138,7 @@ def test_an_output_folder_that_cannot_be_written(
 ) -> None:
     """A file stands where the run's folder should be (root may write anywhere else)."""
     (tmp_path / "file").touch()
-    recipe = _recipe(tmp_path, labels="cvat_video", path=pond / "labels", media=pond / "clips")
+    recipe = _recipe(tmp_path, format="cvat_video", path=pond / "labels", media=pond / "clips")
     arguments = ["train", str(recipe), "--set", f"output.dir={tmp_path / 'file' / 'run'}"]
     assert main(arguments) == 1
     assert "cannot be written" in capsys.readouterr().err
@@ -147,7 +147,7 @@ def test_an_output_folder_that_cannot_be_written(
 def test_another_architecture_and_a_missing_checkpoint(
     tmp_path: Path, pond: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = _recipe(tmp_path, labels="cvat_video", path=pond / "labels", media=pond / "clips")
+    recipe = _recipe(tmp_path, format="cvat_video", path=pond / "labels", media=pond / "clips")
     other = tmp_path / "other"
     other.mkdir()
     (other / "config.json").write_text(json.dumps({"model_type": "bert"}))
@@ -164,7 +164,7 @@ def test_convert_check_and_preview(
     assert main(["convert", str(pond / "labels"), *media, "--out", str(out)]) == 0
     report = json.loads(out.with_suffix(".report.json").read_text())
     assert report["num_samples"] == 4
-    recipe = _recipe(tmp_path, labels="jsonl", path=out)
+    recipe = _recipe(tmp_path, format="jsonl", path=out)
     capsys.readouterr()
     assert main(["check", str(recipe)]) == 0
     assert "4 samples" in capsys.readouterr().out
@@ -245,7 +245,7 @@ def test_formats_are_listed_and_told(capsys: pytest.CaptureFixture[str]) -> None
         assert told.startswith(reader.title)
         assert len(told.splitlines()) >= 3
     assert main(["formats", "nothing"]) == 1
-    assert "no label format; expected one of cvat_video" in capsys.readouterr().err
+    assert "no label format; expected one of activitynet" in capsys.readouterr().err
 
 
 def test_a_step_of_the_demo_is_announced_by_its_name() -> None:

@@ -118,7 +118,7 @@ def test_what_init_writes_runs(name: str, pond: Path, tmp_path: Path) -> None:
     own_parts = name in ("coco", "yolo")
     for part in ("train", "val"):
         (source,) = recipe["data"][part]
-        assert source["labels"] == (name if own_parts else "jsonl")
+        assert source["format"] == (name if own_parts else "jsonl")
     assert recipe["data"]["train"][0]["path"] != recipe["data"]["val"][0]["path"]
 
 

@@ -873,7 +873,7 @@ BROKEN = [
     ("jsonl", "x.jsonl", JSONL.encode().replace(b'"a"', b'"\xe4"'), ":1: not UTF-8"),
     ("jsonl", "x.jsonl", STUDIO, "looks like format: label_studio_video"),
     ("jsonl", "x.jsonl", '{"id": 1}', ":1: format is null"),
-    ("excel", "x.json", "{}", "unknown format 'excel'; expected one of cvat_video, label_studio"),
+    ("excel", "x.json", "{}", "unknown format 'excel'; expected one of activitynet"),
 ]
 
 
@@ -884,7 +884,7 @@ def test_broken_files_are_one_clear_error(folder, format, name, content, message
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=message) as caught:
         read_labels(format, path)
-    assert str(caught.value).startswith("labels:" if format == "excel" else str(path))
+    assert str(caught.value).startswith("format:" if format == "excel" else str(path))
     assert "\n" not in str(caught.value)
 
 
@@ -974,12 +974,12 @@ def test_formats_are_told_apart(folder):
         "label_studio_video/opossum_snow_short_1.json",
     ):
         assert detect_format(SAMPLES / name) == name.split("/")[0]
-    with pytest.raises(UserError, match="could be cvat_video or label_studio_video or jsonl"):
+    with pytest.raises(UserError, match="could be cvat_video or jsonl or label_studio_video"):
         detect_format(folder)
     with pytest.raises(UserError, match="looks like COCO JSON with videos; expected one"):
         detect_format(write(folder / "d.json", COCO.replace("{", '{"videos": [{}], ', 1)))
     with pytest.raises(
-        UserError, match="not a label format that is known; expected one of cvat_vid"
+        UserError, match="not a label format that is known; expected one of activitynet"
     ):
         detect_format(folder / "clip.mp4")
     with pytest.raises(UserError, match="no such label file"):

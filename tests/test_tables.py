@@ -119,7 +119,7 @@ def test_one_column_of_points(tmp_path, pictures):
     row = {"image": "a.png", "label": ["cat", "dog"], "at": [[50, 50], [10, 20]]}
     path = write_jsonl(tmp_path / "x.jsonl", [row])
     columns = Columns(image="image", label="label", point=("at",))
-    layout = layout_of(DataSource(labels="table", path=path, columns=columns, units="percent"))
+    layout = layout_of(DataSource(format="table", path=path, columns=columns, units="percent"))
     (sample,), _ = read_labels("table", path, pictures, layout)
     assert [n.shape.xy_px for n in sample.annotations] == [(10, 5), (2, 2)]
 

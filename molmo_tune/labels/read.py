@@ -67,7 +67,7 @@ def iterate_labels(
     if layout is not None and format != "table":
         raise UserError("columns", f"format: {format} has columns of its own", "format: table")
     if reader is None:
-        raise UserError("labels", f"unknown format {format!r}", f"one of {', '.join(READERS)}")
+        raise UserError("format", f"unknown format {format!r}", f"one of {', '.join(READERS)}")
     on_hub = format == "table" and is_on_hub(path)
     files = [path] if on_hub else label_files(path, reader.pattern)
     source = MediaSource(media or (path if path.is_dir() else path.parent), given=media is not None)
