@@ -30,6 +30,7 @@ from molmo_tune.encoding.encoded import Batch
 from molmo_tune.errors import UserError
 from molmo_tune.model.attention import allows, dense_mask, pieces
 from molmo_tune.model.flash_attention import flash_attention
+from molmo_tune.model.molmo import Molmo
 
 Backend = Literal["sdpa", "flex", "flash"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
@@ -44,12 +45,12 @@ FLASH_CAPABILITY = (8, 0)
 _NO_MASK_NEEDED = (1, 1, 1, 1)  # transformers leaves a four-dimensional mask alone
 
 
-def use_backend(model: Any, backend: Backend) -> None:
+def use_backend(model: Molmo, backend: Backend) -> None:
     """Let the decoder of `Molmo2ForConditionalGeneration` compute its attention this way."""
     model.model.language_model.set_attn_implementation(_NAMES[backend])
 
 
-def backend_of(model: Any) -> Backend:
+def backend_of(model: Molmo) -> Backend:
     """What `use_backend` chose last; ``sdpa`` for a model as transformers loads it."""
     name = model.model.language_model.config._attn_implementation
     return next((backend for backend in BACKENDS if _NAMES[backend] == name), "sdpa")
@@ -94,7 +95,7 @@ def resolve_backend(
     return asked
 
 
-def attention_inputs(model: Any, batch: Batch) -> dict[str, Any]:
+def attention_inputs(model: Molmo, batch: Batch) -> dict[str, Any]:
     """What the decoder's ``forward`` is given so that only allowed pairs meet; once per batch."""
     who = (batch.example_ids, batch.branch_ids, batch.is_vision)
     backend = backend_of(model)
