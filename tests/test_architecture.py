@@ -35,6 +35,18 @@ ORDER = (
     "__main__",
 )
 
+TEXT_SUFFIXES = (
+    ".py",
+    ".toml",
+    ".md",
+    ".yaml",
+    ".yml",
+    ".json",
+    ".cff",
+    "run",
+    "wheel",
+    "Makefile",
+)
 WITHOUT_TORCH = ("errors", "media", "recipe", "grounding", "labels", "templates", "run_folder")
 
 
@@ -96,7 +108,7 @@ def test_no_host_of_a_registry_and_no_lock_file() -> None:
     ).stdout.split()
     assert "uv.lock" not in tracked
     hosts = ("pypi." + "org", "pythonhosted." + "org", "registry.npmjs." + "org")
-    texts = [p for p in tracked if p.endswith((".py", ".toml", ".md", ".yaml", ".json", "run"))]
+    texts = [p for p in tracked if p.endswith(TEXT_SUFFIXES)]
     for name in texts:
         path = root / name
         if path.is_file():
