@@ -3,7 +3,7 @@
 
 VENV ?= $(or $(VIRTUAL_ENV),$(CONDA_PREFIX),$(CURDIR)/.venv)
 PYTHON ?= python3
-# Test processes; each one loads torch, so more than eight cost memory and save little time.
+# One test process per core, at most eight: each loads torch.
 JOBS ?= auto --maxprocesses 8
 
 export PATH := $(VENV)/bin:$(PATH)
