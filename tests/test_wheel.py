@@ -34,7 +34,7 @@ WHEEL_FILES = (
     r"molmo_tune/_bundled/(recipes|data_templates)/\w+\.yaml",
     r"molmo_tune-[\w.]+\.dist-info/(METADATA|WHEEL|RECORD|entry_points\.txt|licenses/LICENSE)",
 )
-SDIST_FOLDERS = {"molmo_tune", "recipes", "data_templates", "docs", "notebooks", "tests"}
+SDIST_FOLDERS = {".ci", "molmo_tune", "recipes", "data_templates", "docs", "notebooks", "tests"}
 SDIST_FILES = {
     *("CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md"),
     *("RELEASING.md", "SECURITY.md", ".gitignore", "PKG-INFO", "pyproject.toml"),
