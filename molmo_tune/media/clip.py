@@ -1,4 +1,4 @@
-"""What the model sees of one media file: its frames and, for a video, their times.
+"""The model's view of one media file: its frames and, for a video, their times.
 
 Files, the sampling rule and the caps of the recipe meet here only: training, preview and evaluation
 all sample and read through this module, so they see the same frames.

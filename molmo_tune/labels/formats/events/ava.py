@@ -7,8 +7,8 @@ Boxes: corners as fractions of width and height.
 Times: seconds from the start of the *complete* movie.
 Gaps: between labeled seconds, boxes move on a straight line (over at most 2 s) and count as
     interpolated.
-Labels: the action, by name with an ``action_list`` file (``*action_list*``) next to the CSV, else
-    as ``action 12``. A person with two actions has a track for each.
+Labels: the action, by name with a file ``*action_list*`` next to the CSV, else by number
+    (``action 12``). A person with two actions has a track for each.
 Media: videos are named like ``video``.
 Skipped: rows of two fields, which mean a second without people.
 Dropped: detections, whose last field is a score and not a whole number; rows of other than 2 or 8

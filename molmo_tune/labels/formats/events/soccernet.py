@@ -8,8 +8,8 @@ Times: ``position`` is milliseconds from the start of the half. Of ``gameTime`` 
     same time.
 Media: each half is a video of its own, and a sample: ``1_720p.mkv``, ``1_224p.mkv``, ``1_HQ.mkv``
     or ``1.mkv``, in the folder ``UrlLocal`` if there is one.
-Skipped: ``not shown`` actions, which cannot be seen.
-Dropped: rows whose ``gameTime`` does not start with a half.
+Skipped: actions with the visibility ``not shown``, which cannot be seen.
+Dropped: rows whose ``gameTime`` does not start with the number of a half.
 Exhaustive labels: none.
 Source: the SoccerNet action spotting development kit.
 """

@@ -6,8 +6,8 @@
 
 Boxes: pixels, read as they are. They count from 1 in the original dataset and from 0 in many
     exports, without any mark, so a point can be one pixel off.
-Masks: pixels n of the PNG of the same name in ``SegmentationObject``, next to the folder of the
-    XML, are the n-th object; 255 is the border between objects. The palette's colors are ignored.
+Masks: the PNG of the same name in ``SegmentationObject``, next to the folder of the XML. Pixels of
+    value n are the n-th object, 255 is the border between objects; the palette is ignored.
 Media: the image is named like ``filename``, else like the XML file, ignoring case. A size of 0 by
     0 counts as unknown.
 Noted: parts of objects (head, hand), which are not read.

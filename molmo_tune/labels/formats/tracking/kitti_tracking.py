@@ -9,7 +9,7 @@ Hidden: objects with ``occluded`` 2 (largely) or 3 (unknown); 0 is visible, 1 pa
 Media: the file is named like its sequence and video.
 Skipped: ``DontCare`` (track id -1), a region in which nothing was labeled.
 Dropped: other track ids below 0, rows of other than 17 or 18 fields.
-Exhaustive labels: none; KITTI promises none, and ``DontCare`` regions contain unlabeled objects.
+Exhaustive labels: none; KITTI promises none, and ``DontCare`` regions can contain objects.
 Source: the readme of KITTI's tracking development kit.
 """
 
