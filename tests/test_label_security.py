@@ -265,7 +265,7 @@ def test_trusted_pickles_call_nothing_but_what_makes_arrays(tmp_path, clip):
     shutil.copy(clip, tmp_path / "clip.mp4")
     path = tmp_path / "x.pkl"
     path.write_bytes(b"c_codecs\nencode\n(Vx\nVzlib\ntR.")
-    with pytest.raises(UserError, match="not a pickle that opens"):
+    with pytest.raises(UserError, match="not a valid pickle"):
         read_labels("tapvid_trusted", path)
     for name in ("../clip", "/etc/passwd"):
         data = pickle.loads(tapvid())
@@ -276,7 +276,7 @@ def test_trusted_pickles_call_nothing_but_what_makes_arrays(tmp_path, clip):
     for _ in range(15):
         nested = (nested, nested)
     path.write_bytes(pickle.dumps({nested: {}}))
-    with limits(), pytest.raises(UserError, match="no dictionary of videos"):
+    with limits(), pytest.raises(UserError, match="not a dictionary of videos"):
         read_labels("tapvid_trusted", path)
 
 
@@ -284,7 +284,7 @@ def test_trusted_pickles_call_nothing_but_what_makes_arrays(tmp_path, clip):
 
 
 @pytest.mark.parametrize("kind", ["link", "values", "virtual"])
-def test_hdf5_that_points_to_other_files_is_refused(tmp_path, monkeypatch, kind):
+def test_hdf5_that_refers_to_other_files_is_refused(tmp_path, monkeypatch, kind):
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "x.slp"
     (tmp_path / "secret").write_bytes(bytes(64))
@@ -304,7 +304,7 @@ def test_hdf5_that_points_to_other_files_is_refused(tmp_path, monkeypatch, kind)
         raise AssertionError("it was opened")
 
     monkeypatch.setitem(sys.modules, "sleap_io", SimpleNamespace(load_file=load_file))
-    with pytest.raises(UserError, match=r"points to another file \(/?a/b/c\)"):
+    with pytest.raises(UserError, match=r"refers to another file \(/?a/b/c\)"):
         read_labels("sleap", path)
 
 
@@ -435,7 +435,7 @@ def test_masks_that_would_fill_the_memory_are_refused(tmp_path, clip):
     Image.new("RGB", SIZE).save(tmp_path / "a.png")
     png = base64.b64encode(bomb(100_000, 100_000, 0)).decode()
     (tmp_path / "a.json").write_text(labelme(drawn("mask", (1, 2), (3, 3), mask=png)))
-    with limits(), pytest.raises(UserError, match="does not fit its box"):
+    with limits(), pytest.raises(UserError, match="not a PNG that fits the image"):
         read_labels("labelme", tmp_path / "a.json")
 
 

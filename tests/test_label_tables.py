@@ -74,7 +74,7 @@ MALFORMED: dict[str, list[Exchange]] = {
         '[["1", 2], [3, 3]]',
         "[[-1, 2], [3, 3]]",
         "[[NaN, 2], [3, 3]]",
-        negative="does not fit",
+        negative="not a PNG that fits",
     ),
     "pascal_voc": boxes(
         "<xmax>6<", "<xmax>six<", "<xmax>-6<", "<xmax>nan<", negative="swapped corners"
@@ -100,7 +100,7 @@ MALFORMED: dict[str, list[Exchange]] = {
         "cat,10,30,30", "cat,x,30,30", "cat,30,30,10", "cat,nan,30,30", negative="swapped corners"
     ),
     "pixmo_points": boxes(
-        '{"x": 20.0', '{"x": "20"', '{"x": -20.0', '{"x": NaN', negative="beyond the edge"
+        '{"x": 20.0', '{"x": "20"', '{"x": -20.0', '{"x": NaN', negative="moved to its edge"
     ),
     "pixmo_count": boxes("[4.0, 5]", '["4", 5]', "[-4.0, 5]", "[NaN, 5]", negative="outside"),
     "cvat_video": boxes('xbr="30"', 'xbr="x"', 'xbr="-30"', 'xbr="nan"', negative="turned round"),
@@ -125,7 +125,7 @@ MALFORMED: dict[str, list[Exchange]] = {
     "expressions": [
         ('"frames": ["00002", "00004"]', '"frames": 3', "no list of frames"),
         ('"obj_id": "1"', '"obj_id": -1', "no masks of this object"),
-        ('"exp": "both"', '"exp": NaN', "has no words"),
+        ('"exp": "both"', '"exp": NaN', "an empty expression"),
     ],
     "youtube_vis": boxes("[1, 2, 3, 4]", '["1", 2, 3, 4]', "[1, 2, -3, 4]", "[1, 2, NaN, 4]"),
     "tao": boxes("[12, 14, 20,", '["12", 14, 20,', "[12, 14, -20,", "[12, 14, NaN,"),
@@ -147,9 +147,9 @@ MALFORMED: dict[str, list[Exchange]] = {
     "ava": boxes("0.1,0.2,0.3", "x,0.2,0.3", "0.1,0.2,-0.3", "nan,0.2,0.3"),
     "soccernet": boxes('"1250"', '"x"', '"-1250"', '"NaN"', negative="outside the video"),
     "elan": [
-        ('TIME_VALUE="200"', 'TIME_VALUE="x"', "its time slots have no times"),
+        ('TIME_VALUE="200"', 'TIME_VALUE="x"', "time slots without a value"),
         ('TIME_VALUE="200"', 'TIME_VALUE="-200"', "the event lies outside the video"),
-        ('TIME_VALUE="200"', 'TIME_VALUE="nan"', "its time slots have no times"),
+        ('TIME_VALUE="200"', 'TIME_VALUE="nan"', "time slots without a value"),
     ],
     "ultralytics_track": boxes("0.15 0.4 0.1", "0.15 0.4 x", "0.15 0.4 -0.1", "0.15 0.4 nan"),
     "supervision": boxes("10,10,20,30", "x,10,20,30", "20,10,10,30", "nan,10,20,30"),
@@ -162,7 +162,7 @@ MALFORMED: dict[str, list[Exchange]] = {
         (None, pickled(PLACES * np.nan), "a coordinate is missing or not a number"),
     ],
     "molmo2_video_point": boxes(
-        '{"x": 50,', '{"x": "50",', '{"x": -50,', '{"x": NaN,', negative="0 to 100 percent"
+        '{"x": 50,', '{"x": "50",', '{"x": -50,', '{"x": NaN,', negative="outside 0 to 100%"
     ),
     "molmo2_video_track": boxes(
         "[10.5, 20]", '["10.5", 20]', "[-10.5, 20]", "[NaN, 20]", negative="wholly outside"

@@ -527,11 +527,11 @@ YOLO_ROWS = [
     ("1 .5 .5 .1 -.1", "dropped", "negative width"),
     ("1 .5 .5 .1 nan", "dropped", "not a number"),
     ("1 .5 .5 .1 x", "dropped", "not a number"),
-    ("1 .5 .5 .1", "dropped", "not the number of fields"),
-    ("1 .5 .5 .1 .1 .9", "dropped", "six numbers"),
-    ("1 .5 .5 .1 .1 .9 .8 .7", "dropped", "not the number of fields"),
-    ("2 .5 .5 .1 .1", "dropped", "no name"),
-    ("cat .5 .5 .1 .1", "dropped", "no name"),
+    ("1 .5 .5 .1", "dropped", "number of fields matches no"),
+    ("1 .5 .5 .1 .1 .9", "dropped", "six fields"),
+    ("1 .5 .5 .1 .1 .9 .8 .7", "dropped", "number of fields matches no"),
+    ("2 .5 .5 .1 .1", "dropped", "without a name"),
+    ("cat .5 .5 .1 .1", "dropped", "without a name"),
     ("1.0 .5 .5 .1 .1", "kept", ""),
     ("1 .95 .5 .2 .2", "clipped", ""),
     ("1 100 50 20 20", "dropped", "wholly outside"),
@@ -815,9 +815,9 @@ ROWS: list[tuple[str, str, str, str, str]] = [
             (drawn("point", (1, float("nan"))), "dropped", "not a number"),
             (drawn("point", (30, 1)), "dropped", "wholly outside"),
             (drawn("point", (1, 1), label=""), "dropped", "no class label"),
-            (drawn("mask", (1, 1), (3, 2)), "dropped", "does not fit its box"),
-            (drawn("mask", (19, 1), (21, 2), mask=GOOD_MASK), "dropped", "does not fit"),
-            (drawn("mask", (1, 1), (3, 2), mask=GOOD_MASK[:20]), "dropped", "does not fit"),
+            (drawn("mask", (1, 1), (3, 2)), "dropped", "not a PNG that fits"),
+            (drawn("mask", (19, 1), (21, 2), mask=GOOD_MASK), "dropped", "not a PNG that fits"),
+            (drawn("mask", (1, 1), (3, 2), mask=GOOD_MASK[:20]), "dropped", "not a PNG that fits"),
         )
     ),
     *(
@@ -866,7 +866,7 @@ ROWS: list[tuple[str, str, str, str, str]] = [
     *(
         ("pixmo_points", "x.jsonl", pixmo([{"x": 9, "y": 9}], label="good") + row, outcome, reason)
         for row, outcome, reason in (
-            (pixmo([{"x": 101, "y": 50}]), "corrected", "beyond the edge"),
+            (pixmo([{"x": 101, "y": 50}]), "corrected", "moved to its edge"),
             (pixmo([{"x": "1", "y": 50}]), "dropped", "not a number"),
             (pixmo({"x": [1], "y": [2]}), "dropped", "not a number"),
             (pixmo([], 4), "dropped", "a count without points"),
@@ -899,13 +899,13 @@ BROKEN = [
     ("pascal_voc", "a.xml", voc(BOX_VOC).replace("A.png", "../a.png"), "climbs out of the media"),
     ("pascal_voc", "a.xml", voc(BOX_VOC, size=""), ""),
     ("via", "x.json", "{}", "images without regions"),
-    ("via", "x.json", '{"a": {"regions": 3}}', "regions is no list"),
+    ("via", "x.json", '{"a": {"regions": 3}}', "regions is not a list"),
     ("via", "x.csv", "a,b\n1,2", "other columns"),
     ("via", "x.json", via().replace("a.png", "../a.png"), "climbs out"),
-    ("createml", "x.json", "{}", "no list of objects"),
+    ("createml", "x.json", "{}", "not a list of objects"),
     ("createml", "x.json", '[{"image": "../a.png"}]', "climbs out"),
     ("roboflow_hosted", "a.json", "{}", "no predictions"),
-    ("roboflow_hosted", "a.json", '{"predictions": 3}', "no list of objects"),
+    ("roboflow_hosted", "a.json", '{"predictions": 3}', "not a list of objects"),
     ("open_images", "x.csv", "a,b\n1,2", "no column 'ImageID'"),
     ("table", "x.csv", "a,b\n1,2", "no column 'file'"),
     ("table", "x.csv", b"file,class,x1,y1,x2,y2\n\xe4", "not UTF-8 text"),
@@ -942,11 +942,11 @@ def test_voc_instances_are_the_objects_in_order(tmp_path):
     expected = [("cat", mask_of((slice(3, 8), slice(2, 6)))), ("dog", Box((1, 1, 5, 5)))]
     assert_said(sample, expected)
     Image.new("RGB", SIZE).save(tmp_path / "SegmentationObject" / "a.png")
-    with pytest.raises(UserError, match="a picture of mode RGB"):
+    with pytest.raises(UserError, match="an image of mode RGB"):
         read(tiny, "pascal_voc", tmp_path)
 
 
-def test_open_images_know_what_is_absent(tmp_path):
+def test_open_images_labels_verified_as_absent_are_exhaustive(tmp_path):
     tiny = TINY["open_images"]
     seen = "ImageID,Source,LabelName,Confidence\na,verification,/m/3,0\na,verification,/m/1,1\n"
     files = {**tiny.files, "train-imagelabels.csv": seen.replace("/m/3", "/m/4")}
@@ -955,7 +955,7 @@ def test_open_images_know_what_is_absent(tmp_path):
     assert sample.exhaustive_labels == ("bird",)
     assert reasons(report.skipped) == {
         "a group, not one object": 1,
-        "the picture was taken inside of it": 1,
+        "the photo was taken inside of it": 1,
     }
     files["class-descriptions.csv"] = "/m/1,cat\n"
     _, report = read(Tiny(files, tiny.path), "open_images", tmp_path)

@@ -518,8 +518,8 @@ def test_mot_names_sizes_and_lengths_of_seqinfo(folder):
     for text, message in (
         (ini.format(19, 100), "another number of frames than the labels say .19, not 20"),
         (ini.format(20, 50), "another size than the labels say .50x50, not 100x50"),
-        ("[Other]\n", r"seqinfo.ini: not readable .*a \[Sequence\] section"),
-        ("name=1", "seqinfo.ini: not readable"),
+        ("[Other]\n", r"seqinfo.ini: not valid .*a \[Sequence\] section"),
+        ("name=1", "seqinfo.ini: not valid"),
     ):
         write(folder / "x" / "seqinfo.ini", text)
         with pytest.raises(UserError, match=message):
@@ -601,7 +601,7 @@ def test_folders_of_pictures_in_our_own_format(tmp_path):
 
 @pytest.mark.parametrize("name", ["mot_seq", "mot_seq_with_seqinfo"])
 def test_mot_samples_of_datumaro_are_detections(shared, name, tmp_path):
-    """One row each, by eye: ``1,-1,0,4,4,8,1,3,1.0``; -1 is no identity, labels.txt has class 3."""
+    """One row each, by eye: ``1,-1,0,4,4,8,1,3,1.0``; -1: no identity; labels.txt has class 3."""
     path = shared / "samples" / "motchallenge" / "datumaro" / name / "gt" / "gt.txt"
     assert path.read_text().split() == ["1,-1,0,4,4,8,1,3,1.0"]
     video = make_video(tmp_path / "Test.mp4", 1, (16, 16))
@@ -625,13 +625,13 @@ def masked(frame: int, *corners: int, **flags: bool) -> Observation:
 
 
 def png(*rectangles: tuple[int, int, int, int, int], mode: str = "P") -> bytes:
-    """A picture of object numbers: rectangles of (number, left, top, right, bottom)."""
+    """Return a PNG of object numbers: rectangles of (number, left, top, right, bottom)."""
     pixels = np.zeros((SIZE[1], SIZE[0]), np.uint16 if mode == "I;16" else np.uint8)
     for number, left, top, right, bottom in rectangles:
         pixels[top:bottom, left:right] = number
     image = Image.fromarray(pixels)
     if mode == "P":
-        image.putpalette(bytes(3 * [7] * 256))  # one color for all: colors tell nothing
+        image.putpalette(bytes(3 * [7] * 256))  # one color for all: colors do not matter
     stream = io.BytesIO()
     image.save(stream, "png")
     return stream.getvalue()
@@ -663,7 +663,7 @@ def mots_case(first: int) -> Case:
             ("pedestrian", "mask"): {"read": 1, "dropped": 1},
         },
         losses={
-            "the id is not one of the class": 1,
+            "the id does not match its class": 1,
             "a row of other than 6 fields": 1,
             **NO_RUNS,
         },
@@ -765,8 +765,8 @@ CASES["expressions"] = Case(
         ("", "expression"): {"read": 1, "dropped": 1},
     },
     losses={
-        "no masks of this object were found": 1,
-        "the expression has no words": 1,
+        "no masks of this object found": 1,
+        "an empty expression": 1,
     },
     skipped={"the expression names no object (a validation split)": 1},
 )
@@ -921,7 +921,7 @@ CASES["scalabel"] = Case(
 
 
 def test_folders_of_masks_are_one_sample_each(folder):
-    """Given the folder, all its pictures are read; given one picture, that one."""
+    """All images of a folder are read, or a single image."""
     for name, content in CASES["mask_folder"].files.items():
         write(folder / "masks" / name, content)
     (sample,), report = read_labels("mask_folder", folder / "masks", folder)
@@ -946,7 +946,7 @@ def test_folders_of_masks_are_one_sample_each(folder):
     assert reasons(report.dropped) == {"the mask is no picture of object numbers (mode RGB)": 1}
 
 
-def test_mots_pictures_give_what_the_text_gives(folder):
+def test_mots_images_and_text_give_the_same_masks(folder):
     write(folder / "masks" / "clip" / "000003.png", png((1001, *A), (10000, *B), mode="I;16"))
     write(folder / "masks" / "clip" / "000004.png", png((1001, *B), mode="I;16"))
     for format, first in (("kitti_mots", 0), ("mots_challenge", 1)):
@@ -1014,7 +1014,7 @@ def test_sav_sample(shared, tmp_path):
 
 
 def test_davis_sample(shared, tmp_path):
-    """Objects and pictures: distinct values above 0 of each PNG, read with Pillow, no palette."""
+    """Objects and images: distinct values above 0 of each PNG, read with Pillow, no palette."""
     folder = shared / "samples" / "davis_masks" / "osvos_results" / "bike-packing"
     files = sorted(folder.glob("*.png"))
     values = [set(np.array(Image.open(file)).ravel().tolist()) - {0} for file in files]
@@ -1094,7 +1094,7 @@ CASES["sot"] = Case(
     losses={"a box without area": 16},
     skipped={
         "flagged as absent or out of view": 1,
-        "NaN: the object is not there": 1,
+        "NaN: object absent": 1,
     },
 )
 
@@ -1226,9 +1226,9 @@ CASES["ava"] = Case(
     },
     losses={
         "a negative width or height": 1,
-        "the person is not a whole number: a score of a detection?": 1,
+        "the person is not a whole number (a detection's score?)": 1,
         "the frame lies outside the video": 1,
-        "a row of other than 8 fields": 1,
+        "a row of other than 2 or 8 fields": 1,
     },
     skipped={"a second without people": 1},
 )
@@ -1262,7 +1262,7 @@ CASES["soccernet"] = Case(
     },
     losses={
         "the event lies outside the video": 1,
-        "gameTime does not begin with the number of a half": 1,
+        "gameTime does not start with the number of a half": 1,
     },
     skipped={"not shown in the broadcast": 1},
 )
@@ -1296,8 +1296,8 @@ CASES["elan"] = Case(
         ("c", "span"): {"read": 1, "dropped": 1},
     },
     losses={
-        "its time slots have no times": 1,
-        "one of several parts of an annotation, without times of its own": 2,
+        "time slots without a value": 1,
+        "one of several parts of an annotation, without own times": 2,
     },
 )
 
@@ -1313,7 +1313,7 @@ def test_got10k_flags_classes_and_their_number(folder):
     assert [o.frame_index for o in track.observations if o.occluded] == [5, 6]
     assert counts_of(report)["polar bear", "box"] == {"read": 20, "kept": 15, "skipped": 5}
     write(path.with_name("cover.label"), "0\n" * 7)
-    with pytest.raises(UserError, match=r"7 flags beside a groundtruth.txt of 20 lines"):
+    with pytest.raises(UserError, match=r"7 flags for 20 lines of groundtruth.txt"):
         read_labels("sot", path, folder)
     write(path.with_name("cover.label"), "0 x")
     with pytest.raises(UserError, match=r"cover.label: something other than single digits"):
@@ -1322,7 +1322,7 @@ def test_got10k_flags_classes_and_their_number(folder):
 
 @pytest.mark.parametrize("name", ["airplane-1", "airplane-2"])
 def test_lasot_samples(shared, tmp_path, name):
-    """25 lines of ``x,y,w,h`` each, all inside 640 x 480; no flags beside them."""
+    """25 lines of ``x,y,w,h`` each, all inside 640 x 480; no flag files."""
     path = shared / "samples" / "lasot" / name / "groundtruth.txt"
     rows = [tuple(map(float, line.split(","))) for line in path.read_text().split()]
     assert len(rows) == 25
@@ -1427,7 +1427,7 @@ def test_ava_samples(shared, tmp_path):
     )
     assert sum(c.kept for c in report.counts if c.kind == "box") == 8
     assert report.num_dropped == 0
-    with pytest.raises(UserError, match="the person is not a whole number: a score"):
+    with pytest.raises(UserError, match=r"the person is not a whole number \(a detection"):
         read_labels("ava", folder / "eval" / "pred.csv", tmp_path)
 
 
@@ -1518,9 +1518,9 @@ CASES["deeplabcut"] = Case(
     losses={
         "a coordinate is missing or not a number": 1,
         "the frame lies outside the video": 1,
-        "a row with another number of fields than the headings": 1,
+        "number of fields differs from the header": 1,
     },
-    skipped={"no point of it is labeled in this frame": 2},
+    skipped={"no labeled point in this frame": 2},
 )
 
 
@@ -1586,9 +1586,9 @@ CASES["molmo2_video_point"] = Case(
     },
     exhaustive=("cats", "dogs"),
     losses={
-        "a coordinate is not one of 0 to 100 percent": 1,
+        "a coordinate is outside 0 to 100%": 1,
         "the frame lies outside the video": 1,
-        "the points and their moments do not pair": 1,
+        "the numbers of points and times differ": 1,
     },
 )
 
@@ -1615,7 +1615,7 @@ CASES["molmo2_video_track"] = Case(
     (Track("3", "the left dog", (seen(0, Point((10.5, 20.0))), seen(19, Point((12.0, 20.0))))),),
     VIDEO | {("the left dog", "point"): {"read": 40, "kept": 2, "skipped": 37, "dropped": 1}},
     losses={"a coordinate is missing or not a number": 1},
-    skipped={"an empty point: the object is not there": 37},
+    skipped={"an empty point: object absent": 37},
 )
 
 INSTRUCTION = [
@@ -1721,7 +1721,7 @@ def test_ultralytics_asks_where_six_columns_can_mean_two_things(folder):
 
 def test_supervision_without_frames_is_refused_and_json_is_read(folder):
     path = write(folder / "clip.csv", SINK.replace("frame_index", "index"))
-    with pytest.raises(UserError, match="no frame_index: which frame is this"):
+    with pytest.raises(UserError, match="no frame_index; expected a frame_index in every row"):
         read_labels("supervision", path)
     head, first = SINK.split("\n")[:2]
     rows = [dict(zip(head.split(","), first.split(","), strict=True)) | {"frame_index": 3}]
@@ -1818,7 +1818,7 @@ def test_deeplabcut_samples(shared, tmp_path, name, animals, kept, skipped):
     (wanted,) = {line.count(",") for line in lines if line.startswith("coords")}
     short = sum(line.count(",") != wanted for line in lines if line.startswith("labeled-data"))
     assert reasons(report.dropped) == (
-        {"a row with another number of fields than the headings": short} if short else {}
+        {"number of fields differs from the header": short} if short else {}
     )
 
 

@@ -109,7 +109,7 @@ def _opened(
     resizing = resizing_of(processor)
     small = read_resized_frames(paths[0], item.sampled.indices, resizing, limits.reading)
     vision = video_inputs(processor, small.frames, item.sampled.times_s)
-    return vision, "frame_cache" if small.is_from_cache else "file", small.unstored
+    return vision, "frame_cache" if small.is_from_cache else "file", small.cache_error
 
 
 def _feature_key(

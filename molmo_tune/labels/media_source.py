@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from molmo_tune.errors import UserError
-from molmo_tune.media.frame_folder import holds_pictures
+from molmo_tune.media.frame_folder import has_images
 from molmo_tune.media.video import VideoInfo, probe_video
 
 VIDEO_SUFFIXES = (
@@ -153,7 +153,7 @@ class MediaSource:
             wanted = _inside(name, where)
             shorter = ("/".join(wanted.parts[start:]) for start in range(len(wanted.parts)))
             for path in (self.path / part / more for part in shorter for more in ("", "img1")):
-                if path == self.path or str(path) == where or not holds_pictures(path):
+                if path == self.path or str(path) == where or not has_images(path):
                     continue
                 if path.resolve().is_relative_to(root):
                     return path

@@ -1,4 +1,15 @@
-"""PixMo-Count: `formats.ai2._pixmo` with points in pixels, as two lists ``x`` and ``y``."""
+"""PixMo-Count of Ai2, as Parquet or JSONL: the points of one label in one image per row.
+
+    {"image_url": "https://…/a.jpg", "image_sha256": "…", "label": "cats", "count": 2,
+     "points": {"x": [310.5, 20.0], "y": [101.2, 33.0]}}
+
+Points: pixels from 0 (percent in PixMo-Points).
+Media: the images are not in the files; download them and name them like their SHA-256 or the last
+    part of their URL, with or without an extension.
+Dropped: counts without points, as in all rows outside the training split.
+Exhaustive labels: labels whose row has as many points as its ``count``, including 0.
+Source: Ai2's loader and the card of ``allenai/pixmo-count``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What CreateML and Roboflow's predictions share: rows of JSON with boxes by their centers."""
+"""Rows of JSON with boxes given by their centers, as in CreateML and Roboflow's predictions."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ Row = Mapping[str, Any]
 
 
 def list_of_rows(value: object, path: Path) -> list[Row]:
-    """The objects of a JSON list.
+    """Return a JSON list of objects.
 
     Raises:
-        UserError: it is none.
+        UserError: the value is not one.
     """
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise UserError(path, "no list of objects", "JSON of CreateML or of Roboflow's predictions")
+        raise UserError(path, "not a list of objects", "JSON of CreateML or Roboflow predictions")
     return value
 
 
 def text_of(value: object) -> str:
-    """A text, stripped; anything else is empty."""
+    """Return a string without surrounding blanks; anything else becomes empty."""
     return value.strip() if isinstance(value, str) else ""
 
 
 def box_of_center(row: Row) -> Box:
-    """The box of ``x, y, width, height`` in pixels, where ``x, y`` is its center.
+    """Return the box in pixels of ``x, y, width, height``, where ``x, y`` is its center.
 
     Raises:
         LostError: a number is missing, or a side is negative.
