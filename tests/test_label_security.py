@@ -430,7 +430,7 @@ def test_masks_that_would_fill_the_memory_are_refused(tmp_path, clip):
     palette = tmp_path / "masks" / "clip" / "00000.png"
     palette.parent.mkdir(parents=True)
     palette.write_bytes(bomb(100_000, 100_000, 3))
-    with limits(), pytest.raises(UserError, match="no picture of object numbers"):
+    with limits(), pytest.raises(UserError, match="not an image of object IDs"):
         read_labels("mask_folder", palette.parent, tmp_path)
     Image.new("RGB", SIZE).save(tmp_path / "a.png")
     png = base64.b64encode(bomb(100_000, 100_000, 0)).decode()

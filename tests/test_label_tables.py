@@ -30,9 +30,9 @@ BY_OBJECTS = {"sleap": "test_sleap_instances_become_tracks_of_named_points"}
 Exchange = tuple[str | None, str | bytes, str]
 
 
-def boxes(old: str, *new: str, negative: str = "a negative width or height") -> list[Exchange]:
+def boxes(old: str, *new: str, negative: str = "negative width or height") -> list[Exchange]:
     """Three exchanges of numbers, with the reasons that most formats give."""
-    bad = "a coordinate is missing or not a number"
+    bad = "coordinate missing or not a number"
     return list(zip([old] * 3, new, [bad, negative, bad], strict=True))
 
 
@@ -51,9 +51,9 @@ def pickled(points: object, occluded: object = None) -> bytes:
     return pickle.dumps({"clip": {"points": points, "occluded": hidden}})
 
 
-RUNS = "the run lengths of the mask do not fit the video"
+RUNS = "mask run lengths do not match the video size"
 PLACES = np.full((1, 20, 2), 0.5, np.float32)
-NO_FRAME = "the frame is missing or not a whole number"
+NO_FRAME = "frame number missing or not an integer"
 # wrong type, negative size, not a number: what to exchange for what, and the reason that is given.
 # None instead of words exchanges the whole file.
 MALFORMED: dict[str, list[Exchange]] = {
@@ -84,14 +84,14 @@ MALFORMED: dict[str, list[Exchange]] = {
         "x,0.3,0.3,0.8",
         "0.3,0.1,0.3,0.8",
         "nan,0.3,0.3,0.8",
-        negative="without area",
+        negative="zero area",
     ),
     "dota": boxes(
         "1 1 5 1 5 5 1 5",
         "x 1 5 1 5 5 1 5",
         "-1 -1 -5 -1 -5 -5 -1 -5",
         "nan 1 5 1 5 5 1 5",
-        negative="wholly outside",
+        negative="entirely outside",
     ),
     "via": boxes('"width": 4', '"width": "4"', '"width": -4', '"width": NaN'),
     "createml": boxes('"width": 4', '"width": "4"', '"width": -4', '"width": NaN'),
@@ -118,9 +118,9 @@ MALFORMED: dict[str, list[Exchange]] = {
     },
     "sav": same('"size": [50,', '"size": ["50",', '"size": [-50,', '"size": [NaN,', reason=RUNS),
     "mask_folder": [
-        (None, colored(), "no picture of object numbers"),
-        (None, b"\x89PNG" + colored()[4:40], "no picture of object numbers"),
-        (None, colored()[:-30], "no picture of object numbers"),
+        (None, colored(), "not an image of object IDs"),
+        (None, b"\x89PNG" + colored()[4:40], "not an image of object IDs"),
+        (None, colored()[:-30], "not an image of object IDs"),
     ],
     "expressions": [
         ('"frames": ["00002", "00004"]', '"frames": 3', "no list of frames"),
@@ -148,7 +148,7 @@ MALFORMED: dict[str, list[Exchange]] = {
     "soccernet": boxes('"1250"', '"x"', '"-1250"', '"NaN"', negative="outside the video"),
     "elan": [
         ('TIME_VALUE="200"', 'TIME_VALUE="x"', "its time slots have no times"),
-        ('TIME_VALUE="200"', 'TIME_VALUE="-200"', "the event lies outside the video"),
+        ('TIME_VALUE="200"', 'TIME_VALUE="-200"', "event outside the video"),
         ('TIME_VALUE="200"', 'TIME_VALUE="nan"', "its time slots have no times"),
     ],
     "ultralytics_track": boxes("0.15 0.4 0.1", "0.15 0.4 x", "0.15 0.4 -0.1", "0.15 0.4 nan"),
@@ -158,17 +158,17 @@ MALFORMED: dict[str, list[Exchange]] = {
     ),
     "tapvid_trusted": [
         (None, pickled(["0.5", 0.5]), "no arrays points and occluded"),
-        (None, pickled(-PLACES), "wholly outside the frame"),
-        (None, pickled(PLACES * np.nan), "a coordinate is missing or not a number"),
+        (None, pickled(-PLACES), "entirely outside the frame"),
+        (None, pickled(PLACES * np.nan), "coordinate missing or not a number"),
     ],
     "molmo2_video_point": boxes(
         '{"x": 50,', '{"x": "50",', '{"x": -50,', '{"x": NaN,', negative="0 to 100 percent"
     ),
     "molmo2_video_track": boxes(
-        "[10.5, 20]", '["10.5", 20]', "[-10.5, 20]", "[NaN, 20]", negative="wholly outside"
+        "[10.5, 20]", '["10.5", 20]', "[-10.5, 20]", "[NaN, 20]", negative="entirely outside"
     ),
     "track_instruction": boxes(
-        "[10, 20]", '["10", 20]', "[-10, 20]", "[NaN, 20]", negative="wholly outside"
+        "[10, 20]", '["10", 20]', "[-10, 20]", "[NaN, 20]", negative="entirely outside"
     ),
 }
 

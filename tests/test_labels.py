@@ -182,7 +182,7 @@ def test_cvat_gaps_are_filled_but_not_across_outside_or_lost_rows(folder):
     assert found[1].shape.xyxy_px == pytest.approx((2, 10, 20, 20))
     numbers = {"read": 6, "kept": 4, "interpolated": 2, "skipped": 1, "dropped": 1}
     assert counts_of(report)["car", "box"] == numbers
-    assert reasons(report.dropped) == {"a coordinate is missing or not a number": 1}
+    assert reasons(report.dropped) == {"coordinate missing or not a number": 1}
 
 
 def test_cvat_frames_that_the_task_skipped_are_filled(folder):
@@ -247,14 +247,14 @@ ROWS = {
     # row: outcome, reason, box that is kept
     'frame="20" xtl="1" ytl="1" xbr="9" ybr="9"': ("dropped", "outside the video", None),
     'frame="-1" xtl="1" ytl="1" xbr="9" ybr="9"': ("dropped", "outside the video", None),
-    'frame="1.5" xtl="1" ytl="1" xbr="9" ybr="9"': ("dropped", "not a whole number", None),
-    'xtl="1" ytl="1" xbr="9" ybr="9"': ("dropped", "not a whole number", None),
+    'frame="1.5" xtl="1" ytl="1" xbr="9" ybr="9"': ("dropped", "not an integer", None),
+    'xtl="1" ytl="1" xbr="9" ybr="9"': ("dropped", "not an integer", None),
     'frame="2" ytl="1" xbr="9" ybr="9"': ("dropped", "missing or not a number", None),
     'frame="2" xtl="inf" ytl="1" xbr="9" ybr="9"': ("dropped", "missing or not a number", None),
     'frame="2" xtl="" ytl="1" xbr="9" ybr="9"': ("dropped", "missing or not a number", None),
     'frame="2" xtl="100" ytl="1" xbr="120" ybr="9"': ("dropped", "outside the frame", None),
     'frame="2" xtl="-9" ytl="1" xbr="-1" ybr="9"': ("dropped", "outside the frame", None),
-    'frame="2" xtl="5" ytl="1" xbr="5" ybr="9"': ("dropped", "without area", None),
+    'frame="2" xtl="5" ytl="1" xbr="5" ybr="9"': ("dropped", "zero area", None),
     'frame="2" xtl="-5" ytl="40" xbr="5" ybr="60"': ("clipped", "", (0, 40, 5, 50)),
     'frame="2" xtl="0" ytl="0" xbr="100.004" ybr="50"': ("kept", "", (0, 0, 100, 50)),
     'frame="2" xtl="9" ytl="9" xbr="1" ybr="1"': ("corrected", "turned round", (1, 1, 9, 9)),
@@ -290,7 +290,7 @@ def test_cvat_second_rows_missing_labels_and_attributes_are_counted(folder):
     tracks = [track(box(1), box(1, 2), extra), track(box(2), label="", id=1)]
     (sample,), report = read_cvat(folder, cvat(*tracks))
     assert len(sample.annotations) == 1
-    assert reasons(report.dropped) == {"a second row for one frame": 1, "no class label": 1}
+    assert reasons(report.dropped) == {"duplicate row for a frame": 1, "no class label": 1}
     assert reasons(report.notes) == {"attribute values are not kept": 1}
 
 
@@ -477,16 +477,16 @@ KEYS = {
     ("height", -20.0): ("corrected", "negative"),
     ("width", -10.0): ("corrected", "negative"),
     ("x", 95.0): ("clipped", ""),
-    ("x", -20.0): ("dropped", "wholly outside"),
-    ("width", 0): ("dropped", "without area"),
+    ("x", -20.0): ("dropped", "entirely outside"),
+    ("width", 0): ("dropped", "zero area"),
     ("y", float("nan")): ("dropped", "not a number"),
     ("y", None): ("dropped", "not a number"),
     ("y", "much"): ("dropped", "not a number"),
     ("frame", 0): ("dropped", "outside the video"),
     ("frame", 21): ("dropped", "outside the video"),
-    ("frame", "soon"): ("dropped", "whole number"),
-    ("frame", 1.5): ("dropped", "whole number"),
-    ("frame", True): ("dropped", "whole number"),
+    ("frame", "soon"): ("dropped", "not an integer"),
+    ("frame", 1.5): ("dropped", "not an integer"),
+    ("frame", True): ("dropped", "not an integer"),
 }
 
 
@@ -846,7 +846,7 @@ BROKEN = [
     ("cvat_video", "x.xml", "<!DOCTYPE annotations>\n<annotations/>", ":1: declares a document"),
     ("cvat_video", "x.xml", FOREIGN, ":1: declares a document type or entities"),
     ("cvat_video", "x.xml", "<html><track id='1'/></html>", ":1: the root is <html>"),
-    ("cvat_video", "x.xml", cvat(), "no sample could be read.*nothing annotated"),
+    ("cvat_video", "x.xml", cvat(), "no sample could be read.*no usable annotations"),
     ("cvat_video", "x.xml", IMAGES, "looks like format: cvat_images"),
     ("cvat_video", "x.xml", STUDIO, "looks like format: label_studio_video; expected CVAT"),
     ("cvat_video", "x.xml", b"PK\x03\x04....", "looks like a zip archive; unpack it"),
@@ -933,9 +933,7 @@ def test_media_that_fit_equally_well_or_do_not_open(folder, clip):
     (sample,), _ = read_cvat(folder, cvat(track(box(1)), meta=meta.format("x/two/same.mp4")))
     assert sample.media.paths == (folder / "two" / "same.mp4",)
     write(folder / "broken.mp4", "not a video")
-    with pytest.raises(
-        UserError, match=r"video is missing or unreadable .not a video that decodes"
-    ):
+    with pytest.raises(UserError, match=r"video missing or unreadable .not a video that decodes"):
         read_cvat(folder, cvat(track(box(1)), meta=meta.format("broken.mp4")))
     with pytest.raises(UserError, match="no such file or folder; expected the media"):
         read_cvat(folder, cvat(track(box(1)), meta=meta.format("clip.mp4")), folder / "nowhere")
@@ -953,7 +951,7 @@ def test_labels_that_lie_deeper_are_named(tmp_path):
 def test_where_media_are_missing_their_folder_is_asked_for(folder):
     (folder / "none").mkdir()
     write(folder / "a.xml", CVAT)
-    with pytest.raises(UserError, match=r"is missing.*name the folder of the media: --media"):
+    with pytest.raises(UserError, match=r"video missing.*name the folder of the media: --media"):
         read_labels("cvat_video", folder / "a.xml", folder / "none")
 
 
@@ -1013,8 +1011,8 @@ def test_the_report_adds_up_prints_and_is_json(folder):
     path = folder / "labels.xml"
     places = ", ".join(f"{path}:{line}" for line in (6, 7, 8))
     assert lines[5:] == [
-        f"dropped: 9 × car box: wholly outside the frame ({places}, …)",
-        f"dropped: 1 × car box: the frame lies outside the video ({path}:15)",
+        f"dropped: 9 × car box: entirely outside the frame ({places}, …)",
+        f"dropped: 1 × car box: frame outside the video ({path}:15)",
         *lines[7:],
     ]
     with pytest.raises(AttributeError):

@@ -393,7 +393,7 @@ def test_missing_pictures_are_losses_and_the_error_says_so(tmp_path, name):
     path, media = TINY[name].write(tmp_path)
     for picture in TINY[name].pictures:
         (tmp_path / picture).unlink()
-    with pytest.raises(UserError, match=r"no sample could be read.*image is missing|no such|no im"):
+    with pytest.raises(UserError, match=r"no sample could be read.*image missing|no such|no im"):
         read_labels(name, path, media, **TINY[name].options)
 
 
@@ -435,16 +435,16 @@ COCO_ROWS = [
     ({"bbox": [1, 1, 2, float("nan")]}, "dropped", "missing or not a number"),
     ({"bbox": [1, 1, 2, 10**400]}, "dropped", "missing or not a number"),
     ({"bbox": "1 1 2 2"}, "dropped", "missing or not a number"),
-    ({"bbox": [1, 1, 0, 2]}, "dropped", "without area"),
-    ({"bbox": [30, 1, 2, 2]}, "dropped", "wholly outside"),
+    ({"bbox": [1, 1, 0, 2]}, "dropped", "zero area"),
+    ({"bbox": [30, 1, 2, 2]}, "dropped", "entirely outside"),
     ({"bbox": [18, 1, 9, 2]}, "clipped", ""),
     ({}, "dropped", "neither box, segmentation nor keypoints"),
-    ({"segmentation": [[1, 1, 2, 2]]}, "dropped", "without three corners"),
+    ({"segmentation": [[1, 1, 2, 2]]}, "dropped", "fewer than three corners"),
     ({"segmentation": [[1, 1, 2, 2]], **GOOD}, "corrected", "the box was taken"),
     ({"segmentation": {"size": [20, 10], "counts": "P13U5"}}, "dropped", "run lengths"),
     ({"segmentation": {"size": [10, 20], "counts": "P13"}}, "dropped", "run lengths"),
     ({"segmentation": {"size": [10, 20], "counts": [1, -1, 200]}}, "dropped", "run lengths"),
-    ({"segmentation": {"size": [10, 20], "counts": [200]}}, "dropped", "wholly outside"),
+    ({"segmentation": {"size": [10, 20], "counts": [200]}}, "dropped", "entirely outside"),
     ({"segmentation": 3, **GOOD}, "corrected", "the box was taken"),
     ({"category_id": 3, "keypoints": [1, 1, 2]}, "dropped", "do not fit"),
     ({"category_id": 3, "keypoints": [1, 1, 7, 1, 1, 1]}, "dropped", "do not fit"),
@@ -452,7 +452,7 @@ COCO_ROWS = [
     ({"category_id": 9, **GOOD}, "dropped", "not in the list of categories"),
     ({"category_id": [1], **GOOD}, "dropped", "not in the list of categories"),
     ({"image_id": 8, **GOOD}, "dropped", "not in the list of images"),
-    ({"iscrowd": 1, **GOOD}, "skipped", "a group, not one object"),
+    ({"iscrowd": 1, **GOOD}, "skipped", "group, not a single object"),
 ]
 
 
@@ -492,7 +492,7 @@ def test_broken_coco_is_one_clear_error(tmp_path, content, message):
 
 
 def test_coco_sizes_must_be_those_of_the_upright_picture(tmp_path):
-    for size, reason in (((10, 20), "its sides are swapped"), ((40, 20), "another size than")):
+    for size, reason in (((10, 20), "width and height are swapped"), ((40, 20), "size differs")):
         image = {"width": size[0], "height": size[1]}
         with pytest.raises(UserError, match=reason):
             read_coco_rows(tmp_path, GOOD, image=image)
@@ -534,8 +534,8 @@ YOLO_ROWS = [
     ("cat .5 .5 .1 .1", "dropped", "no name"),
     ("1.0 .5 .5 .1 .1", "kept", ""),
     ("1 .95 .5 .2 .2", "clipped", ""),
-    ("1 100 50 20 20", "dropped", "wholly outside"),
-    ("1 .5 .5 0 0", "dropped", "without area"),
+    ("1 100 50 20 20", "dropped", "entirely outside"),
+    ("1 .5 .5 0 0", "dropped", "zero area"),
     ("1 .5 1e308 .2 1e308", "dropped", ""),
     ("1 .1 .1 .2 1e308 .2 .2", "dropped", "area"),
     ("1 .1 .1 .2 .1 .2 .2 .1 .2 .1 .1", "kept", ""),  # without kpt_shape a polygon of five corners
@@ -629,9 +629,9 @@ CVAT_SHAPES = [
     ('<tag label="dog"/>', "dropped", "about the whole image"),
     ('<points label="dog" points="1,1;5,5"/>', "dropped", "several points in one shape"),
     ('<points label="dog" points="1"/>', "dropped", "not a number"),
-    ('<points label="dog" points="30,1"/>', "dropped", "wholly outside"),
-    ('<polygon label="dog" points="1,1;5,5"/>', "dropped", "without three corners"),
-    ('<polygon label="dog" points="1,1;5,5;9,9"/>', "dropped", "without area"),
+    ('<points label="dog" points="30,1"/>', "dropped", "entirely outside"),
+    ('<polygon label="dog" points="1,1;5,5"/>', "dropped", "fewer than three corners"),
+    ('<polygon label="dog" points="1,1;5,5;9,9"/>', "dropped", "zero area"),
     ('<polygon label="dog" points="1,1;5,x;9,9"/>', "dropped", "not a number"),
     ('<polygon label="dog" points="1,1;25,1;25,5"/>', "clipped", ""),
     ('<box label="dog" xtl="9" ytl="9" xbr="1" ybr="1"/>', "corrected", "turned round"),
@@ -643,9 +643,13 @@ CVAT_SHAPES = [
     (mask("0, 6", left=19), "dropped", "leaves the image"),
     (mask("0, 6", top=-1), "dropped", "leaves the image"),
     (mask("0, x"), "dropped", "not a number"),
-    (mask("6"), "dropped", "wholly outside"),
+    (mask("6"), "dropped", "entirely outside"),
     ('<ellipse label="dog" cx="5" cy="5" rx="2"/>', "dropped", "not a number"),
-    ('<skeleton label="dog"><points label="a" outside="1"/></skeleton>', "skipped", "not there"),
+    (
+        '<skeleton label="dog"><points label="a" outside="1"/></skeleton>',
+        "skipped",
+        "object absent",
+    ),
     ('<skeleton label="dog"><points label="a" points="1"/></skeleton>', "dropped", "not a number"),
     ('<hologram label="dog"/>', "dropped", "not known"),
 ]
@@ -685,7 +689,7 @@ def test_cvat_images_do_not_depend_on_meta(tmp_path, meta):
         (cvat()[:-20], ":4: not valid XML"),
         (cvat().replace("a.png", "../a.png"), "climbs out of the media folder"),
         (cvat().replace("a.png", ""), "the labels name no image"),
-        (cvat().replace('width="20"', 'width="10"'), "another size than.*10x10, not 20x10"),
+        (cvat().replace('width="20"', 'width="10"'), "size differs.*labels 10x10, image 20x10"),
         ("<!DOCTYPE x><annotations/>", "declares a document type"),
     ],
 )
@@ -709,13 +713,13 @@ STUDIO_REGIONS = [
     (region("rectanglelabels", **{**RECTANGLE, "height": -20}), "corrected", "turned round"),
     (region("rectanglelabels", **{**RECTANGLE, "x": "10"}), "dropped", "not a number"),
     (region("rectanglelabels", **{**RECTANGLE, "x": None}), "dropped", "not a number"),
-    (region("rectanglelabels", **{**RECTANGLE, "x": 120}), "dropped", "wholly outside"),
+    (region("rectanglelabels", **{**RECTANGLE, "x": 120}), "dropped", "entirely outside"),
     (region("rectanglelabels", **{**RECTANGLE, "x": 95}), "clipped", ""),
     (region("rectanglelabels", image_rotation=90, **RECTANGLE), "dropped", "image was turned"),
     (region("rectanglelabels", "", **RECTANGLE), "dropped", "no class label"),
-    (region("polygonlabels", points=[[1, 1], [2, 2]]), "dropped", "without three corners"),
+    (region("polygonlabels", points=[[1, 1], [2, 2]]), "dropped", "fewer than three corners"),
     (region("polygonlabels", points=[[1, 1], [2, 2], 3]), "dropped", "not a number"),
-    (region("polygonlabels"), "dropped", "without three corners"),
+    (region("polygonlabels"), "dropped", "fewer than three corners"),
     (region("ellipselabels", x=1, y=1, radiusX=2), "dropped", "not a number"),
     (region("brushlabels", rle=[0, 0, 3, 32]), "dropped", "end early"),
     (region("brushlabels", rle=[0, 0, 0, 1, 57, 27, 255]), "dropped", "another size"),
@@ -790,7 +794,7 @@ def test_studio_images_of_several_annotators(tmp_path):
 
 def test_studio_sizes_must_be_those_of_the_picture(tmp_path):
     text = studio(region("rectanglelabels", **RECTANGLE)).replace(": 20,", ": 40,", 1)
-    with pytest.raises(UserError, match=r"another size than the labels say .40x10"):
+    with pytest.raises(UserError, match=r"image size differs from the labels .labels 40x10"):
         read(Tiny({"x.json": text}, "x.json"), "label_studio_image", tmp_path)
 
 
@@ -808,12 +812,12 @@ ROWS: list[tuple[str, str, str, str, str]] = [
             (drawn("points", (1, 1), (5, 5)), "dropped", "several points"),
             (drawn("points", (1, 1)), "kept", ""),
             (drawn("cube", (1, 1)), "dropped", "not known"),
-            (drawn("polygon", (1, 1), (5, 5)), "dropped", "without three corners"),
+            (drawn("polygon", (1, 1), (5, 5)), "dropped", "fewer than three corners"),
             (drawn("rectangle", (1, 1)), "dropped", "not a number"),
             (drawn("rectangle", (1, 1), (5, 1), (5, 5), (1, 5)), "kept", ""),
-            (drawn("circle", (1, 1), (1, 1)), "dropped", "without area"),
+            (drawn("circle", (1, 1), (1, 1)), "dropped", "zero area"),
             (drawn("point", (1, float("nan"))), "dropped", "not a number"),
-            (drawn("point", (30, 1)), "dropped", "wholly outside"),
+            (drawn("point", (30, 1)), "dropped", "entirely outside"),
             (drawn("point", (1, 1), label=""), "dropped", "no class label"),
             (drawn("mask", (1, 1), (3, 2)), "dropped", "does not fit its box"),
             (drawn("mask", (19, 1), (21, 2), mask=GOOD_MASK), "dropped", "does not fit"),
@@ -826,7 +830,7 @@ ROWS: list[tuple[str, str, str, str, str]] = [
             (voc_box(6, 3, 2, 8), "dropped", "swapped corners"),
             (voc_box("x", 3, 6, 8), "dropped", "not a number"),
             (voc_box("", 3, 6, 8), "dropped", "not a number"),
-            (voc_box(2, 3, 2, 8), "dropped", "without area"),
+            (voc_box(2, 3, 2, 8), "dropped", "zero area"),
             (voc_box(12, 3, 26, 8), "clipped", ""),
             (voc_box(2, 3, 6, 8, ""), "dropped", "no class label"),
             ("<object><name>cat</name></object>", "dropped", "not a number"),
@@ -860,7 +864,7 @@ ROWS: list[tuple[str, str, str, str, str]] = [
             ("1 1 5 1 5 5 1 x cat 0", "dropped", "not a number"),
             ("1 1 5 1 5 5 cat", "dropped", "fewer than eight"),
             ("1 1 5 1 5 5 1 inf cat", "dropped", "not a number"),
-            ("31 1 35 1 35 5 31 5 cat", "dropped", "wholly outside"),
+            ("31 1 35 1 35 5 31 5 cat", "dropped", "entirely outside"),
         )
     ),
     *(
@@ -892,7 +896,12 @@ BROKEN = [
     ("labelme", "a.json", "{}", "no list of shapes"),
     ("labelme", "a.json", '{"shapes": [1]}', "no list of shapes"),
     ("labelme", "a.json", labelme()[:-9], "not valid JSON"),
-    ("labelme", "a.json", labelme(imageWidth=10), "another size than the labels say .10x10"),
+    (
+        "labelme",
+        "a.json",
+        labelme(imageWidth=10),
+        "image size differs from the labels .labels 10x10",
+    ),
     ("labelme", "a.json", labelme(imagePath=None), "the labels name no image"),
     ("pascal_voc", "a.xml", "<annotations/>", "the root is <annotations>"),
     ("pascal_voc", "a.xml", voc(BOX_VOC)[:-20], "not valid XML"),
@@ -954,7 +963,7 @@ def test_open_images_know_what_is_absent(tmp_path):
     (sample,), report = read(Tiny(files, tiny.path), "open_images", tmp_path)
     assert sample.exhaustive_labels == ("bird",)
     assert reasons(report.skipped) == {
-        "a group, not one object": 1,
+        "group, not a single object": 1,
         "the picture was taken inside of it": 1,
     }
     files["class-descriptions.csv"] = "/m/1,cat\n"

@@ -26,14 +26,14 @@ from molmo_tune.labels.sample import Instance, Media, Sample, Shape
 from molmo_tune.labels.tracks import NO_AREA, NO_LABEL, NOT_A_NUMBER, OUTSIDE_FRAME, unique
 from molmo_tune.media.image import image_size
 
-MISSING_IMAGE = "the image is missing or unreadable"
-OTHER_SIZE = "the image has another size than the labels say"
-SIDEWAYS = "the labels ignore the image's orientation tag: its sides are swapped"
+MISSING_IMAGE = "image missing or unreadable"
+OTHER_SIZE = "image size differs from the labels"
+SIDEWAYS = "labels ignore the image's EXIF orientation: width and height are swapped"
 NOTHING_KNOWN = "nothing annotated"
-TOO_FEW_CORNERS = "a polygon without three corners"
-NOT_THERE_AT_ALL = "outside: the object is not there"
-NEGATIVE = "a negative width or height"
-GROUP = "a group, not one object"
+TOO_FEW_CORNERS = "polygon with fewer than three corners"
+NOT_THERE_AT_ALL = "outside: object absent"
+NEGATIVE = "negative width or height"
+GROUP = "group, not a single object"
 
 _NUMBERS = frozenset((int, float))  # and not bool
 _LISTS = (list, tuple)
@@ -169,7 +169,7 @@ def open_objects(
         return Objects(None, tally, place)
     if stated is not None and stated != size:
         reason = SIDEWAYS if stated == size[::-1] else OTHER_SIZE
-        counts.drop(f"{reason} ({stated[0]}x{stated[1]}, not {size[0]}x{size[1]})", place)
+        counts.drop(f"{reason} (labels {stated[0]}x{stated[1]}, image {size[0]}x{size[1]})", place)
         return Objects(None, tally, place)
     return Objects(Picture(path, size), tally, place)
 

@@ -28,15 +28,15 @@ from molmo_tune.media.video import VideoInfo
 Values = tuple[float, ...]
 ShapeOf = Callable[[Values], Shape]
 
-NOT_A_NUMBER = "a coordinate is missing or not a number"
-NO_FRAME = "the frame is missing or not a whole number"
+NOT_A_NUMBER = "coordinate missing or not a number"
+NO_FRAME = "frame number missing or not an integer"
 NO_LABEL = "no class label"
-MISSING_VIDEO = "the video is missing or unreadable"
-OUTSIDE_VIDEO = "the frame lies outside the video"
-OUTSIDE_FRAME = "wholly outside the frame"
-NO_AREA = "a box without area"
-SECOND_ROW = "a second row for one frame"
-ROTATED = "a rotated box became the upright box around it"
+MISSING_VIDEO = "video missing or unreadable"
+OUTSIDE_VIDEO = "frame outside the video"
+OUTSIDE_FRAME = "entirely outside the frame"
+NO_AREA = "zero area"
+SECOND_ROW = "duplicate row for a frame"
+ROTATED = "rotated box replaced by its axis-aligned bounding box"
 
 
 @dataclass(frozen=True, slots=True)

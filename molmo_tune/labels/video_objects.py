@@ -38,12 +38,12 @@ from molmo_tune.labels.tracks import (
 )
 from molmo_tune.media.video import VideoInfo
 
-NOTHING_KEPT = "nothing annotated that can be kept"
-OTHER_SIZE = "the video has another size than the labels say"
-OTHER_LENGTH = "the video has another number of frames than the labels say"
-CONTINUES = "continues the event of the row before"
-ENDS_FIRST = "the event ends before it begins"
-OUTSIDE_TIME = "the event lies outside the video"
+NOTHING_KEPT = "no usable annotations"
+OTHER_SIZE = "video size differs from the labels"
+OTHER_LENGTH = "number of frames differs from the labels"
+CONTINUES = "continues the event of the previous row"
+ENDS_FIRST = "event ends before it starts"
+OUTSIDE_TIME = "event outside the video"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,10 @@ def open_video(
         return None
     if size_wh is not None and size_wh != info.size_wh:
         (w, h), (own_w, own_h) = size_wh, info.size_wh
-        counts.drop(f"{OTHER_SIZE} ({w}x{h}, not {own_w}x{own_h})", place)
+        counts.drop(f"{OTHER_SIZE} (labels {w}x{h}, video {own_w}x{own_h})", place)
         return None
     if num_frames is not None and num_frames != info.num_frames:
-        counts.drop(f"{OTHER_LENGTH} ({num_frames}, not {info.num_frames})", place)
+        counts.drop(f"{OTHER_LENGTH} (labels {num_frames}, video {info.num_frames})", place)
         return None
     return OpenVideo(path, info)
 

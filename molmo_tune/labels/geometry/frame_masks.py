@@ -21,11 +21,11 @@ from molmo_tune.labels.geometry.shapes import SizeWH
 from molmo_tune.labels.image_objects import LostError, floats
 from molmo_tune.labels.sample import Mask
 
-BAD_RUNS = "the run lengths of the mask do not fit the video"
-BAD_PICTURE = "the mask is no picture of object numbers"
-OTHER_MASK_SIZE = "the mask has another size than the video"
-EMPTY_MASK = "an empty mask: the object is not there"
-BY_POSITION = "the video has one frame per labeled frame, so the n-th label is on its n-th frame"
+BAD_RUNS = "mask run lengths do not match the video size"
+BAD_PICTURE = "mask is not an image of object IDs"
+OTHER_MASK_SIZE = "mask size differs from the video"
+EMPTY_MASK = "empty mask: object absent"
+BY_POSITION = "video has one frame per label, so the n-th label is on the n-th frame"
 
 
 def mask_of(value: object, size_wh: SizeWH, misfit: str = BAD_RUNS) -> Mask:
@@ -95,7 +95,9 @@ def mask_at(numbers: NDArray[Any], number: int, size_wh: SizeWH) -> Mask:
     """
     height, width = numbers.shape
     if (width, height) != size_wh:
-        raise LostError(f"{OTHER_MASK_SIZE} ({width}x{height}, not {size_wh[0]}x{size_wh[1]})")
+        raise LostError(
+            f"{OTHER_MASK_SIZE} (mask {width}x{height}, video {size_wh[0]}x{size_wh[1]})"
+        )
     return pack(numbers == number)
 
 

@@ -22,7 +22,7 @@ from molmo_tune.labels.sample import Box, Polygon, Shape
 
 UNKNOWN_VIDEO = "its video is not in the list of videos"
 UNKNOWN_CATEGORY = "its category is not in the list of categories"
-GROUP = "a group, not one object"
+GROUP = "group, not a single object"
 NO_SHAPE = "neither box nor segmentation"
 
 Row = Mapping[str, Any]

@@ -46,7 +46,7 @@ from molmo_tune.labels.tracks import (
 from molmo_tune.labels.video_objects import closed_sample, open_video
 from molmo_tune.media.video import VideoInfo
 
-NOT_THERE = "outside: the object is not there"
+NOT_THERE = "outside: object absent"
 TURNED_ROUND = "a box with swapped corners was turned round"
 ATTRIBUTES = "attribute values are not kept"
 

@@ -18,7 +18,7 @@ from molmo_tune.media.video import VideoInfo
 
 TIMELINE = "timelinelabels"
 NO_RANGES = "a region without ranges"
-ENDS_FIRST = "the event ends before it begins"
+ENDS_FIRST = "event ends before it starts"
 
 
 def timeline_spans(region: Region, info: VideoInfo | None, tally: Tally) -> list[Span]:
