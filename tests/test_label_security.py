@@ -245,7 +245,7 @@ def test_archives_are_refused_and_nothing_is_unpacked(tmp_path, name):
         options = TINY[name].options if name in TINY else {}
         with pytest.raises(UserError):
             read_labels(name, path, **options)
-        with pytest.raises(UserError, match="archive; unpack it first"):
+        with pytest.raises(UserError, match="archive; .*unpack it first"):
             detect_format(path)
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [path.name]
 

@@ -103,11 +103,13 @@ MALFORMED: dict[str, list[Exchange]] = {
         '{"x": 20.0', '{"x": "20"', '{"x": -20.0', '{"x": NaN', negative="beyond the edge"
     ),
     "pixmo_count": boxes("[4.0, 5]", '["4", 5]', "[-4.0, 5]", "[NaN, 5]", negative="outside"),
-    "cvat_video": boxes('xbr="30"', 'xbr="x"', 'xbr="-30"', 'xbr="nan"', negative="turned round"),
+    "cvat_video": boxes(
+        'xbr="30"', 'xbr="x"', 'xbr="-30"', 'xbr="nan"', negative="box corners reordered"
+    ),
     "cvat_tags": same('"frame_000002"', '"x"', '"frame_-2x"', '"frame_nan"', reason=NO_FRAME),
     "jsonl": [
         ("[1, 2, 3, 4]", '["1", 2, 3, 4]', "expected 4 numbers"),
-        ("[1, 2, 3, 4]", "[3, 2, 1, 4]", "left up to right"),
+        ("[1, 2, 3, 4]", "[3, 2, 1, 4]", "left <= right"),
         ("[1, 2, 3, 4]", "[1, 2, NaN, 4]", "NaN is not a number"),
     ],
     "mot": boxes("1,1,11,21,20", "1,1,11,21,x", "1,1,11,21,-20", "1,1,11,21,nan"),
@@ -139,7 +141,7 @@ MALFORMED: dict[str, list[Exchange]] = {
         '0, "points": ["10", 10, 20, 30]',
         '0, "points": [20, 10, 10, 30]',
         '0, "points": [NaN, 10, 20, 30]',
-        negative="turned round",
+        negative="box corners reordered",
     ),
     "activitynet": boxes(
         "[0.25, 1.5]", '["0.25", 1.5]', "[1.5, 0.25]", "[NaN, 1.5]", negative="ends before"

@@ -257,7 +257,7 @@ ROWS = {
     'frame="2" xtl="5" ytl="1" xbr="5" ybr="9"': ("dropped", "zero area", None),
     'frame="2" xtl="-5" ytl="40" xbr="5" ybr="60"': ("clipped", "", (0, 40, 5, 50)),
     'frame="2" xtl="0" ytl="0" xbr="100.004" ybr="50"': ("kept", "", (0, 0, 100, 50)),
-    'frame="2" xtl="9" ytl="9" xbr="1" ybr="1"': ("corrected", "turned round", (1, 1, 9, 9)),
+    'frame="2" xtl="9" ytl="9" xbr="1" ybr="1"': ("corrected", "corners reordered", (1, 1, 9, 9)),
     'frame="2" xtl="10" ytl="20" xbr="30" ybr="24" rotation="90"': (
         "corrected",
         "rotated box",
@@ -318,7 +318,7 @@ def test_cvat_job_project_and_missing_meta(tmp_path, clip):
     assert counts_of(report)["car", "box"] == {"read": 4, "kept": 2, "dropped": 2}
     with pytest.raises(UserError, match="task 9; expected a task listed"):
         read_cvat(tmp_path, cvat(track(box(1), extra='task_id="9"'), meta=project))
-    with pytest.raises(UserError, match="about 3 media, but media is the single file"):
+    with pytest.raises(UserError, match="describe 3 media, but media is the single file"):
         read_cvat(tmp_path, cvat(*tracks, meta=project), tmp_path / "a.mp4")
 
     (sample,), _ = read_cvat(tmp_path, cvat(track(box(1)), meta=""), tmp_path / "a.mp4")
@@ -344,7 +344,7 @@ def test_cvat_folder_of_files_each_with_its_own_video(tmp_path, clip):
 def test_cvat_size_must_be_that_of_the_video(folder):
     size = "<original_size><width>50</width><height>100</height></original_size>"
     meta = f"<meta><task><name>clip</name>\n{size}</task></meta>"
-    with pytest.raises(UserError, match=r"labels.xml:4: annotated on 50x100 .* has 100x50"):
+    with pytest.raises(UserError, match=r"labels.xml:4: annotated at 50x100 .* is 100x50"):
         read_cvat(folder, cvat(track(box(1)), meta=meta))
 
 
@@ -362,8 +362,8 @@ def test_cvat_sample_of_datumaro(tmp_path):
     assert sum(c.read for c in rows) == len(shapes)
     assert sum(c.skipped for c in rows) == outside
     assert reasons(report.dropped) == {
-        "several points in one shape: draw single points, or a skeleton for landmarks": 1,
-        "a shape without an inside": 1,
+        "several points in one shape; draw single points, or a skeleton for landmarks": 1,
+        "shape without an interior": 1,
     }
 
 
@@ -528,8 +528,8 @@ def test_studio_annotators_cancelled_work_and_predictions(folder):
     assert frames_of(sample) == [[1]]
     assert reasons(report.skipped) == {
         "cancelled by the annotator": 1,
-        "a further annotation of the same task": 1,
-        "a model's prediction, not an annotation": 1,
+        "another annotation of the same task": 1,
+        "model prediction, not an annotation": 1,
         "not annotated": 1,
     }
     assert report.num_dropped == 0
@@ -559,7 +559,7 @@ def test_studio_layouts_say_the_same(folder):
         assert counts_of(report)["car", "box"] == {"read": 2, "kept": 2, "interpolated": 1}
     twice = [layouts[-1][0], layouts[-1][0]]
     _, report = read_studio(folder, twice)
-    assert reasons(report.skipped) == {"a further annotation of the same task": 1}
+    assert reasons(report.skipped) == {"another annotation of the same task": 1}
 
 
 @pytest.mark.parametrize(
@@ -591,21 +591,21 @@ def test_studio_regions_that_are_lost_are_counted(folder):
     (sample,), report = read_studio(folder, [task(*regions)])
     assert [t.label for t in sample.annotations] == ["car"]
     assert reasons(report.dropped) == {
-        "a second class label on one region": 1,
-        "a region without key frames": 1,
+        "second class label of a region": 1,
+        "region without key frames": 1,
         "no class label": 1,
-        "region type not supported yet": 2,
+        "unsupported region type": 2,
     }
 
 
 def test_studio_several_tasks_need_a_folder(folder):
     tasks = [task(region(key(1))), task(region(key(1)), video="clip2.mp4")]
-    with pytest.raises(UserError, match="about 2 media, but media is the single file"):
+    with pytest.raises(UserError, match="describe 2 media, but media is the single file"):
         read_studio(folder, tasks, folder / "clip.mp4")
     (_,), report = read_studio(folder, tasks)
     assert [f.places for f in report.dropped if "no video 'clip2.mp4'" in f.reason]
     assert report.num_dropped == 2  # the video and its key frame
-    with pytest.raises(UserError, match="several tasks, without the names"):
+    with pytest.raises(UserError, match="several tasks without media names"):
         read_studio(folder, [{"task": n, "result": [region(key(1))]} for n in (1, 2)])
 
 
@@ -780,23 +780,26 @@ BAD_LINES = [
     (line(media=...), "media is null; expected an object"),
     (line(media={"kind": "audio"}), 'media.kind is "audio"; expected image, video or text'),
     (line(media={"kind": "video", "paths": []}), "media.paths is \\[\\]; expected one for a video"),
-    (line(media={"kind": "text", "size_wh": [0, 1]}), "media.size_wh is .*whole pixels"),
+    (
+        line(media={"kind": "text", "size_wh": [0, 1]}),
+        "media.size_wh is .*two integers of at least 1",
+    ),
     (line(annotations={}), "sample.annotations is {}; expected a list"),
-    (line(annotations=[{"kind": "mask"}]), 'an annotation has the kind "mask"'),
-    (line(annotations=[7]), "an annotation has the kind null"),
-    (seen(time_s=-1), "observation.time_s is -1; expected seconds from 0"),
+    (line(annotations=[{"kind": "mask"}]), 'annotation of kind "mask"'),
+    (line(annotations=[7]), "annotation of kind null"),
+    (seen(time_s=-1), "observation.time_s is -1; expected seconds, at least 0"),
     (seen(time_s="0:01"), "observation.time_s is"),
     (seen(time_s=...), "observation has no time_s"),
     (seen(time_s=True), "observation.time_s is true"),
-    (seen(frame_index=1.5), "observation.frame_index is 1.5; expected a whole number from -1"),
-    (seen(point=...), "observation has neither or both; expected either a point or a box"),
-    (seen(box=[0, 0, 1, 1]), "observation has neither or both"),
+    (seen(frame_index=1.5), "observation.frame_index is 1.5; expected an integer of at least -1"),
+    (seen(point=...), "observation has no shape; expected one of point, box, polygon"),
+    (seen(box=[0, 0, 1, 1]), "observation has point and box"),
     (seen(point=[1]), "observation.point is \\[1\\]; expected 2 numbers"),
     (seen(point=["1", "2"]), "observation.point is .*expected 2 numbers"),
-    (seen(point=...) | seen(point=..., box=[5, 0, 1, 1]), "observation.box is .*left up to right"),
+    (seen(point=...) | seen(point=..., box=[5, 0, 1, 1]), "observation.box is .*left <= right"),
     (seen(occluded=1), "observation.occluded is 1; expected true or false"),
     (seen(ocluded=True), "observation has the unknown key 'ocluded'; .*did you mean 'occluded'"),
-    (line(), "the id 'a' is also that of line 1; expected unique ids"),
+    (line(), "id 'a' is also used in line 1; expected unique ids"),
     ("[1]", "sample is \\[1\\]; expected an object"),
     ('{"format": "molmo-tune/1", "id": "a", "id": "b"}', "a key appears twice"),
     (json.dumps(seen(time_s=math.nan)), "NaN is not a number"),
@@ -847,9 +850,9 @@ BROKEN = [
     ("cvat_video", "x.xml", FOREIGN, ":1: declares a document type or entities"),
     ("cvat_video", "x.xml", "<html><track id='1'/></html>", ":1: the root is <html>"),
     ("cvat_video", "x.xml", cvat(), "no sample could be read.*no usable annotations"),
-    ("cvat_video", "x.xml", IMAGES, "looks like format: cvat_images"),
-    ("cvat_video", "x.xml", STUDIO, "looks like format: label_studio_video; expected CVAT"),
-    ("cvat_video", "x.xml", b"PK\x03\x04....", "looks like a zip archive; unpack it"),
+    ("cvat_video", "x.xml", IMAGES, "looks like format cvat_images"),
+    ("cvat_video", "x.xml", STUDIO, "looks like format label_studio_video; expected CVAT"),
+    ("cvat_video", "x.xml", b"PK\x03\x04....", "looks like a zip archive; .*unpack it"),
     ("cvat_video", "x.xml", "frame,id,left\n1,2,3", ":1: not valid XML"),
     ("cvat_video", "x.xml", CVAT.replace("<name>x", "<source>no.mp4</source><name>x"), "'no.mp4'"),
     ("label_studio_video", "x.json", None, "no such label file or folder"),
@@ -859,21 +862,26 @@ BROKEN = [
     ("label_studio_video", "x.json", "[]", "no sample could be read.*holds no annotations"),
     ("label_studio_video", "x.json", "[1, 2]", "entry 1 is 1; expected a list of Label"),
     ("label_studio_video", "x.json", '"videorectangle"', "entry 1 is text"),
-    ("label_studio_video", "x.json", "[" * 200_000, "not usable JSON|not valid JSON"),
-    ("label_studio_video", "x.json", "[" + "9" * 9000 + "]", "not usable JSON"),
+    ("label_studio_video", "x.json", "[" * 200_000, "JSON that cannot be read|not valid JSON"),
+    ("label_studio_video", "x.json", "[" + "9" * 9000 + "]", "JSON that cannot be read"),
     ("label_studio_video", "x.json", '[{"annotations": 3}]', "task 1: found 3"),
     ("label_studio_video", "x.json", '[{"result": ["a"]}]', "found a list; expected a list of ann"),
-    ("label_studio_video", "x.json", COCO, "looks like format: coco"),
-    ("label_studio_video", "x.json", CVAT, "looks like format: cvat_video"),
-    ("label_studio_video", "x.json", JSONL, "looks like format: jsonl"),
+    ("label_studio_video", "x.json", COCO, "looks like format coco"),
+    ("label_studio_video", "x.json", CVAT, "looks like format cvat_video"),
+    ("label_studio_video", "x.json", JSONL, "looks like format jsonl"),
     ("label_studio_video", "x.json", STUDIO.replace("clip.mp4", "no.mp4"), "no video '.*no.mp4'"),
     ("jsonl", "x.jsonl", None, "no such label file or folder"),
     ("jsonl", "x.jsonl", "", "the file is empty"),
     ("jsonl", "x.jsonl", "\n\n", "the file is empty"),
     ("jsonl", "x.jsonl", JSONL.encode().replace(b'"a"', b'"\xe4"'), ":1: not UTF-8"),
-    ("jsonl", "x.jsonl", STUDIO, "looks like format: label_studio_video"),
+    ("jsonl", "x.jsonl", STUDIO, "looks like format label_studio_video"),
     ("jsonl", "x.jsonl", '{"id": 1}', ":1: format is null"),
-    ("excel", "x.json", "{}", "unknown format 'excel'; expected one of activitynet"),
+    (
+        "excel",
+        "x.json",
+        "{}",
+        "unknown format 'excel'; expected a label format; run molmo-tune formats",
+    ),
 ]
 
 
@@ -896,7 +904,7 @@ def test_names_do_not_climb_out_of_the_media_folder(folder, name):
     inside = folder / "inside"
     inside.mkdir()
     meta = f"<meta><task><name>x</name></task><source>{name}</source></meta>"
-    climbs = "climbs out of the media folder"
+    climbs = "points outside the media folder"
     with pytest.raises(UserError, match=climbs):
         read_cvat(folder, cvat(track(box(1)), meta=meta), inside)
     with pytest.raises(UserError, match=climbs):
@@ -927,7 +935,7 @@ def test_media_that_fit_equally_well_or_do_not_open(folder, clip):
     shutil.copy(clip, folder / "clip.mp4")
     meta = "<meta><source>{}</source></meta>"
     with pytest.raises(
-        UserError, match=r"'same.mp4' fits several files: one/same.mp4 and two/same"
+        UserError, match=r"'same.mp4' matches several files: one/same.mp4 and two/same"
     ):
         read_cvat(folder, cvat(track(box(1)), meta=meta.format("same.mp4")))
     (sample,), _ = read_cvat(folder, cvat(track(box(1)), meta=meta.format("x/two/same.mp4")))
@@ -943,7 +951,7 @@ def test_labels_that_lie_deeper_are_named(tmp_path):
     for part in ("train", "val"):
         (tmp_path / part).mkdir()
         write(tmp_path / part / "a.xml", CVAT)
-    found = rf"not a label format .*, but cvat_video in {tmp_path / 'train'}; .*molmo-tune init"
+    found = rf"unknown label format, but cvat_video in {tmp_path / 'train'}; .*molmo-tune init"
     with pytest.raises(UserError, match=found):
         detect_format(tmp_path)
 
@@ -951,7 +959,7 @@ def test_labels_that_lie_deeper_are_named(tmp_path):
 def test_where_media_are_missing_their_folder_is_asked_for(folder):
     (folder / "none").mkdir()
     write(folder / "a.xml", CVAT)
-    with pytest.raises(UserError, match=r"video missing.*name the folder of the media: --media"):
+    with pytest.raises(UserError, match=r"video missing.*give the media folder: --media"):
         read_labels("cvat_video", folder / "a.xml", folder / "none")
 
 
@@ -974,15 +982,19 @@ def test_formats_are_told_apart(folder):
         assert detect_format(SAMPLES / name) == name.split("/")[0]
     with pytest.raises(UserError, match="could be cvat_video or jsonl or label_studio_video"):
         detect_format(folder)
-    with pytest.raises(UserError, match="looks like COCO JSON with videos; expected one"):
+    with pytest.raises(
+        UserError, match="looks like COCO JSON with videos; expected a supported format"
+    ):
         detect_format(write(folder / "d.json", COCO.replace("{", '{"videos": [{}], ', 1)))
     with pytest.raises(
-        UserError, match="not a label format that is known; expected one of activitynet"
+        UserError, match="unknown label format; expected a supported format; run molmo-tune formats"
     ):
         detect_format(folder / "clip.mp4")
     with pytest.raises(UserError, match="no such label file"):
         detect_format(folder / "nothing")
-    with pytest.raises(UserError, match=r"a YOLO data.yaml: name the folder with its labels"):
+    with pytest.raises(
+        UserError, match=r"a YOLO data.yaml; .*give the folder that contains its labels"
+    ):
         detect_format(write(folder / "data.yaml", "train: images/train\nnames: [a, b]\n"))
     (folder / "bare").mkdir()
     with pytest.raises(UserError, match=r"no \*.xml in this folder"):

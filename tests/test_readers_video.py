@@ -169,7 +169,7 @@ CASES["cvat_video"] = Case(
         ("dot", "point"): {"read": 1, "kept": 1},
         ("line", "polyline"): {"read": 1, "dropped": 1},
     },
-    losses={"a shape without an inside": 1},
+    losses={"shape without an interior": 1},
     skipped={"outside: object absent": 1},
 )
 
@@ -322,14 +322,14 @@ CASES["cvat_rest"] = Case(
         ("dot", "span"): {"read": 4, "kept": 2, "skipped": 1, "dropped": 1},
     },
     losses={
-        "a shape without an inside": 1,
-        "several points in one shape: draw single points, or a skeleton for landmarks": 1,
+        "shape without an interior": 1,
+        "several points in one shape; draw single points, or a skeleton for landmarks": 1,
         "no class label": 1,
         "coordinate missing or not a number": 1,
     },
     skipped={
         "outside: object absent": 1,
-        "its frame was deleted from the task": 1,
+        "frame deleted from the task": 1,
         "continues the event of the previous row": 1,
     },
 )
@@ -338,8 +338,8 @@ CASES["cvat_rest"] = Case(
 def test_answers_beside_cvat_s_annotations_are_needed_and_told_apart(folder):
     path = put(CASES["cvat_rest"], folder)
     for name, message in (
-        ("labels", r"their names are not .*save GET /api/labels"),
-        ("meta", r"their media are not named; save GET /api/tasks"),
+        ("labels", r"names of the labels is missing; save GET /api/labels"),
+        ("meta", r"names of the media is missing; save GET /api/tasks"),
     ):
         answer = (folder / f"{name}.json").read_bytes()
         (folder / f"{name}.json").unlink()
@@ -352,12 +352,12 @@ def test_answers_beside_cvat_s_annotations_are_needed_and_told_apart(folder):
     for name, value, message in (
         ("meta", {"frames": []}, "no list of frames with names"),
         ("meta", REST_META | {"frame_filter": "every third"}, "expected step=N"),
-        ("meta", REST_META | {"start_frame": -1}, "start_frame is -1; expected a whole number"),
+        ("meta", REST_META | {"start_frame": -1}, "start_frame is -1; expected an integer"),
         ("meta", REST_META | {"frames": [{"name": "a.png"}]}, "1 names for 6 frames"),
         ("labels", {"results": 3}, "no list of labels"),
         ("labels", [{"id": "3", "name": "car"}], "a label without an id"),
         ("labels", [{"id": 3}], "label 3 has no name"),
-        ("job", [], "no object"),
+        ("job", [], "not a JSON object"),
     ):
         good = (folder / f"{name}.json").read_bytes()
         write(folder / f"{name}.json", value)
@@ -431,11 +431,11 @@ def test_cvat_s_server_about_pictures(tmp_path):
     ]
     assert found[1] == [("cat", Box((2.0, 3.0, 6.0, 8.0)))]
     assert reasons(report.dropped) == {
-        "its frame is not one of the task": 1,
-        "a tag is about the whole image": 1,
-        "a track through pictures: export it as CVAT for images 1.1": 1,
+        "frame not in the task": 1,
+        "tag of the whole image": 1,
+        "track through images; export the task as CVAT for images 1.1": 1,
     }
-    assert reasons(report.skipped) == {"its frame was deleted from the task": 1}
+    assert reasons(report.skipped) == {"frame deleted from the task": 1}
 
 
 # --------------------------------------------------------------------------------- MOT and KITTI
@@ -814,8 +814,8 @@ CASES["youtube_vis"] = Case(
         ("", "object"): {"read": 1, "dropped": 1},
     },
     losses={
-        "its video is not in the list of videos": 1,
-        "its category is not in the list of categories": 1,
+        "video not in the list of videos": 1,
+        "category not in the list of categories": 1,
     },
     skipped={"group, not a single object": 1, **NOTHING},
 )
@@ -876,7 +876,7 @@ CASES["tao"] = Case(
     exhaustive=("dog", "cow"),
     losses={
         "frame number missing or not an integer": 1,
-        "neither track_id nor instance_id: a detection without identity": 1,
+        "neither track_id nor instance_id: detection without identity": 1,
     },
 )
 
@@ -1065,7 +1065,7 @@ def test_tao_sample(shared, tmp_path):
     assert track.id == "1"
     assert [o.frame_index for o in track.observations if not o.interpolated] == [390, 420]
     assert len(track.observations) == 2 + 29 + 7  # between, and a quarter of a second after
-    assert reasons(report.dropped) == {"its category is not in the list of categories": 2}
+    assert reasons(report.dropped) == {"category not in the list of categories": 2}
 
 
 def test_bdd_sample(shared, tmp_path):
@@ -1120,7 +1120,7 @@ CASES["cvat_tags"] = Case(
         ("foul", "span"): {"read": 1, "kept": 1},
     },
     losses={
-        "a shape, not a tag: export the task as CVAT for video 1.1": 1,
+        "shape, not a tag; export the task as CVAT for video 1.1": 1,
         "frame number missing or not an integer": 1,
     },
     skipped={"continues the event of the previous row": 1},
@@ -1396,7 +1396,7 @@ def test_activitynet_samples(shared, tmp_path):
     # 76.161 s lies past the end of a video of 76 frames, one per second
     assert [c.clipped for c in report.counts if c.kind == "span"] == [0, 1]
     assert report.num_dropped == 0
-    with pytest.raises(UserError, match="detections of a model"):
+    with pytest.raises(UserError, match="model detections"):
         read_labels("activitynet", folder / "mmaction2" / "result.json", tmp_path)
     for number in (1, 2):
         make_video(tmp_path / f"v_test{number}.mp4", 10 * number)
@@ -1437,7 +1437,7 @@ def test_cvat_sample_of_the_manual_has_tags_but_no_frames(shared, tmp_path):
     """Its pictures are called filename000.jpg: not frames of a video, and not taken for some."""
     path = shared / "samples" / "cvat_docs_xml" / "images_mask_skeleton_tag.xml"
     make_video(tmp_path / "clip.mp4")
-    with pytest.raises(UserError, match="looks like format: cvat_images; expected CVAT for images"):
+    with pytest.raises(UserError, match="looks like format cvat_images; expected CVAT for images"):
         read_labels("cvat_tags", path, tmp_path)
 
 

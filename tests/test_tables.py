@@ -82,7 +82,7 @@ def test_nested_rows_of_jsonl(tmp_path, pictures, shape):
     samples, report = read_labels("table", path, pictures, NESTED)
     assert said(samples) == EXPECTED
     assert {f.reason: f.count for f in report.skipped} == {
-        "an empty row: nothing there": 1,
+        "empty row: no object": 1,
         "nothing annotated": 1,
     }
     assert report.num_dropped == 0
@@ -126,10 +126,10 @@ def test_one_column_of_points(tmp_path, pictures):
 
 BAD_ROWS = [
     # the objects of a row: what is said
-    ({"category": ["cat"], "bbox": []}, "lists of 0 and 1 entries in one row"),
+    ({"category": ["cat"], "bbox": []}, "lists of 0 and 1 entries in a row"),
     ({"category": ["cat"]}, "no column 'objects.bbox'"),
     ([{"category": "cat"}], "no column 'objects.bbox'"),
-    (None, "no sample could be read.*an empty row: nothing there"),
+    (None, "no sample could be read.*empty row: no object"),
     ({"category": ["cat"], "bbox": [[1, 2, 3]]}, "coordinate missing or not a number"),
     ({"category": ["cat"], "bbox": [3]}, "coordinate missing or not a number"),
     ({"category": ["cat"], "bbox": [["1", True, 3, 4]]}, "coordinate missing"),
@@ -208,9 +208,11 @@ def test_data_sets_with_pictures_inside(tmp_path, written):
 
 @pytest.mark.parametrize("written", ["parquet"], indirect=True)
 def test_pictures_inside_need_a_folder_that_the_user_names(tmp_path, written, pictures):
-    with pytest.raises(UserError, match=r"row 1: the pictures are inside the rows; give a folder"):
+    with pytest.raises(
+        UserError, match=r"row 1: the rows contain the images themselves; give a media folder"
+    ):
         read_labels("table", written, None, NESTED)
-    with pytest.raises(UserError, match="the pictures are inside the rows"):
+    with pytest.raises(UserError, match="the rows contain the images themselves"):
         read_labels("table", written, pictures / "a.png", NESTED)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written|no such file"):
@@ -255,12 +257,12 @@ def test_a_data_set_of_the_hub_is_streamed(tmp_path, written, monkeypatch):
         assert said(samples) == EXPECTED
         assert asked.pop() == expected
         assert report.num_dropped == 0
-    with pytest.raises(UserError, match="row 1: the pictures are inside the rows"):
+    with pytest.raises(UserError, match="row 1: the rows contain the images themselves"):
         read_labels("table", Path("hf://somebody/cats"), None, NESTED)
 
 
 def test_what_the_hub_cannot_give_is_one_clear_error(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="not the address of a data set"):
+    with pytest.raises(UserError, match="not a dataset URL"):
         read_labels("table", Path("hf://cats"), tmp_path, NESTED)
     datasets = pytest.importorskip("datasets")
 
@@ -295,7 +297,7 @@ def test_bytes_that_are_no_picture_are_losses(tmp_path):
 @pytest.mark.parametrize("content", [b"PAR1", b"PAR1" * 9, b"\xff" * 64, b"ARROW1\0\0", b"{}"])
 def test_files_that_are_none_are_one_clear_error(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=r"file that opens|need pyarrow") as caught:
+    with pytest.raises(UserError, match=r"not a readable|need pyarrow") as caught:
         read_labels("table", tmp_path / name, layout=NESTED)
     assert "\n" not in str(caught.value)
 
