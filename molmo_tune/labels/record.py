@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from molmo_tune.errors import UserError
 from molmo_tune.grounding.answers import MAX_OPTIONS, read_choice
@@ -42,7 +41,7 @@ _KINDS = ("track", "instance", "span", "dialogue")
 _MEDIA_KINDS: dict[str, MediaKind] = {"image": "image", "video": "video", "text": "text"}
 
 
-def format_record(sample: Sample) -> dict[str, Any]:
+def format_record(sample: Sample) -> dict[str, object]:
     """Return the object of a sample; numbers are not checked."""
     media = sample.media
     return _without_defaults(
@@ -82,9 +81,9 @@ def parse_record(value: object, where: str) -> Sample:
     return Sample(part.text("id"), media, annotations, part.texts("exhaustive_labels"))
 
 
-def _record(annotation: Annotation) -> dict[str, Any]:
+def _record(annotation: Annotation) -> dict[str, object]:
     if isinstance(annotation, Dialogue):
-        record = {"question": annotation.question, "answer": annotation.answer}
+        record: dict[str, object] = {"question": annotation.question, "answer": annotation.answer}
         options = _without_defaults({"options": annotation.options})
         return {"kind": "dialogue", **record, "style": annotation.style, **options}
     if isinstance(annotation, Span):
@@ -98,13 +97,13 @@ def _record(annotation: Annotation) -> dict[str, Any]:
     return {**record, **({"image_index": i} if (i := annotation.image_index) else {})}
 
 
-def _observation_record(o: Observation) -> dict[str, Any]:
+def _observation_record(o: Observation) -> dict[str, object]:
     flags = {"occluded": o.occluded, "interpolated": o.interpolated}
     index = {} if o.frame_index == -1 else {"frame_index": o.frame_index}
     return {"time_s": o.time_s, **index, **format_shape(o.shape), **_without_defaults(flags)}
 
 
-def _without_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
+def _without_defaults(record: Mapping[str, object]) -> dict[str, object]:
     """Return a record without optional keys that have their default value."""
     return {
         key: value

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 FIRST_PLACES = 3
 _COLUMNS = ("read", "kept", "interpolated", "clipped", "corrected", "skipped", "dropped")
@@ -93,7 +92,7 @@ class ConversionReport:
         """Number of dropped rows; above 0, `convert` needs the user's consent."""
         return sum(reason.count for reason in self.dropped)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the report as plain dicts, lists and numbers for `json.dump`."""
         return {**asdict(self), "num_dropped": self.num_dropped}
 

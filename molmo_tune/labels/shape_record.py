@@ -16,8 +16,6 @@ equal shape.
 
 from __future__ import annotations
 
-from typing import Any
-
 from molmo_tune.labels.files.strict_json import JsonObject
 from molmo_tune.labels.geometry.masks import runs_of
 from molmo_tune.labels.sample import Box, Keypoint, Keypoints, Mask, Media, Point, Polygon, Shape
@@ -26,7 +24,7 @@ SHAPE_KEYS = ("point", "box", "polygon", "mask", "keypoints")
 _EXTENTS = ("box", "polygon", "mask")
 
 
-def format_shape(shape: Shape) -> dict[str, Any]:
+def format_shape(shape: Shape) -> dict[str, object]:
     """Return the JSON keys of a shape."""
     if isinstance(shape, Point):
         return {"point": shape.xy_px}

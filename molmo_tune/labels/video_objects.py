@@ -141,14 +141,14 @@ class VideoObjects:
         """
         counts = self.read(label, kind)
         try:
-            observation, is_clipped = self._observed(label, frame_index, make, occluded)
-            known = self._objects.setdefault((id, label), _Object(label, kind))
-            if observation.frame_index in known.seen:
+            observation, is_clipped = self._observe(label, frame_index, make, occluded)
+            entry = self._objects.setdefault((id, label), _Object(label, kind))
+            if observation.frame_index in entry.seen:
                 raise LostError(SECOND_ROW)
         except LostError as error:
             self._drop(counts, str(error), place)
             return
-        known.seen[observation.frame_index] = observation
+        entry.seen[observation.frame_index] = observation
         counts.keep(clipped=is_clipped)
 
     def span(self, label: str, start_s: float | None, end_s: float | None, place: str) -> None:
@@ -214,29 +214,29 @@ class VideoObjects:
         """
         if self._video is None:
             return None
-        taken: dict[str, int] = {}
+        ids: dict[str, int] = {}
         tracks = [
-            Track(unique(id, taken), known.label, self._moments(known, labeled_frames))
-            for (id, _), known in self._objects.items()
-            if known.seen
+            Track(unique(id, ids), entry.label, self._observations(entry, labeled_frames))
+            for (id, _), entry in self._objects.items()
+            if entry.seen
         ]
         complete = tuple(dict.fromkeys(x for x in exhaustive if x not in self._incomplete))
         annotations: tuple[Annotation, ...] = (*tracks, *self._spans)
         return closed_sample(self._video, annotations, self._place, self._tally, complete)
 
-    def _moments(
-        self, known: _Object, labeled_frames: Iterable[int] | None
+    def _observations(
+        self, entry: _Object, labeled_frames: Iterable[int] | None
     ) -> tuple[Observation, ...]:
         assert self._video is not None
-        labeled = [known.seen[index] for index in sorted(known.seen)]
+        labeled = [entry.seen[index] for index in sorted(entry.seen)]
         if labeled_frames is None:
             return tuple(labeled)
         added = fill_gaps(labeled, sorted(set(labeled_frames)), self._video.info)
         for _ in added:
-            self._tally.of(known.label, known.kind).interpolate()
+            self._tally.of(entry.label, entry.kind).interpolate()
         return tuple(sorted((*labeled, *added), key=lambda o: o.frame_index))
 
-    def _observed(
+    def _observe(
         self, label: str, frame_index: int | None, make: MakeShape, occluded: bool
     ) -> tuple[Observation, bool]:
         if self._video is None:

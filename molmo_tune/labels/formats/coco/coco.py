@@ -79,7 +79,7 @@ def read_coco(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
     """Return one sample per image with annotations or exhaustive labels, in the images' order.
 
     Raises:
-        UserError: the file is not such JSON, or a name points outside the media folder.
+        UserError: the file is not COCO JSON, or a name points outside the media folder.
     """
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("images"), list):

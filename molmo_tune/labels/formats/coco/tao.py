@@ -57,7 +57,7 @@ def read_tao(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
     """Return one sample per video, in file order.
 
     Raises:
-        UserError: the file is not such JSON, or a name points outside the media folder.
+        UserError: the file is not JSON with these lists, or a name points outside the media folder.
     """
     data = VideoJson(path, tally)
     images: dict[object, list[Row]] = {key: [] for key in data.rows}

@@ -50,7 +50,7 @@ def read_youtube_vis(path: Path, media: MediaSource, tally: Tally) -> list[Sampl
     """Return one sample per video, in file order.
 
     Raises:
-        UserError: the file is not such JSON, or a name points outside the media folder.
+        UserError: the file is not JSON with these lists, or a name points outside the media folder.
     """
     data = VideoJson(path, tally)
     media.check_number(len(data.videos), path)
@@ -64,8 +64,10 @@ def _sample(entry: Row, data: VideoJson, media: MediaSource, tally: Tally) -> Sa
     names = [str(name) for name in listed] if isinstance(listed, list) else []
     folder = str(PurePosixPath(names[0]).parent) if names else ""
     size = stated_size(entry.get("width"), entry.get("height"))
-    known = tuple(name for name in (folder, str(entry.get("name") or "")) if name not in ("", "."))
-    video = open_video(media, known, (), place, tally, size)
+    media_names = tuple(
+        name for name in (folder, str(entry.get("name") or "")) if name not in ("", ".")
+    )
+    video = open_video(media, media_names, (), place, tally, size)
     objects = VideoObjects(video, tally, place)
     frames = frame_numbers(names, video.info.num_frames if video else -1)
     for row in data.rows[key_of(entry.get("id"))]:

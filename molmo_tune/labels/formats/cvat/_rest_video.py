@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from molmo_tune.labels.formats.cvat._rest_nodes import Entry, key_frames, kind_of, node_of
 from molmo_tune.labels.formats.cvat._rest_task import (
@@ -21,7 +20,7 @@ from molmo_tune.labels.formats.cvat.cvat_video import is_outside, row_of, shape_
 from molmo_tune.labels.image_objects import stated_size
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.report import Tally
-from molmo_tune.labels.sample import Sample, Track
+from molmo_tune.labels.sample import Sample, Span, Track
 from molmo_tune.labels.tracks import MISSING_VIDEO, NO_FRAME, Row, observations, unique
 from molmo_tune.labels.video_objects import OpenVideo, VideoObjects, closed_sample, open_video
 
@@ -130,7 +129,7 @@ def _row(
     return replace(row, ends=True) if row is not None and is_outside(node) else row
 
 
-def _events(task: CvatAnnotations, objects: VideoObjects) -> list[Any]:
+def _events(task: CvatAnnotations, objects: VideoObjects) -> list[Span]:
     """Return one event for tags in successive frames of the task."""
     tags = sorted(
         (tag for tag in task.lists["tags"] if type(tag.get("frame")) is int),

@@ -57,7 +57,7 @@ def read_cvat_images(path: Path, media: MediaSource, tally: Tally) -> list[Sampl
     """Return one sample per image with objects, in file order.
 
     Raises:
-        UserError: the file is not such XML, or a name points outside the media folder.
+        UserError: the file is not CVAT XML, or a name points outside the media folder.
     """
     root = read_xml(path)
     if root.tag != "annotations":

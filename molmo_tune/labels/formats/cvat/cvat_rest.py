@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from molmo_tune.errors import UserError
 from molmo_tune.labels.files.json import read_json
@@ -93,7 +92,7 @@ def _listed(data: Entry, key: str, path: Path) -> list[Entry]:
 
 
 def _image_samples(task: CvatAnnotations, media: MediaSource, tally: Tally) -> list[Sample]:
-    by_frame: dict[int, list[Any]] = {}
+    by_frame: dict[int, list[tuple[str, Entry]]] = {}
     for key in ("shapes", "tags"):
         for entry in task.lists[key]:
             frame = entry.get("frame")
@@ -114,7 +113,11 @@ def _image_samples(task: CvatAnnotations, media: MediaSource, tally: Tally) -> l
 
 
 def _image_sample(
-    task: CvatAnnotations, frame: int, entries: list[Any], media: MediaSource, tally: Tally
+    task: CvatAnnotations,
+    frame: int,
+    entries: list[tuple[str, Entry]],
+    media: MediaSource,
+    tally: Tally,
 ) -> Sample | None:
     if frame in task.frames.deleted:
         for key, entry in entries:

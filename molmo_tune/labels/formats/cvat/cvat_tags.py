@@ -55,7 +55,7 @@ def read_cvat_tags(path: Path, media: MediaSource, tally: Tally) -> list[Sample]
     """Return one sample per video of the file.
 
     Raises:
-        UserError: the file is not such XML, or a name points outside the media folder.
+        UserError: the file is not CVAT XML, or a name points outside the media folder.
     """
     root = read_xml(path)
     if root.tag != "annotations":

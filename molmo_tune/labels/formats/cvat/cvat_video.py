@@ -71,7 +71,7 @@ def read_cvat_video(path: Path, media: MediaSource, tally: Tally) -> list[Sample
         tally: counts every row.
 
     Raises:
-        UserError: the file is not such XML, a video's size differs from the annotated size, a name
+        UserError: the file is not CVAT XML, a video's size differs from the annotated size, a name
             points outside the media folder, or the task of a track is not in the project.
     """
     root = read_xml(path)
@@ -97,8 +97,8 @@ def _sample(
         _drop_tracks(tracks, path, tally)
         return None
     check_size(task, video.path, video.info)
-    taken: dict[str, int] = {}
-    found = (_track(node, path, video.info, tally, taken) for node in tracks)
+    ids: dict[str, int] = {}
+    found = (_track(node, path, video.info, tally, ids) for node in tracks)
     kept = tuple(track for track in found if track.observations)
     return closed_sample(video, kept, task.where, tally)
 
@@ -111,14 +111,14 @@ def _drop_tracks(tracks: Iterable[Node], path: Path, tally: Tally) -> None:
             counts.drop(MISSING_VIDEO, f"{path}:{node.line}")
 
 
-def _track(node: Node, path: Path, info: VideoInfo, tally: Tally, taken: dict[str, int]) -> Track:
+def _track(node: Node, path: Path, info: VideoInfo, tally: Tally, ids: dict[str, int]) -> Track:
     label = node.attributes.get("label", "").strip()
     places = (f"{path}:{shape.line}" for shape in node.children)
     nodes = zip(node.children, places, strict=True)
     rows = [row_of(shape, label, place, info, tally) for shape, place in nodes]
     valid = [row for row in rows if row is not None]
     found = observations(valid, info, shape_of_values, lambda kind: tally.of(label, kind))
-    return Track(unique(node.attributes.get("id", "track"), taken), label, found)
+    return Track(unique(node.attributes.get("id", "track"), ids), label, found)
 
 
 def row_of(node: Node, label: str, place: str, info: VideoInfo, tally: Tally) -> Row | None:

@@ -91,13 +91,13 @@ def _sample(task: TaskAnnotation, path: Path, media: MediaSource, tally: Tally) 
     if video is None:
         _drop_regions(task, tally)
         return None
-    taken: dict[str, int] = {}
+    ids: dict[str, int] = {}
     kept: list[Annotation] = []
     for region in task.regions:
         if region.kind == TIMELINE:
             kept += timeline_spans(region, video.info, tally)
             continue
-        track = _track(region, video.info, tally, taken)
+        track = _track(region, video.info, tally, ids)
         if track is not None and track.observations:
             kept.append(track)
     return closed_sample(video, tuple(kept), task.place, tally)
@@ -114,7 +114,7 @@ def _drop_regions(task: TaskAnnotation, tally: Tally) -> None:
             counts.drop(MISSING_VIDEO, region.place)
 
 
-def _track(region: Region, info: VideoInfo, tally: Tally, taken: dict[str, int]) -> Track | None:
+def _track(region: Region, info: VideoInfo, tally: Tally, ids: dict[str, int]) -> Track | None:
     if region.kind not in RECTANGLES:
         counts = tally.of(_label(region), region.kind)
         counts.read()
@@ -139,7 +139,7 @@ def _track(region: Region, info: VideoInfo, tally: Tally, taken: dict[str, int])
         lambda kind: tally.of(label, kind),
         hold_until=_last_frame(region, info, tally),
     )
-    return Track(unique(region.id, taken), label, found)
+    return Track(unique(region.id, ids), label, found)
 
 
 def _label(region: Region) -> str:
