@@ -13,13 +13,19 @@ Every line is a JSON object in UTF-8. Keys in brackets are optional.
                   [duration_s]        seconds
     track         kind "track", id, label, observations
     observation   time_s              seconds from the first frame
-                  a shape             point, box, polygon, mask or keypoints in pixels of the frame,
-                                      as in `molmo_tune.labels.shape_record`
+                  a shape             below, in pixels of the frame
                   [frame_index]       integer from 0, in presentation order; -1 means unknown
                   [occluded]          true or false
                   [interpolated]      true or false
     instance      kind "instance", id, label, a shape, [image_index] from 0
     span          kind "span", label, start_s and end_s: seconds from the first frame, videos only
+    shape         point               [x, y]
+     (one of)     box                 [left, top, right, bottom]
+                  polygon             list of parts, each a list of at least three [x, y]
+                  mask                {"counts": COCO's compressed run lengths, "size_hw":
+                                      [height, width]}, which must cover the image exactly
+                  keypoints           list of {"name": text, "xy": [x, y], ["visible": false]}, with
+                                      an optional box, polygon or mask as the object's extent
     dialogue      kind "dialogue", answer
                   question            text, empty for a caption: the template supplies it
                   [style]             text, default "user_qa"

@@ -7,16 +7,16 @@
 
 Coordinates: pixels, origin at the top left.
 Times: ``frame_index`` counts from 0 in the video. If it is missing (mmtracking's layout, whose
-    objects have an ``instance_id``), the names of the frames are used, see
-    `frame_masks.frame_numbers`.
+    objects have an ``instance_id``), the last number in a frame's name is its index, or its
+    position if the video has as many frames as names.
 Objects: the box; a segmentation only if it is run lengths, because TAO's polygons repeat the boxes.
     TAO labels about one frame per second; gaps are filled (`geometry.interpolation`).
 Media: the video's ``name``, else the folder of its first image.
 Skipped: groups (``iscrowd: 1``).
 Dropped: annotations whose video or category is not listed, or without an id.
 Exhaustive labels: per video, those in ``neg_category_ids`` (verified absent) and the present ones
-    outside ``not_exhaustive_category_ids``; without these lists none. **Absence is not a
-    negative.**
+    outside ``not_exhaustive_category_ids``; without these lists none. A label that is neither
+    present nor listed is unknown, not absent.
 Source: TAO's annotation format, mmtracking's CocoVID.
 """
 

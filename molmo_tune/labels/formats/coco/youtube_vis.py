@@ -5,8 +5,9 @@
                       "segmentations": [{"size": …, "counts": …}, null, …], "bboxes": [[…], …]}]}
 
 Coordinates: pixels, origin at the top left.
-Times: `frame_masks.frame_numbers` maps ``file_names`` to frames of the video. These datasets label
-    about every fifth frame; gaps are filled (`geometry.interpolation`).
+Times: the last number in a file name is the frame's index, or its position if the video has as many
+    frames as names. These datasets label about every fifth frame; gaps are filled
+    (`geometry.interpolation`).
 Objects: masks; in a frame with a box but no mask, the box. A null or empty mask means absent.
 Media: the folder of ``file_names``, else the video's ``name``.
 Skipped: groups (``iscrowd: 1``), and frames in which an object is absent.
