@@ -127,7 +127,7 @@ def test_nothing_and_several_are_refused(
 ) -> None:
     (tmp_path / "empty").mkdir()
     assert start(tmp_path / "empty", tmp_path / "to") == 1
-    assert "no label format that is known" in capsys.readouterr().err
+    assert "no known label format" in capsys.readouterr().err
     coco_parts(tmp_path / "both")
     TINY["pascal_voc"].write(tmp_path / "both" / "voc")
     assert start(tmp_path / "both", tmp_path / "to") == 1

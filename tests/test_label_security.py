@@ -1,9 +1,8 @@
-"""Files made to harm their reader: what comes from a stranger is refused with one line.
+"""Malicious files: each is refused with one line.
 
-Each table is a way of attack: entities of XML, names of media that lead elsewhere, archives,
-pickles, links of HDF5, tags and aliases of YAML, wordings of templates, pictures and masks that are
-small in the file and huge in memory. The last test looks at the package itself: nowhere may a file
-be loaded in a way that runs what is in it.
+Each table is one attack: XML entities, media names outside the folder, archives, pickles, HDF5
+links, YAML tags and aliases, templates, images and masks that are small on disk and huge in memory.
+The last tests check that the package itself never loads a file in a way that executes it.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ SIZE = (20, 10)
 
 
 def put_golden(name: str, folder: Path) -> Path:
-    """The golden label file of a format, without media."""
+    """Write the golden label file of a format, without media."""
     if name not in TINY:
         return put(CASES[name], folder) if name != "soccernet" else _put_soccernet(folder)
     path, _ = TINY[name].write(folder)
@@ -76,7 +75,7 @@ DECLARED = {
 
 @pytest.mark.parametrize("declared", DECLARED)
 @pytest.mark.parametrize("name", XML)
-def test_xml_with_declarations_is_refused_before_it_is_read(tmp_path, name, declared):
+def test_xml_with_a_doctype_is_refused_before_parsing(tmp_path, name, declared):
     path = put_golden(name, tmp_path)
     text = path.read_text().partition("?>")
     body = text[2] or text[0]
@@ -89,9 +88,9 @@ def test_all_xml_formats_are_in_the_table():
     assert set(XML) == {"cvat_video", "cvat_images", "cvat_tags", "pascal_voc", "elan"}
 
 
-# ---------------------------------------------------------------------------------- names of media
+# ---------------------------------------------------------------------------------- media names
 
-# what names the medium in the golden input, in as many words as must be replaced
+# text that names the media in the golden input, and must be replaced
 NAMED = {
     "coco": "a.png",
     "cvat_images": "a.png",
@@ -139,7 +138,7 @@ ELSEWHERE = (
 )
 
 
-def test_every_format_is_asked_for_the_names_of_its_media():
+def test_path_traversal_table_covers_every_format():
     assert set(NAMED) | BY_FILE_NAME | BY_LIBRARY == set(READERS)
 
 
@@ -150,7 +149,7 @@ def clip(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("elsewhere", ELSEWHERE)
 @pytest.mark.parametrize("name", NAMED)
-def test_no_name_leads_out_of_the_media_folder(tmp_path, clip, name, elsewhere):
+def test_no_format_opens_files_outside_the_media_folder(tmp_path, clip, name, elsewhere):
     path = put_golden(name, tmp_path / "labels")
     outside, inside = tmp_path / "outside", tmp_path / "inside"
     outside.mkdir()
@@ -178,7 +177,7 @@ def test_no_name_leads_out_of_the_media_folder(tmp_path, clip, name, elsewhere):
     assert "\n" not in str(caught.value)
 
 
-def test_linked_folders_are_not_walked(tmp_path):
+def test_symlinked_folders_are_not_followed(tmp_path):
     path = put_golden("coco", tmp_path / "labels")
     (tmp_path / "outside").mkdir()
     Image.new("RGB", SIZE).save(tmp_path / "outside" / "a.png")
@@ -192,7 +191,7 @@ def test_linked_folders_are_not_walked(tmp_path):
 @pytest.mark.parametrize(
     "format", ["label_studio_image", "label_studio_video", "coco", "jsonl", "elan", "pixmo_count"]
 )
-def test_names_that_are_none_are_errors(tmp_path, format, name):
+def test_invalid_names_are_errors(tmp_path, format, name):
     path = put_golden(format, tmp_path)
     name = name.replace("\0", "&#1;") if path.suffix == ".eaf" else json.dumps(name)[1:-1]
     path.write_text(path.read_text().replace(NAMED[format], name))
@@ -222,7 +221,7 @@ def tarred() -> bytes:
 
 
 class Harmful:
-    """Pickled, it makes a folder where it is loaded."""
+    """Object that creates a folder when unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -245,14 +244,14 @@ def test_archives_are_refused_and_nothing_is_unpacked(tmp_path, name):
         options = TINY[name].options if name in TINY else {}
         with pytest.raises(UserError):
             read_labels(name, path, **options)
-        with pytest.raises(UserError, match="archive; unpack it first"):
+        with pytest.raises(UserError, match=r"archive; .*unpack it first"):
             detect_format(path)
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == [path.name]
 
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("name", [name for name in READERS if name != "sleap"])
-def test_pickles_are_not_run(tmp_path, name, protocol):
+def test_pickles_are_not_executed(tmp_path, name, protocol):
     mark, path = tmp_path / "ran", tmp_path / "clip.pkl"
     path.write_bytes(pickle.dumps({"clip": Harmful(mark)}, protocol))
     options = TINY[name].options if name in TINY else {}
@@ -261,7 +260,7 @@ def test_pickles_are_not_run(tmp_path, name, protocol):
     assert not mark.exists()
 
 
-def test_trusted_pickles_call_nothing_but_what_makes_arrays(tmp_path, clip):
+def test_trusted_pickles_build_only_arrays(tmp_path, clip):
     shutil.copy(clip, tmp_path / "clip.mp4")
     path = tmp_path / "x.pkl"
     path.write_bytes(b"c_codecs\nencode\n(Vx\nVzlib\ntR.")
@@ -331,7 +330,7 @@ def test_yaml_tags_build_nothing(tmp_path, tag):
 
 
 @pytest.mark.parametrize("names", ["*a29", "{0: *a29}", "[*a29, *a29]"])
-def test_yaml_aliases_do_not_grow(tmp_path, names):
+def test_yaml_aliases_do_not_exhaust_memory(tmp_path, names):
     with limits():
         assert read_yaml(f"{ALIASES}names: {names}\n").faults
         _refuses_classes(tmp_path, f"{ALIASES}names: {names}\n")
@@ -382,7 +381,7 @@ WORDINGS = (
 
 
 @pytest.mark.parametrize("wording", WORDINGS, ids=range(len(WORDINGS)))
-def test_wordings_neither_look_into_the_program_nor_keep_it_busy(wording):
+def test_templates_cannot_reach_program_internals_or_run_long(wording):
     with limits(), pytest.raises(UserError) as caught:
         render(wording, {"label": "a cat"}, where="template")
     assert len(str(caught.value)) < 1000
@@ -392,7 +391,7 @@ def test_wordings_neither_look_into_the_program_nor_keep_it_busy(wording):
 
 
 def bomb(width: int, height: int, mode: int = 2) -> bytes:
-    """A PNG of a few bytes that says it is so large (mode 2 colors, 3 palette, 0 gray)."""
+    """Return a PNG of a few bytes that states a given size (mode 2 RGB, 3 palette, 0 grayscale)."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         body = name + data
@@ -405,7 +404,7 @@ def bomb(width: int, height: int, mode: int = 2) -> bytes:
 
 
 def text_bomb() -> bytes:
-    """A small picture with a remark of 200 MB behind its pixels."""
+    """Return a small image followed by a 200 MB comment."""
     stream = io.BytesIO()
     Image.new("RGB", SIZE).save(stream, "png")
     body = b"zTXteXIf\0\0" + zlib.compress(bytes(200_000_000), 9)
@@ -415,7 +414,7 @@ def text_bomb() -> bytes:
 
 
 @pytest.mark.parametrize("content", [bomb(100_000, 100_000), bomb(2**31 - 1, 1), text_bomb()])
-def test_pictures_that_would_fill_the_memory_are_refused(tmp_path, content):
+def test_huge_images_are_refused(tmp_path, content):
     (tmp_path / "x.png").write_bytes(content)
     with limits(), pytest.raises(UserError, match="not an image that opens"):
         image_size(tmp_path / "x.png")
@@ -425,12 +424,12 @@ def test_pictures_that_would_fill_the_memory_are_refused(tmp_path, content):
         read_labels("coco", path)
 
 
-def test_masks_that_would_fill_the_memory_are_refused(tmp_path, clip):
+def test_huge_masks_are_refused(tmp_path, clip):
     shutil.copy(clip, tmp_path / "clip.mp4")
     palette = tmp_path / "masks" / "clip" / "00000.png"
     palette.parent.mkdir(parents=True)
     palette.write_bytes(bomb(100_000, 100_000, 3))
-    with limits(), pytest.raises(UserError, match="no picture of object numbers"):
+    with limits(), pytest.raises(UserError, match="not an image of object IDs"):
         read_labels("mask_folder", palette.parent, tmp_path)
     Image.new("RGB", SIZE).save(tmp_path / "a.png")
     png = base64.b64encode(bomb(100_000, 100_000, 0)).decode()
@@ -454,7 +453,7 @@ SIZES = {
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_sizes_in_label_files_ask_for_no_memory(tmp_path, clip, name):
+def test_sizes_in_label_files_allocate_no_memory(tmp_path, clip, name):
     shutil.copy(clip, tmp_path / "clip.mp4")
     path = put_golden(name, tmp_path)
     Image.new("RGB", SIZE).save(tmp_path / "a.png")
@@ -469,7 +468,7 @@ def test_sizes_in_label_files_ask_for_no_memory(tmp_path, clip, name):
     assert report.dropped or any(count.clipped for count in report.counts)
 
 
-def test_masks_of_our_own_file_are_no_larger_than_pictures(tmp_path):
+def test_jsonl_masks_are_limited_like_images(tmp_path):
     mask = {"counts": "0", "size_hw": [HUGE, HUGE]}
     for size, digits in ((HUGE, 13), (2**20, 9)):
         value, text = size * size, ""
@@ -489,7 +488,7 @@ def test_masks_of_our_own_file_are_no_larger_than_pictures(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["coco", "via", "cvat_images"])
-def test_the_same_id_a_hundred_thousand_times_is_not_slow(tmp_path, name):
+def test_repeated_ids_are_not_slow(tmp_path, name):
     Image.new("RGB", SIZE).save(tmp_path / "a.png")
     many = 100_000
     if name == "coco":
@@ -516,7 +515,7 @@ MANY = 20_000
 WORDS = ("1", "1,", "1 ", "0.0", "1e", "-", ".", ",", " ", "[", "{", '"')
 ELEMENTS = ("<image ", "<track ", "<annotations ", '<image name="frame_')
 KEYS = ("videos", "shapes", "annotations", "format", "type")
-# beginnings that a careless search for a format reads again and again
+# beginnings on which a careless format pattern backtracks
 LONG = {
     **{word: word * MANY for word in (*WORDS, *ELEMENTS)},
     **{key: "{" + f'"{key}" ' * MANY for key in KEYS},
@@ -530,7 +529,7 @@ LONG = {
 
 
 @pytest.mark.parametrize("beginning", LONG)
-def test_telling_formats_apart_takes_no_time(tmp_path, beginning):
+def test_format_detection_is_fast(tmp_path, beginning):
     path = tmp_path / "x.json"
     path.write_text(LONG[beginning])
     start = time.process_time()
@@ -541,7 +540,7 @@ def test_telling_formats_apart_takes_no_time(tmp_path, beginning):
 
 # ------------------------------------------------------------------------------- the package itself
 
-# calls that run what is in a file, and the argument that makes them safe
+# calls that execute file contents, and the argument that makes them safe
 SAFE_WITH = {"torch.load": "weights_only", "np.load": "allow_pickle"}
 NEVER = {
     *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "pickle.load", "pickle.loads", "eval"),
@@ -567,7 +566,7 @@ def calls() -> list[tuple[str, str, ast.Call]]:
     return found
 
 
-def test_no_call_of_the_package_runs_what_is_in_a_file():
+def test_package_makes_no_call_that_executes_file_contents():
     found = calls()
     for path, name, node in found:
         assert name not in NEVER, path
@@ -581,7 +580,7 @@ def test_no_call_of_the_package_runs_what_is_in_a_file():
     assert {name for _, name, _ in found} >= set(SAFE_WITH)
 
 
-def test_arrays_of_objects_are_not_loaded(tmp_path):
+def test_object_arrays_are_not_loaded(tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, np.array([Harmful(tmp_path / "ran")], object), allow_pickle=True)
     with pytest.raises(ValueError, match="allow_pickle"):

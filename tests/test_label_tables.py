@@ -30,9 +30,9 @@ BY_OBJECTS = {"sleap": "test_sleap_instances_become_tracks_of_named_points"}
 Exchange = tuple[str | None, str | bytes, str]
 
 
-def boxes(old: str, *new: str, negative: str = "a negative width or height") -> list[Exchange]:
+def boxes(old: str, *new: str, negative: str = "negative width or height") -> list[Exchange]:
     """Three exchanges of numbers, with the reasons that most formats give."""
-    bad = "a coordinate is missing or not a number"
+    bad = "coordinate missing or not a number"
     return list(zip([old] * 3, new, [bad, negative, bad], strict=True))
 
 
@@ -51,9 +51,9 @@ def pickled(points: object, occluded: object = None) -> bytes:
     return pickle.dumps({"clip": {"points": points, "occluded": hidden}})
 
 
-RUNS = "the run lengths of the mask do not fit the video"
+RUNS = "mask run lengths do not match the video size"
 PLACES = np.full((1, 20, 2), 0.5, np.float32)
-NO_FRAME = "the frame is missing or not a whole number"
+NO_FRAME = "frame number missing or not an integer"
 # wrong type, negative size, not a number: what to exchange for what, and the reason that is given.
 # None instead of words exchanges the whole file.
 MALFORMED: dict[str, list[Exchange]] = {
@@ -84,14 +84,14 @@ MALFORMED: dict[str, list[Exchange]] = {
         "x,0.3,0.3,0.8",
         "0.3,0.1,0.3,0.8",
         "nan,0.3,0.3,0.8",
-        negative="without area",
+        negative="zero area",
     ),
     "dota": boxes(
         "1 1 5 1 5 5 1 5",
         "x 1 5 1 5 5 1 5",
         "-1 -1 -5 -1 -5 -5 -1 -5",
         "nan 1 5 1 5 5 1 5",
-        negative="wholly outside",
+        negative="entirely outside",
     ),
     "via": boxes('"width": 4', '"width": "4"', '"width": -4', '"width": NaN'),
     "createml": boxes('"width": 4', '"width": "4"', '"width": -4', '"width": NaN'),
@@ -103,11 +103,13 @@ MALFORMED: dict[str, list[Exchange]] = {
         '{"x": 20.0', '{"x": "20"', '{"x": -20.0', '{"x": NaN', negative="moved to its edge"
     ),
     "pixmo_count": boxes("[4.0, 5]", '["4", 5]', "[-4.0, 5]", "[NaN, 5]", negative="outside"),
-    "cvat_video": boxes('xbr="30"', 'xbr="x"', 'xbr="-30"', 'xbr="nan"', negative="turned round"),
+    "cvat_video": boxes(
+        'xbr="30"', 'xbr="x"', 'xbr="-30"', 'xbr="nan"', negative="box corners reordered"
+    ),
     "cvat_tags": same('"frame_000002"', '"x"', '"frame_-2x"', '"frame_nan"', reason=NO_FRAME),
     "jsonl": [
         ("[1, 2, 3, 4]", '["1", 2, 3, 4]', "expected 4 numbers"),
-        ("[1, 2, 3, 4]", "[3, 2, 1, 4]", "left up to right"),
+        ("[1, 2, 3, 4]", "[3, 2, 1, 4]", "left <= right"),
         ("[1, 2, 3, 4]", "[1, 2, NaN, 4]", "NaN is not a number"),
     ],
     "mot": boxes("1,1,11,21,20", "1,1,11,21,x", "1,1,11,21,-20", "1,1,11,21,nan"),
@@ -118,9 +120,9 @@ MALFORMED: dict[str, list[Exchange]] = {
     },
     "sav": same('"size": [50,', '"size": ["50",', '"size": [-50,', '"size": [NaN,', reason=RUNS),
     "mask_folder": [
-        (None, colored(), "no picture of object numbers"),
-        (None, b"\x89PNG" + colored()[4:40], "no picture of object numbers"),
-        (None, colored()[:-30], "no picture of object numbers"),
+        (None, colored(), "not an image of object IDs"),
+        (None, b"\x89PNG" + colored()[4:40], "not an image of object IDs"),
+        (None, colored()[:-30], "not an image of object IDs"),
     ],
     "expressions": [
         ('"frames": ["00002", "00004"]', '"frames": 3', "no list of frames"),
@@ -139,7 +141,7 @@ MALFORMED: dict[str, list[Exchange]] = {
         '0, "points": ["10", 10, 20, 30]',
         '0, "points": [20, 10, 10, 30]',
         '0, "points": [NaN, 10, 20, 30]',
-        negative="turned round",
+        negative="box corners reordered",
     ),
     "activitynet": boxes(
         "[0.25, 1.5]", '["0.25", 1.5]', "[1.5, 0.25]", "[NaN, 1.5]", negative="ends before"
@@ -148,7 +150,7 @@ MALFORMED: dict[str, list[Exchange]] = {
     "soccernet": boxes('"1250"', '"x"', '"-1250"', '"NaN"', negative="outside the video"),
     "elan": [
         ('TIME_VALUE="200"', 'TIME_VALUE="x"', "time slots without a value"),
-        ('TIME_VALUE="200"', 'TIME_VALUE="-200"', "the event lies outside the video"),
+        ('TIME_VALUE="200"', 'TIME_VALUE="-200"', "event outside the video"),
         ('TIME_VALUE="200"', 'TIME_VALUE="nan"', "time slots without a value"),
     ],
     "ultralytics_track": boxes("0.15 0.4 0.1", "0.15 0.4 x", "0.15 0.4 -0.1", "0.15 0.4 nan"),
@@ -158,17 +160,17 @@ MALFORMED: dict[str, list[Exchange]] = {
     ),
     "tapvid_trusted": [
         (None, pickled(["0.5", 0.5]), "no arrays points and occluded"),
-        (None, pickled(-PLACES), "wholly outside the frame"),
-        (None, pickled(PLACES * np.nan), "a coordinate is missing or not a number"),
+        (None, pickled(-PLACES), "entirely outside the frame"),
+        (None, pickled(PLACES * np.nan), "coordinate missing or not a number"),
     ],
     "molmo2_video_point": boxes(
         '{"x": 50,', '{"x": "50",', '{"x": -50,', '{"x": NaN,', negative="outside 0 to 100%"
     ),
     "molmo2_video_track": boxes(
-        "[10.5, 20]", '["10.5", 20]', "[-10.5, 20]", "[NaN, 20]", negative="wholly outside"
+        "[10.5, 20]", '["10.5", 20]', "[-10.5, 20]", "[NaN, 20]", negative="entirely outside"
     ),
     "track_instruction": boxes(
-        "[10, 20]", '["10", 20]', "[-10, 20]", "[NaN, 20]", negative="wholly outside"
+        "[10, 20]", '["10", 20]', "[-10, 20]", "[NaN, 20]", negative="entirely outside"
     ),
 }
 

@@ -25,7 +25,7 @@ from molmo_tune.labels.formats.jsonl import read_jsonl, write_jsonl
 from molmo_tune.labels.formats.table.table import TableLayout
 from molmo_tune.labels.geometry.masks import fill, pack, runs_of, unpack
 from molmo_tune.labels.geometry.points import shape_point
-from molmo_tune.labels.geometry.shapes import ellipse, fit, turned_box
+from molmo_tune.labels.geometry.shapes import ellipse, fit, rotated_box
 from molmo_tune.labels.read import read_labels
 from molmo_tune.labels.sample import (
     Box,
@@ -231,7 +231,7 @@ def test_polygons_are_cut_at_the_frame():
     assert sorted(inside.parts_px[0]) == [(0, 0), (0, 5), (5, 0), (5, 5)]
     assert fit(Polygon((((1, 1), (5, 1), (5, 5)),)), SIZE)[1] is False
     assert fit(Polygon((((1, 1), (5, 5), (9, 9)),)), SIZE) == (None, False)
-    assert fit(turned_box((10, 2), (4, 2), 90, "corner"), SIZE)[0] is not None
+    assert fit(rotated_box((10, 2), (4, 2), 90, "corner"), SIZE)[0] is not None
     area = fill(ellipse((10, 5), (8, 4)), SIZE).sum()
     assert area == pytest.approx(np.pi * 32, rel=0.1)
 
@@ -282,14 +282,14 @@ BAD_SHAPES = [
     ({"polygon": [[[0, 0], [1, 1]]]}, "polygon is .*at least three"),
     ({"polygon": [[[0, 0], [1, 1], [2, "a"]]]}, "expected 2 numbers"),
     ({"polygon": 3}, "instance.polygon is 3; expected a list"),
-    ({"mask": {"counts": "P13U5", "size_hw": [9, 20]}}, "size of the medium, 10 by 20"),
-    ({"mask": {"counts": "P13", "size_hw": [10, 20]}}, "the runs cover 3. pixels of 200"),
-    ({"mask": {"counts": "~~~", "size_hw": [10, 20]}}, "not the run lengths of a mask"),
+    ({"mask": {"counts": "P13U5", "size_hw": [9, 20]}}, "the media size, .10, 20."),
+    ({"mask": {"counts": "P13", "size_hw": [10, 20]}}, "run lengths cover 3. pixels, not 200"),
+    ({"mask": {"counts": "~~~", "size_hw": [10, 20]}}, "not run lengths"),
     ({"mask": {"counts": 3, "size_hw": [10, 20]}}, "mask.counts is 3; expected text"),
     ({"mask": []}, "mask is \\[\\]; expected an object"),
     ({"keypoints": [{"xy": [1, 2]}]}, "keypoint has no name"),
-    ({"keypoints": [], "point": [1, 2]}, "several shapes"),
-    ({"box": [0, 0, 1, 1], "polygon": []}, "several shapes"),
+    ({"keypoints": [], "point": [1, 2]}, "has point and keypoints"),
+    ({"box": [0, 0, 1, 1], "polygon": []}, "has box and polygon"),
 ]
 
 
@@ -393,7 +393,7 @@ def test_missing_pictures_are_losses_and_the_error_says_so(tmp_path, name):
     path, media = TINY[name].write(tmp_path)
     for picture in TINY[name].pictures:
         (tmp_path / picture).unlink()
-    with pytest.raises(UserError, match=r"no sample could be read.*image is missing|no such|no im"):
+    with pytest.raises(UserError, match=r"no sample could be read.*image missing|no such|no im"):
         read_labels(name, path, media, **TINY[name].options)
 
 
@@ -435,24 +435,24 @@ COCO_ROWS = [
     ({"bbox": [1, 1, 2, float("nan")]}, "dropped", "missing or not a number"),
     ({"bbox": [1, 1, 2, 10**400]}, "dropped", "missing or not a number"),
     ({"bbox": "1 1 2 2"}, "dropped", "missing or not a number"),
-    ({"bbox": [1, 1, 0, 2]}, "dropped", "without area"),
-    ({"bbox": [30, 1, 2, 2]}, "dropped", "wholly outside"),
+    ({"bbox": [1, 1, 0, 2]}, "dropped", "zero area"),
+    ({"bbox": [30, 1, 2, 2]}, "dropped", "entirely outside"),
     ({"bbox": [18, 1, 9, 2]}, "clipped", ""),
-    ({}, "dropped", "neither box, segmentation nor keypoints"),
-    ({"segmentation": [[1, 1, 2, 2]]}, "dropped", "without three corners"),
-    ({"segmentation": [[1, 1, 2, 2]], **GOOD}, "corrected", "the box was taken"),
+    ({}, "dropped", "no bbox, segmentation or keypoints"),
+    ({"segmentation": [[1, 1, 2, 2]]}, "dropped", "fewer than three corners"),
+    ({"segmentation": [[1, 1, 2, 2]], **GOOD}, "corrected", "replaced by the box"),
     ({"segmentation": {"size": [20, 10], "counts": "P13U5"}}, "dropped", "run lengths"),
     ({"segmentation": {"size": [10, 20], "counts": "P13"}}, "dropped", "run lengths"),
     ({"segmentation": {"size": [10, 20], "counts": [1, -1, 200]}}, "dropped", "run lengths"),
-    ({"segmentation": {"size": [10, 20], "counts": [200]}}, "dropped", "wholly outside"),
-    ({"segmentation": 3, **GOOD}, "corrected", "the box was taken"),
-    ({"category_id": 3, "keypoints": [1, 1, 2]}, "dropped", "do not fit"),
-    ({"category_id": 3, "keypoints": [1, 1, 7, 1, 1, 1]}, "dropped", "do not fit"),
-    ({"category_id": 3, "keypoints": [0, 0, 0, 0, 0, 0]}, "dropped", "neither box"),
+    ({"segmentation": {"size": [10, 20], "counts": [200]}}, "dropped", "entirely outside"),
+    ({"segmentation": 3, **GOOD}, "corrected", "replaced by the box"),
+    ({"category_id": 3, "keypoints": [1, 1, 2]}, "dropped", "do not match"),
+    ({"category_id": 3, "keypoints": [1, 1, 7, 1, 1, 1]}, "dropped", "do not match"),
+    ({"category_id": 3, "keypoints": [0, 0, 0, 0, 0, 0]}, "dropped", "no bbox"),
     ({"category_id": 9, **GOOD}, "dropped", "not in the list of categories"),
     ({"category_id": [1], **GOOD}, "dropped", "not in the list of categories"),
     ({"image_id": 8, **GOOD}, "dropped", "not in the list of images"),
-    ({"iscrowd": 1, **GOOD}, "skipped", "a group, not one object"),
+    ({"iscrowd": 1, **GOOD}, "skipped", "group, not a single object"),
 ]
 
 
@@ -471,15 +471,15 @@ BAD_COCO = [
     ("[1]", "no list of images"),
     ('{"annotations": []}', "no list of images"),
     ('{"images": 3}', "no list of images"),
-    ('{"images": [1]}', "images is no list of objects"),
-    ('{"images": [], "annotations": {}}', "annotations is no list of objects"),
+    ('{"images": [1]}', "images is not a list of objects"),
+    ('{"images": [], "annotations": {}}', "annotations is not a list of objects"),
     ('{"images": [], "categories": [{"id": 1}]}', "category 1 has no name"),
     ('{"images": [], "categories": [{"id": 1, "name": 2}]}', "category 1 has no name"),
-    ('{"images": [{"id": 1}, {"id": 1}]}', "several images have the same id"),
+    ('{"images": [{"id": 1}, {"id": 1}]}', "images share an id"),
     ('{"images": [{"id": 1}], "videos": [{}]}', "looks like COCO JSON with videos"),
     ('{"images": []}', "no sample could be read.*holds no annotations"),
-    ('{"images": [{"id": 1}]}', "no sample could be read.*the labels name no image"),
-    ('{"images": [{"id": 1, "file_name": "../a.png"}]}', "climbs out of the media folder"),
+    ('{"images": [{"id": 1}]}', "no sample could be read.*the labels do not name the image"),
+    ('{"images": [{"id": 1, "file_name": "../a.png"}]}', "points outside the media folder"),
     ('{"images": [{"id": 1, "file_name": "a.png"}]}', "no sample could be read.*nothing annotated"),
     ('{"images": [{"id": 1,\n "file_name"', ":2: not valid JSON"),
 ]
@@ -492,7 +492,7 @@ def test_broken_coco_is_one_clear_error(tmp_path, content, message):
 
 
 def test_coco_sizes_must_be_those_of_the_upright_picture(tmp_path):
-    for size, reason in (((10, 20), "its sides are swapped"), ((40, 20), "another size than")):
+    for size, reason in (((10, 20), "width and height are swapped"), ((40, 20), "size differs")):
         image = {"width": size[0], "height": size[1]}
         with pytest.raises(UserError, match=reason):
             read_coco_rows(tmp_path, GOOD, image=image)
@@ -534,8 +534,8 @@ YOLO_ROWS = [
     ("cat .5 .5 .1 .1", "dropped", "without a name"),
     ("1.0 .5 .5 .1 .1", "kept", ""),
     ("1 .95 .5 .2 .2", "clipped", ""),
-    ("1 100 50 20 20", "dropped", "wholly outside"),
-    ("1 .5 .5 0 0", "dropped", "without area"),
+    ("1 100 50 20 20", "dropped", "entirely outside"),
+    ("1 .5 .5 0 0", "dropped", "zero area"),
     ("1 .5 1e308 .2 1e308", "dropped", ""),
     ("1 .1 .1 .2 1e308 .2 .2", "dropped", "area"),
     ("1 .1 .1 .2 .1 .2 .2 .1 .2 .1 .1", "kept", ""),  # without kpt_shape a polygon of five corners
@@ -624,30 +624,34 @@ def mask(rle: str, left: object = 1, top: object = 2, width: object = 3, height:
 
 CVAT_SHAPES = [
     # shape: outcome, reason
-    ('<polyline label="dog" points="1,1;5,5"/>', "dropped", "without an inside"),
-    ('<cuboid label="dog" xtl1="1"/>', "dropped", "without an inside"),
-    ('<tag label="dog"/>', "dropped", "about the whole image"),
+    ('<polyline label="dog" points="1,1;5,5"/>', "dropped", "without an interior"),
+    ('<cuboid label="dog" xtl1="1"/>', "dropped", "without an interior"),
+    ('<tag label="dog"/>', "dropped", "of the whole image"),
     ('<points label="dog" points="1,1;5,5"/>', "dropped", "several points in one shape"),
     ('<points label="dog" points="1"/>', "dropped", "not a number"),
-    ('<points label="dog" points="30,1"/>', "dropped", "wholly outside"),
-    ('<polygon label="dog" points="1,1;5,5"/>', "dropped", "without three corners"),
-    ('<polygon label="dog" points="1,1;5,5;9,9"/>', "dropped", "without area"),
+    ('<points label="dog" points="30,1"/>', "dropped", "entirely outside"),
+    ('<polygon label="dog" points="1,1;5,5"/>', "dropped", "fewer than three corners"),
+    ('<polygon label="dog" points="1,1;5,5;9,9"/>', "dropped", "zero area"),
     ('<polygon label="dog" points="1,1;5,x;9,9"/>', "dropped", "not a number"),
     ('<polygon label="dog" points="1,1;25,1;25,5"/>', "clipped", ""),
-    ('<box label="dog" xtl="9" ytl="9" xbr="1" ybr="1"/>', "corrected", "turned round"),
+    ('<box label="dog" xtl="9" ytl="9" xbr="1" ybr="1"/>', "corrected", "corners reordered"),
     ('<box label="dog" xtl="nan" ytl="9" xbr="1" ybr="1"/>', "dropped", "not a number"),
     ('<box label="dog" xtl="1" ytl="9" xbr="1"/>', "dropped", "not a number"),
     ('<box label="" xtl="1" ytl="1" xbr="9" ybr="9"/>', "dropped", "no class label"),
     (mask("0, 3"), "dropped", "do not cover 3x2"),
     (mask("0, 6", width=30, height=2), "dropped", "do not cover"),
-    (mask("0, 6", left=19), "dropped", "leaves the image"),
-    (mask("0, 6", top=-1), "dropped", "leaves the image"),
+    (mask("0, 6", left=19), "dropped", "extends beyond the image"),
+    (mask("0, 6", top=-1), "dropped", "extends beyond the image"),
     (mask("0, x"), "dropped", "not a number"),
-    (mask("6"), "dropped", "wholly outside"),
+    (mask("6"), "dropped", "entirely outside"),
     ('<ellipse label="dog" cx="5" cy="5" rx="2"/>', "dropped", "not a number"),
-    ('<skeleton label="dog"><points label="a" outside="1"/></skeleton>', "skipped", "not there"),
+    (
+        '<skeleton label="dog"><points label="a" outside="1"/></skeleton>',
+        "skipped",
+        "object absent",
+    ),
     ('<skeleton label="dog"><points label="a" points="1"/></skeleton>', "dropped", "not a number"),
-    ('<hologram label="dog"/>', "dropped", "not known"),
+    ('<hologram label="dog"/>', "dropped", "unknown shape"),
 ]
 
 
@@ -683,9 +687,9 @@ def test_cvat_images_do_not_depend_on_meta(tmp_path, meta):
         ("<images/>", "the root is <images>"),
         ("<annotations/>", "holds no annotations"),
         (cvat()[:-20], ":4: not valid XML"),
-        (cvat().replace("a.png", "../a.png"), "climbs out of the media folder"),
-        (cvat().replace("a.png", ""), "the labels name no image"),
-        (cvat().replace('width="20"', 'width="10"'), "another size than.*10x10, not 20x10"),
+        (cvat().replace("a.png", "../a.png"), "points outside the media folder"),
+        (cvat().replace("a.png", ""), "the labels do not name the image"),
+        (cvat().replace('width="20"', 'width="10"'), "size differs.*labels 10x10, image 20x10"),
         ("<!DOCTYPE x><annotations/>", "declares a document type"),
     ],
 )
@@ -706,23 +710,27 @@ def read_studio(folder: Path, *regions: dict[str, Any], **task: Any):
 RECTANGLE = {"x": 10, "y": 30, "width": 20, "height": 50}
 STUDIO_REGIONS = [
     # region: outcome, reason
-    (region("rectanglelabels", **{**RECTANGLE, "height": -20}), "corrected", "turned round"),
+    (region("rectanglelabels", **{**RECTANGLE, "height": -20}), "corrected", "made positive"),
     (region("rectanglelabels", **{**RECTANGLE, "x": "10"}), "dropped", "not a number"),
     (region("rectanglelabels", **{**RECTANGLE, "x": None}), "dropped", "not a number"),
-    (region("rectanglelabels", **{**RECTANGLE, "x": 120}), "dropped", "wholly outside"),
+    (region("rectanglelabels", **{**RECTANGLE, "x": 120}), "dropped", "entirely outside"),
     (region("rectanglelabels", **{**RECTANGLE, "x": 95}), "clipped", ""),
-    (region("rectanglelabels", image_rotation=90, **RECTANGLE), "dropped", "image was turned"),
+    (region("rectanglelabels", image_rotation=90, **RECTANGLE), "dropped", "rotated view"),
     (region("rectanglelabels", "", **RECTANGLE), "dropped", "no class label"),
-    (region("polygonlabels", points=[[1, 1], [2, 2]]), "dropped", "without three corners"),
+    (region("polygonlabels", points=[[1, 1], [2, 2]]), "dropped", "fewer than three corners"),
     (region("polygonlabels", points=[[1, 1], [2, 2], 3]), "dropped", "not a number"),
-    (region("polygonlabels"), "dropped", "without three corners"),
+    (region("polygonlabels"), "dropped", "fewer than three corners"),
     (region("ellipselabels", x=1, y=1, radiusX=2), "dropped", "not a number"),
     (region("brushlabels", rle=[0, 0, 3, 32]), "dropped", "end early"),
-    (region("brushlabels", rle=[0, 0, 0, 1, 57, 27, 255]), "dropped", "another size"),
+    (
+        region("brushlabels", rle=[0, 0, 0, 1, 57, 27, 255]),
+        "dropped",
+        "do not match the image size",
+    ),
     (region("brushlabels", rle="0"), "dropped", "not a number"),
     (region("brushlabels", rle=[300]), "dropped", "not a number"),
-    (region("choices", choices=["day"]), "dropped", "without a place"),
-    ({"type": "relation", "from_id": "a", "to_id": "b"}, "skipped", "a relation"),
+    (region("choices", choices=["day"]), "dropped", "without coordinates"),
+    ({"type": "relation", "from_id": "a", "to_id": "b"}, "skipped", "relation"),
 ]
 
 
@@ -742,7 +750,7 @@ def test_studio_key_points_follow_their_rectangle(tmp_path):
     lost = region("rectanglelabels", id="r", **{**RECTANGLE, "x": "120"})
     parts = [region("keypointlabels", "nose", x=20, y=50, parentID="r"), lost]
     _, report = read_studio(tmp_path, *parts)
-    assert reasons(report.dropped)["the rectangle that it belongs to was lost"] == 1
+    assert reasons(report.dropped)["its parent rectangle was dropped"] == 1
     alone = region("keypointlabels", "nose", x=20, y=50, parentID="nobody")
     (sample,), _ = read_studio(tmp_path, alone)
     assert said(sample)[1] == ("nose", Point((4.0, 5.0)))
@@ -783,14 +791,14 @@ def test_studio_images_of_several_annotators(tmp_path):
     assert len(sample.annotations) == 1
     assert reasons(report.skipped) == {
         "cancelled by the annotator": 1,
-        "a further annotation of the same task": 1,
-        "a model's prediction, not an annotation": 1,
+        "another annotation of the same task": 1,
+        "model prediction, not an annotation": 1,
     }
 
 
 def test_studio_sizes_must_be_those_of_the_picture(tmp_path):
     text = studio(region("rectanglelabels", **RECTANGLE)).replace(": 20,", ": 40,", 1)
-    with pytest.raises(UserError, match=r"another size than the labels say .40x10"):
+    with pytest.raises(UserError, match=r"image size differs from the labels .labels 40x10"):
         read(Tiny({"x.json": text}, "x.json"), "label_studio_image", tmp_path)
 
 
@@ -803,17 +811,17 @@ ROWS: list[tuple[str, str, str, str, str]] = [
     *(
         ("labelme", "a.json", labelme(drawn("point", (1, 1), label="good"), row), outcome, reason)
         for row, outcome, reason in (
-            (drawn("line", (1, 1), (5, 5)), "dropped", "without an inside"),
-            (drawn("linestrip", (1, 1), (5, 5), (9, 1)), "dropped", "without an inside"),
+            (drawn("line", (1, 1), (5, 5)), "dropped", "without an interior"),
+            (drawn("linestrip", (1, 1), (5, 5), (9, 1)), "dropped", "without an interior"),
             (drawn("points", (1, 1), (5, 5)), "dropped", "several points"),
             (drawn("points", (1, 1)), "kept", ""),
-            (drawn("cube", (1, 1)), "dropped", "not known"),
-            (drawn("polygon", (1, 1), (5, 5)), "dropped", "without three corners"),
+            (drawn("cube", (1, 1)), "dropped", "unknown shape"),
+            (drawn("polygon", (1, 1), (5, 5)), "dropped", "fewer than three corners"),
             (drawn("rectangle", (1, 1)), "dropped", "not a number"),
             (drawn("rectangle", (1, 1), (5, 1), (5, 5), (1, 5)), "kept", ""),
-            (drawn("circle", (1, 1), (1, 1)), "dropped", "without area"),
+            (drawn("circle", (1, 1), (1, 1)), "dropped", "zero area"),
             (drawn("point", (1, float("nan"))), "dropped", "not a number"),
-            (drawn("point", (30, 1)), "dropped", "wholly outside"),
+            (drawn("point", (30, 1)), "dropped", "entirely outside"),
             (drawn("point", (1, 1), label=""), "dropped", "no class label"),
             (drawn("mask", (1, 1), (3, 2)), "dropped", "not a PNG that fits"),
             (drawn("mask", (19, 1), (21, 2), mask=GOOD_MASK), "dropped", "not a PNG that fits"),
@@ -826,7 +834,7 @@ ROWS: list[tuple[str, str, str, str, str]] = [
             (voc_box(6, 3, 2, 8), "dropped", "swapped corners"),
             (voc_box("x", 3, 6, 8), "dropped", "not a number"),
             (voc_box("", 3, 6, 8), "dropped", "not a number"),
-            (voc_box(2, 3, 2, 8), "dropped", "without area"),
+            (voc_box(2, 3, 2, 8), "dropped", "zero area"),
             (voc_box(12, 3, 26, 8), "clipped", ""),
             (voc_box(2, 3, 6, 8, ""), "dropped", "no class label"),
             ("<object><name>cat</name></object>", "dropped", "not a number"),
@@ -835,11 +843,11 @@ ROWS: list[tuple[str, str, str, str, str]] = [
     *(
         ("via", "x.json", via(via_region("point", "good", cx=1, cy=1), row), outcome, reason)
         for row, outcome, reason in (
-            (via_region("polyline", all_points_x=[1], all_points_y=[1]), "dropped", "an inside"),
+            (via_region("polyline", all_points_x=[1], all_points_y=[1]), "dropped", "an interior"),
             (via_region("polygon", all_points_x=[1], all_points_y=[1]), "dropped", "three corners"),
             (via_region("rect", x=1, y=1, width=-4, height=2), "dropped", "negative width"),
             (via_region("rect", x=1, y=1, width="4", height=2), "dropped", "not a number"),
-            (via_region("hologram"), "dropped", "not known"),
+            (via_region("hologram"), "dropped", "unknown shape"),
             (via_region("point", {"a": True, "b": True}, cx=1, cy=1), "dropped", "no class label"),
             ({"shape_attributes": [], "region_attributes": 3}, "dropped", "no class label"),
             (via_region("ellipse", cx=5, cy=5, rx=2, ry=1, theta=1e308), "dropped", "area"),
@@ -860,7 +868,7 @@ ROWS: list[tuple[str, str, str, str, str]] = [
             ("1 1 5 1 5 5 1 x cat 0", "dropped", "not a number"),
             ("1 1 5 1 5 5 cat", "dropped", "fewer than eight"),
             ("1 1 5 1 5 5 1 inf cat", "dropped", "not a number"),
-            ("31 1 35 1 35 5 31 5 cat", "dropped", "wholly outside"),
+            ("31 1 35 1 35 5 31 5 cat", "dropped", "entirely outside"),
         )
     ),
     *(
@@ -892,26 +900,31 @@ BROKEN = [
     ("labelme", "a.json", "{}", "no list of shapes"),
     ("labelme", "a.json", '{"shapes": [1]}', "no list of shapes"),
     ("labelme", "a.json", labelme()[:-9], "not valid JSON"),
-    ("labelme", "a.json", labelme(imageWidth=10), "another size than the labels say .10x10"),
-    ("labelme", "a.json", labelme(imagePath=None), "the labels name no image"),
+    (
+        "labelme",
+        "a.json",
+        labelme(imageWidth=10),
+        "image size differs from the labels .labels 10x10",
+    ),
+    ("labelme", "a.json", labelme(imagePath=None), "the labels do not name the image"),
     ("pascal_voc", "a.xml", "<annotations/>", "the root is <annotations>"),
     ("pascal_voc", "a.xml", voc(BOX_VOC)[:-20], "not valid XML"),
-    ("pascal_voc", "a.xml", voc(BOX_VOC).replace("A.png", "../a.png"), "climbs out of the media"),
+    ("pascal_voc", "a.xml", voc(BOX_VOC).replace("A.png", "../a.png"), "points outside the media"),
     ("pascal_voc", "a.xml", voc(BOX_VOC, size=""), ""),
     ("via", "x.json", "{}", "images without regions"),
     ("via", "x.json", '{"a": {"regions": 3}}', "regions is not a list"),
     ("via", "x.csv", "a,b\n1,2", "other columns"),
-    ("via", "x.json", via().replace("a.png", "../a.png"), "climbs out"),
+    ("via", "x.json", via().replace("a.png", "../a.png"), "points outside"),
     ("createml", "x.json", "{}", "not a list of objects"),
-    ("createml", "x.json", '[{"image": "../a.png"}]', "climbs out"),
+    ("createml", "x.json", '[{"image": "../a.png"}]', "points outside"),
     ("roboflow_hosted", "a.json", "{}", "no predictions"),
     ("roboflow_hosted", "a.json", '{"predictions": 3}', "not a list of objects"),
     ("open_images", "x.csv", "a,b\n1,2", "no column 'ImageID'"),
     ("table", "x.csv", "a,b\n1,2", "no column 'file'"),
-    ("table", "x.csv", b"file,class,x1,y1,x2,y2\n\xe4", "not UTF-8 text"),
-    ("table", "x.jsonl", "[1]", ":1: no object"),
+    ("table", "x.csv", b"file,class,x1,y1,x2,y2\n\xe4", "not CSV in UTF-8"),
+    ("table", "x.jsonl", "[1]", ":1: not a JSON object"),
     ("table", "x.jsonl", '{"file": 1}', ":1: no column 'class'"),
-    ("table", "x.parquet", "PAR1", "not a Parquet file that opens|need pyarrow"),
+    ("table", "x.parquet", "PAR1", "not a readable Parquet file|need pyarrow"),
     ("pixmo_points", "x.jsonl", pixmo([{"x": 310, "y": 50}]), ":1: a coordinate of 310"),
     ("pixmo_points", "x.jsonl", '{"label": "a"}', ":1: no column 'image_url'"),
     ("pixmo_count", "x.jsonl", pixmo(None, 4), "a count without points"),
@@ -954,7 +967,7 @@ def test_open_images_labels_verified_as_absent_are_exhaustive(tmp_path):
     (sample,), report = read(Tiny(files, tiny.path), "open_images", tmp_path)
     assert sample.exhaustive_labels == ("bird",)
     assert reasons(report.skipped) == {
-        "a group, not one object": 1,
+        "group, not a single object": 1,
         "the photo was taken inside of it": 1,
     }
     files["class-descriptions.csv"] = "/m/1,cat\n"
@@ -1000,9 +1013,9 @@ def test_tables_in_all_units_and_files(tmp_path, units, style, cells, expected, 
 
 def test_tables_need_their_columns_and_others_have_their_own(tmp_path):
     path, _ = TINY["table"].write(tmp_path)
-    with pytest.raises(UserError, match="a table without its columns"):
+    with pytest.raises(UserError, match="a table without columns"):
         read_labels("table", path)
-    with pytest.raises(UserError, match="format: coco has columns of its own"):
+    with pytest.raises(UserError, match="format coco defines its own columns"):
         read_labels("coco", path, **TINY["table"].options)
 
 

@@ -169,8 +169,8 @@ CASES["cvat_video"] = Case(
         ("dot", "point"): {"read": 1, "kept": 1},
         ("line", "polyline"): {"read": 1, "dropped": 1},
     },
-    losses={"a shape without an inside": 1},
-    skipped={"outside: the object is not there": 1},
+    losses={"shape without an interior": 1},
+    skipped={"outside: object absent": 1},
 )
 
 OURS = """{"format": "molmo-tune/1", "id": "a", "media": {"kind": "video", "paths": ["clip.mp4"], \
@@ -322,15 +322,15 @@ CASES["cvat_rest"] = Case(
         ("dot", "span"): {"read": 4, "kept": 2, "skipped": 1, "dropped": 1},
     },
     losses={
-        "a shape without an inside": 1,
-        "several points in one shape: draw single points, or a skeleton for landmarks": 1,
+        "shape without an interior": 1,
+        "several points in one shape; draw single points, or a skeleton for landmarks": 1,
         "no class label": 1,
-        "a coordinate is missing or not a number": 1,
+        "coordinate missing or not a number": 1,
     },
     skipped={
-        "outside: the object is not there": 1,
-        "its frame was deleted from the task": 1,
-        "continues the event of the row before": 1,
+        "outside: object absent": 1,
+        "frame deleted from the task": 1,
+        "continues the event of the previous row": 1,
     },
 )
 
@@ -338,8 +338,8 @@ CASES["cvat_rest"] = Case(
 def test_answers_beside_cvat_s_annotations_are_needed_and_told_apart(folder):
     path = put(CASES["cvat_rest"], folder)
     for name, message in (
-        ("labels", r"their names are not .*save GET /api/labels"),
-        ("meta", r"their media are not named; save GET /api/tasks"),
+        ("labels", r"names of the labels is missing; save GET /api/labels"),
+        ("meta", r"names of the media is missing; save GET /api/tasks"),
     ):
         answer = (folder / f"{name}.json").read_bytes()
         (folder / f"{name}.json").unlink()
@@ -352,12 +352,12 @@ def test_answers_beside_cvat_s_annotations_are_needed_and_told_apart(folder):
     for name, value, message in (
         ("meta", {"frames": []}, "no list of frames with names"),
         ("meta", REST_META | {"frame_filter": "every third"}, "expected step=N"),
-        ("meta", REST_META | {"start_frame": -1}, "start_frame is -1; expected a whole number"),
+        ("meta", REST_META | {"start_frame": -1}, "start_frame is -1; expected an integer"),
         ("meta", REST_META | {"frames": [{"name": "a.png"}]}, "1 names for 6 frames"),
         ("labels", {"results": 3}, "no list of labels"),
         ("labels", [{"id": "3", "name": "car"}], "a label without an id"),
         ("labels", [{"id": 3}], "label 3 has no name"),
-        ("job", [], "no object"),
+        ("job", [], "not a JSON object"),
     ):
         good = (folder / f"{name}.json").read_bytes()
         write(folder / f"{name}.json", value)
@@ -431,11 +431,11 @@ def test_cvat_s_server_about_pictures(tmp_path):
     ]
     assert found[1] == [("cat", Box((2.0, 3.0, 6.0, 8.0)))]
     assert reasons(report.dropped) == {
-        "its frame is not one of the task": 1,
-        "a tag is about the whole image": 1,
-        "a track through pictures: export it as CVAT for images 1.1": 1,
+        "frame not in the task": 1,
+        "tag of the whole image": 1,
+        "track through images; export the task as CVAT for images 1.1": 1,
     }
-    assert reasons(report.skipped) == {"its frame was deleted from the task": 1}
+    assert reasons(report.skipped) == {"frame deleted from the task": 1}
 
 
 # --------------------------------------------------------------------------------- MOT and KITTI
@@ -476,10 +476,10 @@ CASES["mot"] = Case(
         ("", "box"): {"read": 1, "dropped": 1},
     },
     losses={
-        "a negative width or height": 1,
-        "the frame lies outside the video": 1,
+        "negative width or height": 1,
+        "frame outside the video": 1,
         "id -1: a detection without identity": 1,
-        "a coordinate is missing or not a number": 1,
+        "coordinate missing or not a number": 1,
         "a row of other than 7 to 10 fields": 1,
     },
     skipped={
@@ -504,7 +504,7 @@ CASES["kitti_tracking"] = Case(
         ("DontCare", "box"): {"read": 1, "skipped": 1},
         ("Van", "box"): {"read": 2, "dropped": 2},
     },
-    losses={"a negative width or height": 1, "a track id below 0": 1},
+    losses={"negative width or height": 1, "a track id below 0": 1},
     skipped={"DontCare: a region in which nothing was labeled": 1},
 )
 
@@ -516,8 +516,8 @@ def test_mot_names_sizes_and_lengths_of_seqinfo(folder):
     (sample,), _ = read_labels("mot", path, folder)
     assert sample.annotations == (Track("1", "pedestrian", (boxed(0, 0, 0, 5, 5),)),)
     for text, message in (
-        (ini.format(19, 100), "another number of frames than the labels say .19, not 20"),
-        (ini.format(20, 50), "another size than the labels say .50x50, not 100x50"),
+        (ini.format(19, 100), "number of frames differs from the labels .labels 19, video 20"),
+        (ini.format(20, 50), "video size differs from the labels .labels 50x50, video 100x50"),
         ("[Other]\n", r"seqinfo.ini: not valid .*a \[Sequence\] section"),
         ("name=1", "seqinfo.ini: not valid"),
     ):
@@ -563,7 +563,7 @@ def test_a_folder_of_pictures_is_read_as_a_video(tmp_path):
     (tmp_path / "one" / "img1" / "000006.jpg").unlink()  # noticed, though it was read just now
     (sample,), report = read_labels("mot", tmp_path, tmp_path)
     assert sample.id == "two"
-    assert "another number of frames" in str(report.dropped[0])
+    assert "number of frames differs" in str(report.dropped[0])
 
 
 def test_other_readers_take_folders_that_state_their_rate(tmp_path):
@@ -640,8 +640,8 @@ def png(*rectangles: tuple[int, int, int, int, int], mode: str = "P") -> bytes:
 ANIMALS = ("dog", "cat", "cow")
 A, B = (10, 10, 20, 30), (40, 10, 60, 30)
 EMPTY = rle(0, 0, 0, 0)
-NOTHING = {"an empty mask: the object is not there": 1}
-NO_RUNS = {"the run lengths of the mask do not fit the video": 1}
+NOTHING = {"empty mask: object absent": 1}
+NO_RUNS = {"mask run lengths do not match the video size": 1}
 MOTS = f"""\
 3 1001 1 50 100 {rle(*A)["counts"]}
 4 1001 1 50 100 {rle(*B)["counts"]}
@@ -814,10 +814,10 @@ CASES["youtube_vis"] = Case(
         ("", "object"): {"read": 1, "dropped": 1},
     },
     losses={
-        "its video is not in the list of videos": 1,
-        "its category is not in the list of categories": 1,
+        "video not in the list of videos": 1,
+        "category not in the list of categories": 1,
     },
-    skipped={"a group, not one object": 1, **NOTHING},
+    skipped={"group, not a single object": 1, **NOTHING},
 )
 
 CASES["tao"] = Case(
@@ -875,8 +875,8 @@ CASES["tao"] = Case(
     },
     exhaustive=("dog", "cow"),
     losses={
-        "the frame is missing or not a whole number": 1,
-        "neither track_id nor instance_id: a detection without identity": 1,
+        "frame number missing or not an integer": 1,
+        "neither track_id nor instance_id: detection without identity": 1,
     },
 )
 
@@ -939,11 +939,11 @@ def test_folders_of_masks_are_one_sample_each(folder):
     shutil.copy(make_video(folder / "three.mp4", 3), folder / "clip.mp4")
     (sample,), report = read_labels("mask_folder", folder / "masks", folder)
     assert [[o.frame_index for o in t.observations] for t in sample.annotations] == [[0, 2], [0, 1]]
-    assert any("n-th label is on its n-th frame" in f.reason for f in report.notes)
+    assert any("n-th label is on the n-th frame" in f.reason for f in report.notes)
     colors = Image.new("RGB", SIZE)
     colors.save(folder / "masks" / "clip" / "00004.png")
     _, report = read_labels("mask_folder", folder / "masks", folder)
-    assert reasons(report.dropped) == {"the mask is no picture of object numbers (mode RGB)": 1}
+    assert reasons(report.dropped) == {"mask is not an image of object IDs (mode RGB)": 1}
 
 
 def test_mots_images_and_text_give_the_same_masks(folder):
@@ -974,7 +974,9 @@ def test_mevis_masks_lie_in_a_file_of_their_own(folder):
 def test_bdd_labels_do_not_fit_the_original_recording(folder):
     frames = [{"videoName": "clip", "frameIndex": n, "labels": None, "name": "x"} for n in range(5)]
     path = write(folder / "x.json", frames)
-    with pytest.raises(UserError, match=r"another number of frames than the labels say .5, not 20"):
+    with pytest.raises(
+        UserError, match=r"number of frames differs from the labels .labels 5, video 20"
+    ):
         read_labels("scalabel", path)
 
 
@@ -1033,7 +1035,7 @@ def test_mots_sample_of_datumaro(shared, tmp_path):
         set(np.array(Image.open(f)).ravel()) - {0} for f in sorted(folder.rglob("[0-9].png"))
     ]
     assert [len(found) for found in numbers] == [3, 1]
-    with pytest.raises(UserError, match="is missing or unreadable"):
+    with pytest.raises(UserError, match="missing or unreadable"):
         read_labels("mots_challenge", folder / "instances", tmp_path)
 
 
@@ -1063,7 +1065,7 @@ def test_tao_sample(shared, tmp_path):
     assert track.id == "1"
     assert [o.frame_index for o in track.observations if not o.interpolated] == [390, 420]
     assert len(track.observations) == 2 + 29 + 7  # between, and a quarter of a second after
-    assert reasons(report.dropped) == {"its category is not in the list of categories": 2}
+    assert reasons(report.dropped) == {"category not in the list of categories": 2}
 
 
 def test_bdd_sample(shared, tmp_path):
@@ -1077,7 +1079,7 @@ def test_bdd_sample(shared, tmp_path):
     (sample,), report = read_labels("scalabel", path, tmp_path)
     assert [t.id for t in sample.annotations] == ["a", "b", "c"]
     assert sum(c.kept for c in report.counts if c.kind == "polygon") == 3
-    assert reasons(report.dropped) == {"a second row for one frame": 1}
+    assert reasons(report.dropped) == {"duplicate row for a frame": 1}
 
 
 # ----------------------------------------------------------------------- one object, and events
@@ -1091,7 +1093,7 @@ CASES["sot"] = Case(
     },
     (Track("1", "object", (boxed(0, 10, 10, 30, 30), boxed(2, 12, 10, 32, 30, occluded=True))),),
     VIDEO | {("object", "box"): {"read": 20, "kept": 2, "skipped": 2, "dropped": 16}},
-    losses={"a box without area": 16},
+    losses={"zero area": 16},
     skipped={
         "flagged as absent or out of view": 1,
         "NaN: object absent": 1,
@@ -1118,10 +1120,10 @@ CASES["cvat_tags"] = Case(
         ("foul", "span"): {"read": 1, "kept": 1},
     },
     losses={
-        "a shape, not a tag: export the task as CVAT for video 1.1": 1,
-        "the frame is missing or not a whole number": 1,
+        "shape, not a tag; export the task as CVAT for video 1.1": 1,
+        "frame number missing or not an integer": 1,
     },
-    skipped={"continues the event of the row before": 1},
+    skipped={"continues the event of the previous row": 1},
     detected=False,
 )
 
@@ -1152,7 +1154,7 @@ CASES["label_studio_video"] = Case(
         ("goal", "span"): {"read": 3, "kept": 2, "dropped": 1},
         ("car", "box"): {"read": 1, "kept": 1},
     },
-    losses={"the frame lies outside the video": 1},
+    losses={"frame outside the video": 1},
 )
 
 CASES["activitynet"] = Case(
@@ -1182,9 +1184,9 @@ CASES["activitynet"] = Case(
         ("", "span"): {"read": 1, "dropped": 1},
     },
     losses={
-        "the event lies outside the video": 1,
-        "the event ends before it begins": 1,
-        "a coordinate is missing or not a number": 1,
+        "event outside the video": 1,
+        "event ends before it starts": 1,
+        "coordinate missing or not a number": 1,
         "no class label": 1,
     },
 )
@@ -1225,9 +1227,9 @@ CASES["ava"] = Case(
         ("", "box"): {"read": 1, "dropped": 1},
     },
     losses={
-        "a negative width or height": 1,
+        "negative width or height": 1,
         "the person is not a whole number (a detection's score?)": 1,
-        "the frame lies outside the video": 1,
+        "frame outside the video": 1,
         "a row of other than 2 or 8 fields": 1,
     },
     skipped={"a second without people": 1},
@@ -1261,7 +1263,7 @@ CASES["soccernet"] = Case(
         ("Foul", "span"): {"read": 2, "skipped": 1, "dropped": 1},
     },
     losses={
-        "the event lies outside the video": 1,
+        "event outside the video": 1,
         "gameTime does not start with the number of a half": 1,
     },
     skipped={"not shown in the broadcast": 1},
@@ -1394,7 +1396,7 @@ def test_activitynet_samples(shared, tmp_path):
     # 76.161 s lies past the end of a video of 76 frames, one per second
     assert [c.clipped for c in report.counts if c.kind == "span"] == [0, 1]
     assert report.num_dropped == 0
-    with pytest.raises(UserError, match="detections of a model"):
+    with pytest.raises(UserError, match="model detections"):
         read_labels("activitynet", folder / "mmaction2" / "result.json", tmp_path)
     for number in (1, 2):
         make_video(tmp_path / f"v_test{number}.mp4", 10 * number)
@@ -1435,7 +1437,7 @@ def test_cvat_sample_of_the_manual_has_tags_but_no_frames(shared, tmp_path):
     """Its pictures are called filename000.jpg: not frames of a video, and not taken for some."""
     path = shared / "samples" / "cvat_docs_xml" / "images_mask_skeleton_tag.xml"
     make_video(tmp_path / "clip.mp4")
-    with pytest.raises(UserError, match="looks like format: cvat_images; expected CVAT for images"):
+    with pytest.raises(UserError, match="looks like format cvat_images; expected CVAT for images"):
         read_labels("cvat_tags", path, tmp_path)
 
 
@@ -1462,9 +1464,9 @@ CASES["ultralytics_track"] = Case(
         ("", "box"): {"read": 1, "dropped": 1},
     },
     losses={
-        "a second row for one frame": 1,
+        "duplicate row for a frame": 1,
         "no class label": 1,
-        "a negative width or height": 1,
+        "negative width or height": 1,
         "five fields: a detection without identity": 1,
     },
     detected=False,
@@ -1484,8 +1486,8 @@ CASES["supervision"] = Case(
     VIDEO | {("dog", "box"): {"read": 5, "kept": 2, "dropped": 3}},
     losses={
         "no tracker_id: a detection without identity": 1,
-        "the frame is missing or not a whole number": 1,
-        "a negative width or height": 1,
+        "frame number missing or not an integer": 1,
+        "negative width or height": 1,
     },
 )
 
@@ -1516,8 +1518,8 @@ CASES["deeplabcut"] = Case(
         ("", "keypoints"): {"read": 1, "dropped": 1},
     },
     losses={
-        "a coordinate is missing or not a number": 1,
-        "the frame lies outside the video": 1,
+        "coordinate missing or not a number": 1,
+        "frame outside the video": 1,
         "number of fields differs from the header": 1,
     },
     skipped={"no labeled point in this frame": 2},
@@ -1543,7 +1545,7 @@ CASES["tapvid_trusted"] = Case(
         ),
     ),
     VIDEO | {("point", "point"): {"read": 40, "kept": 20, "dropped": 20}},
-    losses={"wholly outside the frame": 20},
+    losses={"entirely outside the frame": 20},
     detected=False,
 )
 
@@ -1587,7 +1589,7 @@ CASES["molmo2_video_point"] = Case(
     exhaustive=("cats", "dogs"),
     losses={
         "a coordinate is outside 0 to 100%": 1,
-        "the frame lies outside the video": 1,
+        "frame outside the video": 1,
         "the numbers of points and times differ": 1,
     },
 )
@@ -1614,7 +1616,7 @@ CASES["molmo2_video_track"] = Case(
     {"rows.json": VIDEO_TRACK},
     (Track("3", "the left dog", (seen(0, Point((10.5, 20.0))), seen(19, Point((12.0, 20.0))))),),
     VIDEO | {("the left dog", "point"): {"read": 40, "kept": 2, "skipped": 37, "dropped": 1}},
-    losses={"a coordinate is missing or not a number": 1},
+    losses={"coordinate missing or not a number": 1},
     skipped={"an empty point: object absent": 37},
 )
 
@@ -1652,8 +1654,8 @@ CASES["track_instruction"] = Case(
     ),
     VIDEO | {("the left dog", "point"): {"read": 5, "kept": 2, "interpolated": 1, "dropped": 3}},
     losses={
-        "the frame is missing or not a whole number": 1,
-        "a coordinate is missing or not a number": 2,
+        "frame number missing or not an integer": 1,
+        "coordinate missing or not a number": 2,
     },
 )
 
