@@ -41,7 +41,7 @@ _LISTS = (list, tuple)
 MakeShape = Callable[[SizeWH], Shape]
 
 
-class LostError(Exception):
+class DroppedRowError(Exception):
     """Raised for a row that must be dropped; its text is the reason."""
 
 
@@ -75,7 +75,7 @@ class Objects:
             label: class label.
             kind: name of the shape in the report.
             place: ``file:line`` or an id.
-            make: returns the shape in pixels, given the image size; raises `LostError`.
+            make: returns the shape in pixels, given the image size; raises `DroppedRowError`.
             id: id of the object, if the file has one.
         """
         counts = self._tally.of(label, kind)
@@ -86,7 +86,7 @@ class Objects:
             return self._drop(counts, NO_LABEL, place)
         try:
             original = make(self._image.size_wh)
-        except LostError as error:
+        except DroppedRowError as error:
             return self._drop(counts, str(error), place)
         shape, is_clipped = fit(original, self._image.size_wh)
         if shape is None:
@@ -190,7 +190,7 @@ def find_first(media: MediaSource, names: Sequence[str], place: str) -> Path:
     raise missing or MissingMediaError(place, "the labels do not name the image")
 
 
-def with_endings(name: str) -> list[str]:
+def with_extensions(name: str) -> list[str]:
     """Return a name; without an image extension, also return it with each of them."""
     if not name or name.lower().endswith(IMAGE_SUFFIXES):
         return [name] if name else []
@@ -201,19 +201,19 @@ def floats(values: object, count: int | None = None) -> list[float]:
     """Return the finite numbers of a JSON list.
 
     Raises:
-        LostError: not a list of finite numbers, or not `count` of them.
+        DroppedRowError: not a list of finite numbers, or not `count` of them.
     """
     if not isinstance(values, _LISTS) or (count is not None and len(values) != count):
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     kinds = set(map(type, values))
     if not kinds <= _NUMBERS:
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     try:
         found = list(map(float, values) if int in kinds else values)
     except OverflowError as error:
-        raise LostError(NOT_A_NUMBER) from error
+        raise DroppedRowError(NOT_A_NUMBER) from error
     if not math.isfinite(sum(found)):
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     return found
 
 
@@ -221,15 +221,15 @@ def spelled(texts: Iterable[str | None]) -> list[float]:
     """Return finite numbers that are written as text.
 
     Raises:
-        LostError: a text is not a finite number.
+        DroppedRowError: a text is not a finite number.
     """
     try:
         found = [float(text) for text in texts if text is not None]
         are_finite = all(map(math.isfinite, found))
     except ValueError as error:
-        raise LostError(NOT_A_NUMBER) from error
+        raise DroppedRowError(NOT_A_NUMBER) from error
     if not are_finite:
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     return found
 
 
@@ -237,10 +237,10 @@ def corners_of(values: Sequence[float]) -> tuple[tuple[float, float], ...]:
     """Return the corners of a polygon given as ``x1, y1, x2, y2, …``.
 
     Raises:
-        LostError: an odd number of values, or fewer than three corners.
+        DroppedRowError: an odd number of values, or fewer than three corners.
     """
     if len(values) % 2 or len(values) < 6:
-        raise LostError(TOO_FEW_CORNERS)
+        raise DroppedRowError(TOO_FEW_CORNERS)
     return tuple(zip(values[::2], values[1::2], strict=True))
 
 

@@ -91,7 +91,7 @@ class MediaSource:
         except UserError as error:
             raise MissingMediaError(error.where, error.found, error.expected, error.fix) from error
 
-    def check_number(self, num_media: int, where: object) -> None:
+    def check_single_file(self, num_media: int, where: object) -> None:
         """Check that a single media file is not used for several samples.
 
         Raises:

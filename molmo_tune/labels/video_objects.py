@@ -21,7 +21,7 @@ from pathlib import Path
 
 from molmo_tune.labels.geometry.interpolation import fill_gaps
 from molmo_tune.labels.geometry.shapes import SizeWH, fit, has_area
-from molmo_tune.labels.image_objects import LostError, MakeShape
+from molmo_tune.labels.image_objects import DroppedRowError, MakeShape
 from molmo_tune.labels.media_source import MediaSource, MissingMediaError
 from molmo_tune.labels.report import ClassTally, Tally
 from molmo_tune.labels.sample import Annotation, Media, Observation, Sample, Span, Track
@@ -136,7 +136,7 @@ class VideoObjects:
             id: id of the object in the video.
             frame_index: 0-based; None if the row does not state it.
             place: ``file:line`` or an id.
-            make: returns the shape in pixels, given the frame size; raises `LostError`.
+            make: returns the shape in pixels, given the frame size; raises `DroppedRowError`.
             occluded: present but hidden.
         """
         counts = self.read(label, kind)
@@ -144,8 +144,8 @@ class VideoObjects:
             observation, is_clipped = self._observe(label, frame_index, make, occluded)
             entry = self._objects.setdefault((id, label), _Object(label, kind))
             if observation.frame_index in entry.seen:
-                raise LostError(SECOND_ROW)
-        except LostError as error:
+                raise DroppedRowError(SECOND_ROW)
+        except DroppedRowError as error:
             self._drop(counts, str(error), place)
             return
         entry.seen[observation.frame_index] = observation
@@ -240,18 +240,18 @@ class VideoObjects:
         self, label: str, frame_index: int | None, make: MakeShape, occluded: bool
     ) -> tuple[Observation, bool]:
         if self._video is None:
-            raise LostError(MISSING_VIDEO)
+            raise DroppedRowError(MISSING_VIDEO)
         if not label:
-            raise LostError(NO_LABEL)
+            raise DroppedRowError(NO_LABEL)
         if frame_index is None:
-            raise LostError(NO_FRAME)
+            raise DroppedRowError(NO_FRAME)
         info = self._video.info
         if not 0 <= frame_index < len(info.starts_s):
-            raise LostError(OUTSIDE_VIDEO)
+            raise DroppedRowError(OUTSIDE_VIDEO)
         original = make(info.size_wh)
         shape, is_clipped = fit(original, info.size_wh)
         if shape is None:
-            raise LostError(OUTSIDE_FRAME if has_area(original) else NO_AREA)
+            raise DroppedRowError(OUTSIDE_FRAME if has_area(original) else NO_AREA)
         return Observation(info.starts_s[frame_index], frame_index, shape, occluded), is_clipped
 
     def _span_problem(self, label: str, start_s: float | None, end_s: float | None) -> str:

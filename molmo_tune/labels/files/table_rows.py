@@ -18,7 +18,7 @@ from molmo_tune.labels.files.arrow_rows import SUFFIXES, arrow_rows, column_name
 
 Row = Mapping[str, Any]
 
-SAVED_BESIDE = ("state.json", "dataset_info.json", "dataset_dict.json")
+DATASETS_METADATA = ("state.json", "dataset_info.json", "dataset_dict.json")
 """Files that `Dataset.save_to_disk` writes in addition to the rows."""
 
 
@@ -33,7 +33,7 @@ def table_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Row]
         UserError: the file cannot be read, is not such a table, or lacks a column.
     """
     suffix = path.suffix.lower()
-    if path.name in SAVED_BESIDE:
+    if path.name in DATASETS_METADATA:
         return iter(())
     if suffix in SUFFIXES:
         return _arrow_rows(path, columns)

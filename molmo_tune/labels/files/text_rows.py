@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from molmo_tune.labels.files.text import read_text
-from molmo_tune.labels.image_objects import NEGATIVE, LostError, spelled
+from molmo_tune.labels.image_objects import NEGATIVE, DroppedRowError, spelled
 from molmo_tune.labels.sample import Box
 
 # each digit matches in one way only; otherwise a long line of digits would take hours
@@ -69,10 +69,10 @@ def box_of(fields: list[str], origin: float = 0.0) -> Box:
         origin: the file's coordinate of the first pixel, 0 or 1.
 
     Raises:
-        LostError: a field is not a number, or a side is negative.
+        DroppedRowError: a field is not a number, or a side is negative.
     """
     left, top, width, height = spelled(fields)
     if width < 0 or height < 0:
-        raise LostError(NEGATIVE)
+        raise DroppedRowError(NEGATIVE)
     left, top = left - origin, top - origin
     return Box((left, top, left + width, top + height))

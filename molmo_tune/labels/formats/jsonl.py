@@ -145,7 +145,7 @@ def read_jsonl_source(path: Path, media: MediaSource, tally: Tally) -> list[Samp
     """
     samples = read_jsonl(path)
     if media.given:
-        media.check_number(sum(len(sample.media.paths) for sample in samples), path)
+        media.check_single_file(sum(len(sample.media.paths) for sample in samples), path)
     kept = []
     for sample in samples:
         counts = tally.of("", sample.media.kind)

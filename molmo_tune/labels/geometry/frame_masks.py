@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from molmo_tune.labels.geometry.masks import count_pixels, format_runs, pack, runs_of
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import LostError, floats
+from molmo_tune.labels.image_objects import DroppedRowError, floats
 from molmo_tune.labels.sample import Mask
 
 BAD_RUNS = "mask run lengths do not match the video size"
@@ -37,23 +37,23 @@ def mask_of(value: object, size_wh: SizeWH, misfit: str = BAD_RUNS) -> Mask:
         misfit: message for a mask that does not match the frame.
 
     Raises:
-        LostError: the value is not a mask of this size.
+        DroppedRowError: the value is not a mask of this size.
     """
     if not isinstance(value, Mapping) or value.get("size") != [size_wh[1], size_wh[0]]:
-        raise LostError(misfit)
+        raise DroppedRowError(misfit)
     counts = value.get("counts")
     if isinstance(counts, list):
         runs = floats(counts)
         if any(run < 0 or run != int(run) or run > 2**40 for run in runs):
-            raise LostError(misfit)
+            raise DroppedRowError(misfit)
         counts = format_runs([int(run) for run in runs])
     if not isinstance(counts, str):
-        raise LostError(misfit)
+        raise DroppedRowError(misfit)
     mask = Mask(counts, (size_wh[1], size_wh[0]))
     try:
         runs_of(mask)
     except ValueError as error:
-        raise LostError(misfit) from error
+        raise DroppedRowError(misfit) from error
     return mask
 
 
@@ -70,38 +70,38 @@ def is_empty(value: object) -> bool:
         return False
 
 
-def numbers_in(path: Path) -> NDArray[Any]:
+def read_id_image(path: Path) -> NDArray[Any]:
     """Return the object IDs of an image, ``(height, width)``.
 
     Raises:
-        LostError: the image does not open, or contains colors.
+        DroppedRowError: the image does not open, or contains colors.
     """
     try:
         with Image.open(path) as image:
             if image.mode not in ("P", "L", "1", "I;16", "I;16B", "I"):
-                raise LostError(f"{NOT_AN_ID_IMAGE} (mode {image.mode})")
+                raise DroppedRowError(f"{NOT_AN_ID_IMAGE} (mode {image.mode})")
             return np.array(image).astype(np.int64)
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise LostError(NOT_AN_ID_IMAGE) from error
+        raise DroppedRowError(NOT_AN_ID_IMAGE) from error
     except Image.DecompressionBombError as error:
-        raise LostError(NOT_AN_ID_IMAGE) from error
+        raise DroppedRowError(NOT_AN_ID_IMAGE) from error
 
 
-def mask_at(numbers: NDArray[Any], number: int, size_wh: SizeWH) -> Mask:
+def mask_of_id(numbers: NDArray[Any], number: int, size_wh: SizeWH) -> Mask:
     """Return the mask of one object in an ID image.
 
     Raises:
-        LostError: the size of the image differs from the video.
+        DroppedRowError: the size of the image differs from the video.
     """
     height, width = numbers.shape
     if (width, height) != size_wh:
-        raise LostError(
+        raise DroppedRowError(
             f"{OTHER_MASK_SIZE} (mask {width}x{height}, video {size_wh[0]}x{size_wh[1]})"
         )
     return pack(numbers == number)
 
 
-def number_in_name(name: str) -> int | None:
+def last_number_in_name(name: str) -> int | None:
     """Return the last number in a file's name, e.g., 5 in ``clip/00005.jpg``."""
     found = re.findall(r"\d+", Path(name).stem)
     return int(found[-1]) if found and len(found[-1]) <= 15 else None
@@ -118,5 +118,5 @@ def frame_numbers(names: Sequence[str], num_frames: int, first: int = 0) -> list
     """
     if len(names) == num_frames:
         return list(range(num_frames))
-    found = [number_in_name(name) for name in names]
+    found = [last_number_in_name(name) for name in names]
     return [None if number is None else number - first for number in found]

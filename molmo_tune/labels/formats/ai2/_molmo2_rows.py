@@ -13,7 +13,7 @@ from pathlib import Path
 from molmo_tune.errors import UserError
 from molmo_tune.labels.files.arrow_rows import arrow_rows
 from molmo_tune.labels.files.json import read_json
-from molmo_tune.labels.files.table_rows import SAVED_BESIDE, Row, table_rows
+from molmo_tune.labels.files.table_rows import DATASETS_METADATA, Row, table_rows
 
 Placed = tuple[str, Row]
 """A row and its place in the file."""
@@ -52,7 +52,7 @@ def _text(row: Row, name: str, place: str) -> str:
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterable[Placed]:
     suffix = path.suffix.lower()
-    if path.name in SAVED_BESIDE:
+    if path.name in DATASETS_METADATA:
         return ()
     if suffix == ".arrow":
         return _checked(arrow_rows(path), columns)

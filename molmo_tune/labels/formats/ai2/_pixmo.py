@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from molmo_tune.errors import UserError
 from molmo_tune.labels.files.table_rows import Row, table_rows
 from molmo_tune.labels.geometry.shapes import XY, SizeWH
-from molmo_tune.labels.image_objects import LostError, Objects, open_objects, with_endings
+from molmo_tune.labels.image_objects import DroppedRowError, Objects, open_objects, with_extensions
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Point, Sample, Shape
@@ -68,7 +68,7 @@ def read_pixmo(
             names = _names(row)
             key = names[0] if names else place
             if key not in images:
-                media.check_number(len(images) + 1, path)
+                media.check_single_file(len(images) + 1, path)
                 images[key] = _Image(open_objects(media, names, place, None, tally))
             _add(row, images[key], points_of, percent, place, tally)
     samples = [image.objects.sample(image.complete) for image in images.values()]
@@ -83,7 +83,9 @@ def _names(row: Row) -> list[str]:
     except ValueError:
         last = ""
     sha = row["image_sha256"] if isinstance(row["image_sha256"], str) else ""
-    return [name for text in (sha, last) if text not in ("", "..") for name in with_endings(text)]
+    return [
+        name for text in (sha, last) if text not in ("", "..") for name in with_extensions(text)
+    ]
 
 
 def _add(
@@ -97,7 +99,7 @@ def _add(
     label = row["label"].strip() if isinstance(row["label"], str) else ""
     try:
         points = points_of(row["points"])
-    except LostError as lost:
+    except DroppedRowError as lost:
         image.objects.drop(label, "point", place, str(lost))
         return
     if percent:

@@ -25,7 +25,7 @@ from typing import Any
 from molmo_tune.labels.files.table_rows import Row
 from molmo_tune.labels.formats.ai2._molmo2_rows import Placed, rows_by_video
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import LostError, floats
+from molmo_tune.labels.image_objects import DroppedRowError, floats
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import Tally
@@ -57,7 +57,7 @@ def read_molmo2_video_point(
         UserError: a file is not a table of this format, or a name points outside the media folder.
     """
     videos = rows_by_video(files, COLUMNS, ("video_id",))
-    media.check_number(len(videos), files[0])
+    media.check_single_file(len(videos), files[0])
     found = (_sample(name, rows, media, tally) for (name,), rows in videos.items())
     return [sample for sample in found if sample is not None]
 
@@ -106,7 +106,7 @@ def _point(value: Any, size_wh: SizeWH) -> Point:
     pair = value if isinstance(value, dict) else {}
     x, y = floats([pair.get("x"), pair.get("y")])
     if not (0 <= x <= 100 and 0 <= y <= 100):
-        raise LostError(PAST_100)
+        raise DroppedRowError(PAST_100)
     return Point((x / 100 * size_wh[0], y / 100 * size_wh[1]))
 
 

@@ -24,7 +24,7 @@ from molmo_tune.labels.files.table_rows import Row
 from molmo_tune.labels.files.text_rows import whole
 from molmo_tune.labels.formats.ai2._molmo2_rows import Placed, rows_by_video
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import LostError, floats, stated_size
+from molmo_tune.labels.image_objects import DroppedRowError, floats, stated_size
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import Tally
@@ -51,7 +51,7 @@ def read_molmo2_video_track(
         UserError: a file is not a table of this format, or a name points outside the media folder.
     """
     clips = rows_by_video(files, COLUMNS, ("clip", "video"))
-    media.check_number(len(clips), files[0])
+    media.check_single_file(len(clips), files[0])
     found = (_sample(names, rows, media, tally) for names, rows in clips.items())
     return [sample for sample in found if sample is not None]
 
@@ -99,10 +99,10 @@ def pixel_point(value: Any) -> Point:
     """Return the point in pixels of ``[x, y]``.
 
     Raises:
-        LostError: the value is not a pair of numbers.
+        DroppedRowError: the value is not a pair of numbers.
     """
     if not isinstance(value, list):
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     x, y = floats(value, 2)
     return Point((x, y))
 

@@ -50,7 +50,7 @@ def read_track_instruction(files: Sequence[Path], media: MediaSource, tally: Tal
         UserError: a file is not a table of this format, or a name points outside the media folder.
     """
     videos = rows_by_video(files, COLUMNS, ("video",))
-    media.check_number(len(videos), files[0])
+    media.check_single_file(len(videos), files[0])
     found = (_sample(name, rows, media, tally) for (name,), rows in videos.items())
     return [sample for sample in found if sample is not None]
 

@@ -16,7 +16,7 @@ from molmo_tune.errors import UserError
 from molmo_tune.labels.files.json import read_json
 from molmo_tune.labels.geometry.frame_masks import mask_of
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import NEGATIVE, LostError, corners_of, floats
+from molmo_tune.labels.image_objects import NEGATIVE, DroppedRowError, corners_of, floats
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Polygon, Shape
 
@@ -90,17 +90,17 @@ def shape_of(segmentation: object, bbox: object, size_wh: SizeWH) -> Shape:
     """Return the mask, polygon or box of a row in pixels.
 
     Raises:
-        LostError: the row has no usable shape.
+        DroppedRowError: the row has no usable shape.
     """
     if isinstance(segmentation, Mapping):
         return mask_of(segmentation, size_wh)
     if isinstance(segmentation, list) and segmentation:
         return Polygon(tuple(corners_of(floats(part)) for part in segmentation))
     if bbox is None:
-        raise LostError(NO_SHAPE)
+        raise DroppedRowError(NO_SHAPE)
     left, top, width, height = floats(bbox, 4)
     if width < 0 or height < 0:
-        raise LostError(NEGATIVE)
+        raise DroppedRowError(NEGATIVE)
     return Box((left, top, left + width, top + height))
 
 

@@ -34,7 +34,7 @@ from molmo_tune.labels.geometry.shapes import SizeWH
 from molmo_tune.labels.image_objects import (
     GROUP,
     NEGATIVE,
-    LostError,
+    DroppedRowError,
     Objects,
     corners_of,
     floats,
@@ -89,7 +89,7 @@ def read_coco(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
     images, rows = _listed(data, "images", path), _listed(data, "annotations", path)
     categories = _categories(_listed(data, "categories", path), path)
     by_image = _by_image(rows, images, categories, path, tally)
-    media.check_number(len(images), path)
+    media.check_single_file(len(images), path)
     file = str(path)
     found = (
         _sample(i, by_image[_key(i.get("id"))], categories, file, media, tally) for i in images
@@ -201,7 +201,7 @@ def _shape(row: Row, names: tuple[str, ...], size_wh: SizeWH) -> tuple[Shape, bo
         if points:
             return Keypoints(points, extent), is_replaced
     if extent is None:
-        raise LostError(NO_SHAPE)
+        raise DroppedRowError(NO_SHAPE)
     return extent, is_replaced
 
 
@@ -213,9 +213,9 @@ def _extent(row: Row, size_wh: SizeWH) -> tuple[Box | Polygon | Mask | None, boo
         if isinstance(segmentation, dict):
             return mask_of(segmentation, size_wh, BAD_RUNS), False
         if not isinstance(segmentation, list):
-            raise LostError(NOT_A_NUMBER)
+            raise DroppedRowError(NOT_A_NUMBER)
         return Polygon(tuple([corners_of(floats(part)) for part in segmentation])), False
-    except LostError:
+    except DroppedRowError:
         if not has_box:
             raise
         return _box(row["bbox"]), True
@@ -224,7 +224,7 @@ def _extent(row: Row, size_wh: SizeWH) -> tuple[Box | Polygon | Mask | None, boo
 def _box(values: object) -> Box:
     left, top, width, height = floats(values, 4)
     if width < 0 or height < 0:
-        raise LostError(NEGATIVE)
+        raise DroppedRowError(NEGATIVE)
     return Box((left, top, left + width, top + height))
 
 
@@ -232,9 +232,9 @@ def _keypoints(values: object, names: tuple[str, ...]) -> tuple[Keypoint, ...]:
     numbers = floats(values)
     triples = list(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=False))
     if len(numbers) % 3 or (names and len(names) != len(triples)):
-        raise LostError(BAD_KEYPOINTS)
+        raise DroppedRowError(BAD_KEYPOINTS)
     if not all(v in (0, 1, 2) for _, _, v in triples):
-        raise LostError(BAD_KEYPOINTS)
+        raise DroppedRowError(BAD_KEYPOINTS)
     named = names or tuple(str(number + 1) for number in range(len(triples)))
     return tuple(
         Keypoint(name, (x, y), v == 2) for name, (x, y, v) in zip(named, triples, strict=True) if v

@@ -63,7 +63,7 @@ def read_tao(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
     images: dict[object, list[Row]] = {key: [] for key in data.rows}
     for image in data.listed("images"):
         images.setdefault(key_of(image.get("video_id")), []).append(image)
-    media.check_number(len(data.videos), path)
+    media.check_single_file(len(data.videos), path)
     found = (_sample(v, images[key_of(v.get("id"))], data, media, tally) for v in data.videos)
     return [sample for sample in found if sample is not None]
 

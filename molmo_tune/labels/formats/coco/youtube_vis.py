@@ -54,7 +54,7 @@ def read_youtube_vis(path: Path, media: MediaSource, tally: Tally) -> list[Sampl
         UserError: the file is not JSON with these lists, or a name points outside the media folder.
     """
     data = VideoJson(path, tally)
-    media.check_number(len(data.videos), path)
+    media.check_single_file(len(data.videos), path)
     found = (_sample(video, data, media, tally) for video in data.videos)
     return [sample for sample in found if sample is not None]
 

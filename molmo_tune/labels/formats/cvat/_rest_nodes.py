@@ -16,7 +16,7 @@ from typing import Any
 
 from molmo_tune.labels.files.xml import Node
 from molmo_tune.labels.formats.cvat._shapes import kind_of_node
-from molmo_tune.labels.image_objects import LostError, floats
+from molmo_tune.labels.image_objects import DroppedRowError, floats
 
 Entry = Mapping[str, Any]
 
@@ -102,7 +102,7 @@ def _frame_of(shape: Entry) -> int:
 def _between(first: Entry, second: Entry, fraction: float) -> object:
     try:
         ends = floats(first.get("points"), 2), floats(second.get("points"), 2)
-    except LostError:
+    except DroppedRowError:
         return None
     return [a + (b - a) * fraction for a, b in zip(*ends, strict=True)]
 
@@ -123,7 +123,7 @@ def _flag(entry: Entry, name: str) -> str:
 def _numbers(entry: Entry) -> list[float]:
     try:
         return floats(entry.get("points"))
-    except LostError:
+    except DroppedRowError:
         return []
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 from molmo_tune.labels.files.xml import Node
 from molmo_tune.labels.geometry.masks import pack, unpack_rows
 from molmo_tune.labels.geometry.shapes import SizeWH, ellipse, rotated_box
-from molmo_tune.labels.image_objects import LostError, corners_of, spelled
+from molmo_tune.labels.image_objects import DroppedRowError, corners_of, spelled
 from molmo_tune.labels.sample import Box, Keypoint, Keypoints, Mask, Point, Polygon, Shape
 from molmo_tune.labels.tracks import NOT_A_NUMBER
 
@@ -35,7 +35,7 @@ def shape_of_node(node: Node, kind: str, size_wh: SizeWH) -> Shape:
     """Return the shape of an element in pixels; it can extend beyond the frame.
 
     Raises:
-        LostError: the shape is invalid or not supported.
+        DroppedRowError: the shape is invalid or not supported.
     """
     match kind:
         case "box":
@@ -46,9 +46,9 @@ def shape_of_node(node: Node, kind: str, size_wh: SizeWH) -> Shape:
             x, y = _exactly(_points(node), 2)
             return Point((x, y))
         case "points":
-            raise LostError(SEVERAL_POINTS)
+            raise DroppedRowError(SEVERAL_POINTS)
         case "polyline" | "cuboid":
-            raise LostError(NO_INSIDE)
+            raise DroppedRowError(NO_INSIDE)
         case "ellipse":
             x, y, across, down = _values(node, "cx", "cy", "rx", "ry")
             return ellipse((x, y), (abs(across), abs(down)), _rotation(node))
@@ -56,7 +56,7 @@ def shape_of_node(node: Node, kind: str, size_wh: SizeWH) -> Shape:
             return _mask(node, size_wh)
         case "skeleton":
             return Keypoints(tuple(_keypoint(point) for point in present_points(node)))
-    raise LostError(UNKNOWN_SHAPE)
+    raise DroppedRowError(UNKNOWN_SHAPE)
 
 
 def _box(node: Node) -> Box | Polygon:
@@ -71,7 +71,7 @@ def has_swapped_corners(node: Node) -> bool:
     """Whether the corners of a box are swapped."""
     try:
         left, top, right, bottom = _values(node, "xtl", "ytl", "xbr", "ybr")
-    except LostError:
+    except DroppedRowError:
         return False
     return right < left or bottom < top
 
@@ -80,11 +80,11 @@ def _mask(node: Node, size_wh: SizeWH) -> Mask:
     left, top, width, height = map(int, _values(node, "left", "top", "width", "height"))
     runs = spelled(node.attributes.get("rle", "").split(","))
     if any(run < 0 or run != int(run) or run > 2**31 for run in runs):
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     try:
         return pack(unpack_rows([int(run) for run in runs], (left, top), (width, height), size_wh))
     except ValueError as error:
-        raise LostError(str(error)) from error
+        raise DroppedRowError(str(error)) from error
 
 
 def present_points(node: Node) -> list[Node]:
@@ -115,5 +115,5 @@ def _rotation(node: Node) -> float:
 
 def _exactly(values: list[T], count: int) -> list[T]:
     if len(values) != count:
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     return values

@@ -63,7 +63,7 @@ def read_cvat_images(path: Path, media: MediaSource, tally: Tally) -> list[Sampl
     if root.tag != "annotations":
         raise UserError(f"{path}:{root.line}", f"the root is <{root.tag}>", "<annotations> of CVAT")
     images = list(root.all("image"))
-    media.check_number(len(images), path)
+    media.check_single_file(len(images), path)
     samples = (_sample(image, path, media, tally) for image in images)
     return [sample for sample in samples if sample is not None]
 

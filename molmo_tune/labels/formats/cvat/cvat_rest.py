@@ -105,7 +105,7 @@ def _image_samples(task: CvatAnnotations, media: MediaSource, tally: Tally) -> l
             counts = tally.of(task.label(track), kind_of(shape))
             counts.read()
             counts.drop(TRACK_IN_IMAGES, task.place("track", {**shape, "id": track.get("id")}))
-    media.check_number(len(by_frame), task.path)
+    media.check_single_file(len(by_frame), task.path)
     found = (
         _image_sample(task, frame, by_frame[frame], media, tally) for frame in sorted(by_frame)
     )

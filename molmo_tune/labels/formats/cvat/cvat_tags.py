@@ -62,7 +62,7 @@ def read_cvat_tags(path: Path, media: MediaSource, tally: Tally) -> list[Sample]
         raise UserError(f"{path}:{root.line}", f"the root is <{root.tag}>", "<annotations> of CVAT")
     tasks = read_tasks(root, path)
     groups = group_by_task(root, path, tasks, "image")
-    media.check_number(len(groups), path)
+    media.check_single_file(len(groups), path)
     found = (_sample(tasks[key], groups[key], path, media, tally) for key in groups)
     return [sample for sample in found if sample is not None]
 

@@ -29,7 +29,7 @@ from molmo_tune.errors import UserError
 from molmo_tune.labels.files.xml import Node, read_xml
 from molmo_tune.labels.formats.cvat._shapes import kind_of_node, shape_of_node
 from molmo_tune.labels.formats.cvat._tasks import CvatTask, check_size, group_by_task, read_tasks
-from molmo_tune.labels.image_objects import ABSENT, LostError
+from molmo_tune.labels.image_objects import ABSENT, DroppedRowError
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
@@ -84,7 +84,7 @@ def read_cvat_video(path: Path, media: MediaSource, tally: Tally) -> list[Sample
             counts.drop("element is not part of CVAT for video", f"{path}:{node.line}")
     tasks = read_tasks(root, path)
     groups = group_by_task(root, path, tasks)
-    media.check_number(len(groups), path)
+    media.check_single_file(len(groups), path)
     samples = (_sample(tasks[key], groups[key], path, media, tally) for key in groups)
     return [sample for sample in samples if sample is not None]
 
@@ -140,7 +140,7 @@ def row_of(node: Node, label: str, place: str, info: VideoInfo, tally: Tally) ->
     elif kind not in ("box", "point"):
         try:
             shape = shape_of_node(node, kind, info.size_wh)
-        except LostError as error:
+        except DroppedRowError as error:
             counts.drop(str(error), place)
     else:
         values = _values(node, label, place, tally)

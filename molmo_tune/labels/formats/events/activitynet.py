@@ -19,7 +19,7 @@ from typing import Any
 
 from molmo_tune.errors import UserError
 from molmo_tune.labels.files.json import read_json
-from molmo_tune.labels.image_objects import LostError, floats
+from molmo_tune.labels.image_objects import DroppedRowError, floats
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
@@ -46,7 +46,7 @@ def read_activitynet(path: Path, media: MediaSource, tally: Tally) -> list[Sampl
     videos = data.get("database", data) if isinstance(data, dict) else None
     if not isinstance(videos, dict) or not all(isinstance(v, dict) for v in videos.values()):
         raise UserError(path, "not an object of videos", "ActivityNet JSON")
-    media.check_number(len(videos), path)
+    media.check_single_file(len(videos), path)
     found = (_sample(name, entry, path, media, tally) for name, entry in videos.items())
     return [sample for sample in found if sample is not None]
 
@@ -71,7 +71,7 @@ def _sample(
 def _segment(value: object) -> tuple[float | None, float | None]:
     try:
         start, end = floats(value, 2)
-    except LostError:
+    except DroppedRowError:
         return None, None
     return start, end
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from molmo_tune.labels.files.text import read_text
 from molmo_tune.labels.files.text_rows import NUMBER, TextRow, looks_like_rows, text_rows, whole
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import NEGATIVE, LostError, spelled
+from molmo_tune.labels.image_objects import NEGATIVE, DroppedRowError, spelled
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
@@ -56,7 +56,7 @@ def read_ava(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
     videos: dict[str, list[TextRow]] = {}
     for row in text_rows(path, ","):
         videos.setdefault(row.fields[0].strip(), []).append(row)
-    media.check_number(len(videos), path)
+    media.check_single_file(len(videos), path)
     found = (_sample(name, rows, names, path, media, tally) for name, rows in videos.items())
     return [sample for sample in found if sample is not None]
 
@@ -108,7 +108,7 @@ def _frame(fields: Sequence[str], video: OpenVideo | None) -> int | None:
 def _box(fields: Sequence[str], size_wh: SizeWH) -> Box:
     left, top, right, bottom = spelled(fields[2:6])
     if right < left or bottom < top:
-        raise LostError(NEGATIVE)
+        raise DroppedRowError(NEGATIVE)
     width, height = size_wh
     return Box((left * width, top * height, right * width, bottom * height))
 

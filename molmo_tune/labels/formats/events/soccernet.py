@@ -62,7 +62,7 @@ def read_soccernet(path: Path, media: MediaSource, tally: Tally) -> list[Sample]
             counts = tally.of(str(row.get("label") or ""), "span")
             counts.read()
             counts.drop(NO_HALF, place)
-    media.check_number(len(halves), path)
+    media.check_single_file(len(halves), path)
     folder = data.get("UrlLocal")
     folder = folder.strip("/") + "/" if isinstance(folder, str) and folder.strip("/") else ""
     samples = (_sample(folder, half, halves[half], path, media, tally) for half in sorted(halves))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.image_objects import NEGATIVE, LostError, floats
+from molmo_tune.labels.image_objects import NEGATIVE, DroppedRowError, floats
 from molmo_tune.labels.sample import Box
 
 Row = Mapping[str, Any]
@@ -33,9 +33,9 @@ def box_of_center(row: Row) -> Box:
     """Return the box in pixels of ``x, y, width, height``, where ``x, y`` is its center.
 
     Raises:
-        LostError: a number is missing, or a side is negative.
+        DroppedRowError: a number is missing, or a side is negative.
     """
     x, y, width, height = floats([row.get(name) for name in ("x", "y", "width", "height")])
     if width < 0 or height < 0:
-        raise LostError(NEGATIVE)
+        raise DroppedRowError(NEGATIVE)
     return Box((x - width / 2, y - height / 2, x + width / 2, y + height / 2))

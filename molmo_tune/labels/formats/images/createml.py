@@ -42,7 +42,7 @@ def read_createml(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
         UserError: the file is not JSON of this format, or a name points outside the media folder.
     """
     images = list_of_rows(read_json(path), path)
-    media.check_number(len(images), path)
+    media.check_single_file(len(images), path)
     samples = []
     for number, image in enumerate(images, 1):
         name = image.get("image") or image.get("imagefilename")

@@ -21,7 +21,13 @@ from pathlib import Path
 from molmo_tune.labels.files.text import read_text
 from molmo_tune.labels.formats.images.yolo import image_folder
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import LostError, MakeShape, corners_of, open_objects, spelled
+from molmo_tune.labels.image_objects import (
+    DroppedRowError,
+    MakeShape,
+    corners_of,
+    open_objects,
+    spelled,
+)
 from molmo_tune.labels.media_source import IMAGE_SUFFIXES, MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
@@ -43,7 +49,7 @@ def looks_like_dota(head: str) -> bool:
 def _are_numbers(texts: list[str]) -> bool:
     try:
         spelled(texts)
-    except LostError:
+    except DroppedRowError:
         return False
     return True
 

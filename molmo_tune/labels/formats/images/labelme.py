@@ -34,7 +34,7 @@ from molmo_tune.labels.geometry.masks import pack
 from molmo_tune.labels.geometry.shapes import XY, SizeWH, ellipse
 from molmo_tune.labels.image_objects import (
     TOO_FEW_CORNERS,
-    LostError,
+    DroppedRowError,
     Objects,
     floats,
     open_objects,
@@ -121,18 +121,18 @@ def _shape(row: Row, size_wh: SizeWH) -> Shape:
     points, kind = _points(row.get("points")), _kind(row)
     if kind == "polygon" or (kind == "rectangle" and len(points) == 4):
         if len(points) < 3:
-            raise LostError(TOO_FEW_CORNERS)
+            raise DroppedRowError(TOO_FEW_CORNERS)
         return Polygon((tuple(points),))
     if kind in ("line", "linestrip"):
-        raise LostError(NO_INSIDE)
+        raise DroppedRowError(NO_INSIDE)
     if kind in ("point", "points"):
         if len(points) != 1:
-            raise LostError(SEVERAL_POINTS if points else NOT_A_NUMBER)
+            raise DroppedRowError(SEVERAL_POINTS if points else NOT_A_NUMBER)
         return Point(points[0])
     if kind not in ("rectangle", "circle", "mask"):
-        raise LostError(UNKNOWN_SHAPE)
+        raise DroppedRowError(UNKNOWN_SHAPE)
     if len(points) != 2:
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     (x, y), (u, v) = points
     if kind == "circle":
         radius = math.hypot(u - x, v - y)
@@ -144,7 +144,7 @@ def _shape(row: Row, size_wh: SizeWH) -> Shape:
 
 def _points(value: object) -> list[XY]:
     if not isinstance(value, list):
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     pairs = [floats(pair, 2) for pair in value]
     return [(x, y) for x, y in pairs]
 
@@ -156,7 +156,7 @@ def _mask(text: object, left_top: XY, size_wh: SizeWH) -> Mask:
             left, top = int(left_top[0]), int(left_top[1])
             right, bottom = left + image.width, top + image.height
             if min(left, top) < 0 or right > size_wh[0] or bottom > size_wh[1]:
-                raise LostError(BAD_MASK)
+                raise DroppedRowError(BAD_MASK)
             crop = np.asarray(image.convert("L")) > 0
     except (
         OSError,
@@ -164,7 +164,7 @@ def _mask(text: object, left_top: XY, size_wh: SizeWH) -> Mask:
         SyntaxError,
         Image.DecompressionBombError,
     ) as error:
-        raise LostError(BAD_MASK) from error
+        raise DroppedRowError(BAD_MASK) from error
     pixels = np.zeros(size_wh[::-1], np.bool_)
     pixels[top:bottom, left:right] = crop
     return pack(pixels)

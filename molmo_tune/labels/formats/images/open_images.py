@@ -55,7 +55,7 @@ def read_open_images(path: Path, media: MediaSource, tally: Tally) -> list[Sampl
             files = [image + suffix for suffix in IMAGE_SUFFIXES] if image else []
             images[image] = open_objects(media, files, f"{path}: image {image}", None, tally)
         _add(row, names, images[image], place)
-    media.check_number(len(images), path)
+    media.check_single_file(len(images), path)
     absent = _absent(path.parent, names)
     samples = [objects.sample(absent.get(image, ())) for image, objects in images.items()]
     return [sample for sample in samples if sample is not None]

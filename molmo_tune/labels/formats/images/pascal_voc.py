@@ -30,7 +30,7 @@ from molmo_tune.labels.files.xml import Node, read_xml
 from molmo_tune.labels.geometry.masks import pack
 from molmo_tune.labels.geometry.shapes import SizeWH
 from molmo_tune.labels.image_objects import (
-    LostError,
+    DroppedRowError,
     Objects,
     corners_of,
     open_objects,
@@ -112,7 +112,7 @@ def _add(
 
 def _mask(instances: NDArray[np.uint8], number: int, size_wh: SizeWH) -> Mask:
     if instances.shape != size_wh[::-1]:
-        raise LostError(OTHER_PNG_SIZE)
+        raise DroppedRowError(OTHER_PNG_SIZE)
     return pack(instances == number)
 
 
@@ -123,7 +123,7 @@ def _shape(node: Node) -> Shape:
     sides = ("xmin", "ymin", "xmax", "ymax")
     left, top, right, bottom = spelled(node.text_at("bndbox", side) or "none" for side in sides)
     if right < left or bottom < top:
-        raise LostError(SWAPPED)
+        raise DroppedRowError(SWAPPED)
     return Box((left, top, right, bottom))
 
 

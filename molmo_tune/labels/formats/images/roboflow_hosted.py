@@ -26,7 +26,7 @@ from molmo_tune.labels.formats.images._centered_boxes import (
     text_of,
 )
 from molmo_tune.labels.image_objects import (
-    LostError,
+    DroppedRowError,
     Objects,
     corners_of,
     floats,
@@ -83,7 +83,7 @@ def _add(row: Row, place: str, objects: Objects) -> None:
 
 def _pairs(rows: object) -> list[float]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     return floats([row.get(name) for row in rows for name in ("x", "y")])
 
 

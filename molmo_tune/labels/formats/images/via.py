@@ -32,7 +32,7 @@ from molmo_tune.labels.files.json import read_json
 from molmo_tune.labels.files.text import read_text
 from molmo_tune.labels.formats.cvat._shapes import NO_INSIDE, UNKNOWN_SHAPE
 from molmo_tune.labels.geometry.shapes import ellipse
-from molmo_tune.labels.image_objects import NEGATIVE, LostError, Objects, floats, open_objects
+from molmo_tune.labels.image_objects import NEGATIVE, DroppedRowError, Objects, floats, open_objects
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
@@ -62,7 +62,7 @@ def read_via(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
     text = read_text(path)
     is_json = text.lstrip().startswith("{")
     images = _from_json(path) if is_json else _from_csv(text, path)
-    media.check_number(len(images), path)
+    media.check_single_file(len(images), path)
     samples = [_sample(name, regions, path, media, tally) for name, regions in images]
     return [sample for sample in samples if sample is not None]
 
@@ -146,7 +146,7 @@ def _shape(shape: Row) -> Shape:
         case "rect":
             left, top, width, height = values("x", "y", "width", "height")
             if width < 0 or height < 0:
-                raise LostError(NEGATIVE)
+                raise DroppedRowError(NEGATIVE)
             return Box((left, top, left + width, top + height))
         case "circle":
             x, y, radius = values("cx", "cy", "r")
@@ -161,11 +161,11 @@ def _shape(shape: Row) -> Shape:
         case "polygon":
             xs, ys = floats(shape.get("all_points_x")), floats(shape.get("all_points_y"))
             if len(xs) != len(ys) or len(xs) < 3:
-                raise LostError("a polygon without three corners")
+                raise DroppedRowError("a polygon without three corners")
             return Polygon((tuple(zip(xs, ys, strict=True)),))
         case "polyline":
-            raise LostError(NO_INSIDE)
-    raise LostError(UNKNOWN_SHAPE)
+            raise DroppedRowError(NO_INSIDE)
+    raise DroppedRowError(UNKNOWN_SHAPE)
 
 
 READER = Reader(

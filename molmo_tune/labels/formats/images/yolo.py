@@ -31,7 +31,7 @@ from molmo_tune.labels.files.text import read_text
 from molmo_tune.labels.geometry.shapes import SizeWH
 from molmo_tune.labels.image_objects import (
     NEGATIVE,
-    LostError,
+    DroppedRowError,
     MakeShape,
     corners_of,
     open_objects,
@@ -88,7 +88,7 @@ def read_yolo(files: Sequence[Path], media: MediaSource, tally: Tally) -> list[S
         raise UserError(media.path, "no label files", "a folder of YOLO's txt files")
     classes = find_classes(files[0].parent)
     media = media if media.given else MediaSource(image_folder(files[0].parent), given=False)
-    media.check_number(len(files), files[0].parent)
+    media.check_single_file(len(files), files[0].parent)
     found = [_sample(file, classes, media, tally) for file in files]
     _skip_unlabeled(files, media, tally)
     return [sample for sample in found if sample is not None]
@@ -200,7 +200,7 @@ def _kind(fields: list[str], classes: _Classes) -> str:
 def _shape(fields: list[str], classes: _Classes, size_wh: SizeWH) -> Shape:
     values = spelled(fields[1:])
     if len(values) == 5:
-        raise LostError(SIX_FIELDS)
+        raise DroppedRowError(SIX_FIELDS)
     num_points = len(classes.keypoints)
     if len(values) == 4:
         return _box(values, size_wh)
@@ -208,7 +208,7 @@ def _shape(fields: list[str], classes: _Classes, size_wh: SizeWH) -> Shape:
         points = _keypoints(values[4:], classes, size_wh)
         return Keypoints(points, _box(values[:4], size_wh)) if points else _box(values, size_wh)
     if num_points or len(values) % 2 or len(values) < 4:
-        raise LostError(OTHER_FIELDS)
+        raise DroppedRowError(OTHER_FIELDS)
     width, height = size_wh
     return Polygon((tuple((x * width, y * height) for x, y in corners_of(values)),))
 
@@ -216,7 +216,7 @@ def _shape(fields: list[str], classes: _Classes, size_wh: SizeWH) -> Shape:
 def _box(values: list[float], size_wh: SizeWH) -> Box:
     x, y, width, height = values[:4]
     if width < 0 or height < 0:
-        raise LostError(NEGATIVE)
+        raise DroppedRowError(NEGATIVE)
     left, top = (x - width / 2) * size_wh[0], (y - height / 2) * size_wh[1]
     return Box((left, top, left + width * size_wh[0], top + height * size_wh[1]))
 

@@ -30,12 +30,12 @@ from molmo_tune.labels.formats.label_studio.label_studio_video import NEGATIVE_S
 from molmo_tune.labels.geometry.masks import pack
 from molmo_tune.labels.geometry.shapes import SizeWH, ellipse, in_frame, rotated_box
 from molmo_tune.labels.image_objects import (
-    LostError,
+    DroppedRowError,
     Objects,
     corners_of,
     floats,
     open_objects,
-    with_endings,
+    with_extensions,
 )
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
@@ -73,7 +73,7 @@ def read_label_studio_image(path: Path, media: MediaSource, tally: Tally) -> lis
             media folder.
     """
     tasks = read_annotations(path, tally)
-    media.check_number(len(tasks), path)
+    media.check_single_file(len(tasks), path)
     samples = (_sample(task, path, media, tally) for task in tasks)
     return [sample for sample in samples if sample is not None]
 
@@ -96,7 +96,7 @@ def _sample(task: TaskAnnotation, path: Path, media: MediaSource, tally: Tally) 
 def _names(task: TaskAnnotation, path: Path, media: MediaSource) -> list[str]:
     """Return possible names of the image; a URL can lack an extension."""
     names = list(task.names) or [path.stem]
-    found = [full for name in names for full in with_endings(name)]
+    found = [full for name in names for full in with_extensions(name)]
     images = [] if task.names else media.images()
     return [*found, *([images[0].name] if len(images) == 1 else [])]
 
@@ -156,7 +156,7 @@ def _keypoint(region: Region, size_wh: SizeWH) -> Keypoint | str:
     """Return the keypoint, or the reason to drop it."""
     try:
         shape = _shape(region, size_wh)
-    except LostError as error:
+    except DroppedRowError as error:
         return str(error)
     assert isinstance(shape, Point)
     if not in_frame(shape.xy_px, size_wh):
@@ -167,7 +167,7 @@ def _keypoint(region: Region, size_wh: SizeWH) -> Keypoint | str:
 def _shape(region: Region, size_wh: SizeWH) -> Box | Polygon | Mask | Point:
     """Return the shape in pixels; rotation applies on the screen, so after the conversion."""
     if (region.result.get("image_rotation") or 0) != 0:
-        raise LostError(ROTATED_VIEW)
+        raise DroppedRowError(ROTATED_VIEW)
     kind, (across, down) = _kind(region), (size_wh[0] / 100, size_wh[1] / 100)
     if kind == "polygon":
         points = region.value.get("points")
@@ -195,11 +195,11 @@ def _shape(region: Region, size_wh: SizeWH) -> Box | Polygon | Mask | Point:
 def _brush(region: Region, size_wh: SizeWH) -> Mask:
     rle = region.value.get("rle")
     if not isinstance(rle, list) or not all(type(v) is int and 0 <= v < 256 for v in rle):
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     try:
         return pack(decode_brush(rle, size_wh))
     except ValueError as error:
-        raise LostError(str(error)) from error
+        raise DroppedRowError(str(error)) from error
 
 
 def _values(region: Region, *names: str) -> list[float]:

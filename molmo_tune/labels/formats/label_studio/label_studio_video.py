@@ -81,7 +81,7 @@ def read_label_studio_video(path: Path, media: MediaSource, tally: Tally) -> lis
             media folder.
     """
     tasks = read_annotations(path, tally)
-    media.check_number(len(tasks), path)
+    media.check_single_file(len(tasks), path)
     samples = (_sample(task, path, media, tally) for task in tasks)
     return [sample for sample in samples if sample is not None]
 

@@ -25,9 +25,9 @@ from pathlib import Path
 
 from molmo_tune.errors import UserError
 from molmo_tune.labels.files.text import read_text
-from molmo_tune.labels.geometry.frame_masks import number_in_name
+from molmo_tune.labels.geometry.frame_masks import last_number_in_name
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import LostError
+from molmo_tune.labels.image_objects import DroppedRowError
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
@@ -77,7 +77,7 @@ def read_deeplabcut(path: Path, media: MediaSource, tally: Tally) -> list[Sample
         if row:
             video = _image_path(row, columns).rpartition("/")[0].rpartition("/")[2]
             videos.setdefault(video or path.stem, []).append((f"{path}:{number}", row))
-    media.check_number(len(videos), path)
+    media.check_single_file(len(videos), path)
     found = (_sample(name, group, columns, path, media, tally) for name, group in videos.items())
     return [sample for sample in found if sample is not None]
 
@@ -101,7 +101,7 @@ def _add(row: list[str], columns: _Columns, place: str, objects: VideoObjects) -
     if len(row) != columns.first + 2 * len(columns.pairs):
         objects.drop("", "keypoints", place, OTHER_FIELDS)
         return
-    frame = number_in_name(_image_path(row, columns))
+    frame = last_number_in_name(_image_path(row, columns))
     for individual in dict.fromkeys(name for name, _ in columns.pairs):
         label = SINGLE if individual == SINGLE else LABEL
         cells = [
@@ -126,7 +126,7 @@ def _points(cells: Cells) -> Keypoints:
     for part, texts in cells:
         values = numbers(texts)
         if values is None:
-            raise LostError(NOT_A_NUMBER)
+            raise DroppedRowError(NOT_A_NUMBER)
         points.append(Keypoint(part, (values[0], values[1])))
     return Keypoints(tuple(points))
 

@@ -62,7 +62,7 @@ def read_sleap(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
     videos: dict[int, list[Any]] = {}
     for frame in frames:
         videos.setdefault(id(frame.video), []).append(frame)
-    media.check_number(len(videos), path)
+    media.check_single_file(len(videos), path)
     found = (_sample(group, path, media, tally) for group in videos.values())
     return [sample for sample in found if sample is not None]
 

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.image_objects import LostError
+from molmo_tune.labels.image_objects import DroppedRowError
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
@@ -62,7 +62,7 @@ def read_tapvid_trusted(path: Path, media: MediaSource, tally: Tally) -> list[Sa
     )
     if not is_known:
         raise UserError(path, "not a dictionary of videos", "a TAP-Vid pickle")
-    media.check_number(len(data), path)
+    media.check_single_file(len(data), path)
     found = (_sample(name, entry, path, media, tally) for name, entry in data.items())
     return [sample for sample in found if sample is not None]
 
@@ -163,7 +163,7 @@ def _add(xy: list[Any], id: str, frame: int, hidden: bool, place: str, to: Video
     def make(size_wh: tuple[int, int]) -> Point:
         values = numbers(xy)
         if values is None:
-            raise LostError(NOT_A_NUMBER)
+            raise DroppedRowError(NOT_A_NUMBER)
         return Point((values[0] * size_wh[0], values[1] * size_wh[1]))
 
     where = f"{place}, point {id}, frame {frame}"

@@ -33,11 +33,11 @@ from molmo_tune.labels.formats.table._objects import table_objects
 from molmo_tune.labels.geometry.shapes import SizeWH
 from molmo_tune.labels.image_objects import (
     NEGATIVE,
-    LostError,
+    DroppedRowError,
     MakeShape,
     Objects,
     open_objects,
-    with_endings,
+    with_extensions,
 )
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader
@@ -137,13 +137,13 @@ def read_table(
         ):
             file = place.rstrip("0123456789")
             image = images.get((name, file)) or images.setdefault((name, file), _Image(name, file))
-            media.check_number(len(images), path)
+            media.check_single_file(len(images), path)
             _store(label, cells, image, labels, int(place[len(file) :]))
     names = tuple(labels)
     for parts in _by_name(images.values()):
         first = parts[0]
         place = f"{first.file}{first.places[0]}"
-        objects = open_objects(media, with_endings(first.name), place, None, tally)
+        objects = open_objects(media, with_extensions(first.name), place, None, tally)
         for part in parts:
             _add_rows(part, layout, names, objects)
         sample = objects.sample()
@@ -209,10 +209,10 @@ def _corners(values: tuple[float, ...], box: BoxStyle) -> tuple[float, float, fl
     x, y, third, fourth = values
     if box == "xyxy":
         if third < x or fourth < y:
-            raise LostError("box with swapped corners")
+            raise DroppedRowError("box with swapped corners")
         return x, y, third, fourth
     if third < 0 or fourth < 0:
-        raise LostError(NEGATIVE)
+        raise DroppedRowError(NEGATIVE)
     if box == "xywh":
         return x, y, x + third, y + fourth
     return x - third / 2, y - fourth / 2, x + third / 2, y + fourth / 2

@@ -13,9 +13,14 @@ import numpy as np
 
 from molmo_tune.labels.files.text import read_text
 from molmo_tune.labels.files.text_rows import looks_like_rows, text_rows, whole
-from molmo_tune.labels.geometry.frame_masks import mask_at, mask_of, number_in_name, numbers_in
+from molmo_tune.labels.geometry.frame_masks import (
+    last_number_in_name,
+    mask_of,
+    mask_of_id,
+    read_id_image,
+)
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import LostError
+from molmo_tune.labels.image_objects import DroppedRowError
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Mask, Sample
@@ -55,7 +60,7 @@ def read_mots(files: Sequence[Path], media: MediaSource, tally: Tally, first: in
             groups.setdefault(file.parent, []).append(file)
         elif file.name != "labels.txt":
             groups[file] = [file]
-    media.check_number(len(groups), files[0])
+    media.check_single_file(len(groups), files[0])
     samples = (_sample(name, group, media, tally, first) for name, group in groups.items())
     return [sample for sample in samples if sample is not None]
 
@@ -90,17 +95,17 @@ def _add_row(fields: list[str], place: str, first: int, objects: VideoObjects) -
 
 
 def _add_image(file: Path, names: Sequence[str], first: int, objects: VideoObjects) -> None:
-    place, number = str(file), number_in_name(file.name)
+    place, number = str(file), last_number_in_name(file.name)
     try:
-        pixels = numbers_in(file)
-    except LostError as lost:
+        pixels = read_id_image(file)
+    except DroppedRowError as lost:
         objects.drop("", "mask image", place, str(lost))
         return
     frame = None if number is None else number - first
     for id in np.unique(pixels[pixels > 0]).tolist():
 
         def make(size: SizeWH, id: int = id) -> Mask:
-            return mask_at(pixels, id, size)
+            return mask_of_id(pixels, id, size)
 
         _add(id, frame, f"{place}: id {id}", names, make, objects)
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from molmo_tune.labels.files.text_rows import NUMBER, looks_like_rows, text_rows, whole
-from molmo_tune.labels.image_objects import NEGATIVE, LostError, spelled
+from molmo_tune.labels.image_objects import NEGATIVE, DroppedRowError, spelled
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
@@ -67,7 +67,7 @@ def _add(fields: list[str], place: str, objects: VideoObjects) -> None:
 def _box(fields: list[str]) -> Box:
     left, top, right, bottom = spelled(fields[6:10])
     if right < left or bottom < top:
-        raise LostError(NEGATIVE)
+        raise DroppedRowError(NEGATIVE)
     return Box((left, top, right, bottom))
 
 

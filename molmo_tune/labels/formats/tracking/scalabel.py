@@ -31,7 +31,7 @@ from molmo_tune.labels.files.json import read_json
 from molmo_tune.labels.files.text_rows import whole
 from molmo_tune.labels.geometry.frame_masks import mask_of
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import NEGATIVE, TOO_FEW_CORNERS, LostError, floats
+from molmo_tune.labels.image_objects import NEGATIVE, TOO_FEW_CORNERS, DroppedRowError, floats
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
@@ -74,7 +74,7 @@ def read_scalabel(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
             counts = tally.of("", "frame")
             counts.read()
             counts.drop(NO_VIDEO_NAME, f"{path}: frame {frame.get('name')}")
-    media.check_number(len(videos), path)
+    media.check_single_file(len(videos), path)
     found = (_sample(name, group, path, media, tally) for name, group in videos.items())
     return [sample for sample in found if sample is not None]
 
@@ -115,22 +115,22 @@ def _shape(row: Entry, kind: str, size_wh: SizeWH) -> Shape:
     if kind == "poly2d":
         parts = row["poly2d"]
         if not isinstance(parts, list):
-            raise LostError(NOT_A_NUMBER)
+            raise DroppedRowError(NOT_A_NUMBER)
         return Polygon(tuple(_corners(part) for part in parts))
     if kind != "box2d" or not isinstance(row["box2d"], dict):
-        raise LostError(NO_SHAPE)
+        raise DroppedRowError(NO_SHAPE)
     left, top, right, bottom = floats([row["box2d"].get(key) for key in ("x1", "y1", "x2", "y2")])
     if right < left or bottom < top:
-        raise LostError(NEGATIVE)
+        raise DroppedRowError(NEGATIVE)
     return Box((left, top, right, bottom))
 
 
 def _corners(part: object) -> tuple[XY, ...]:
     vertices = part.get("vertices") if isinstance(part, dict) else None
     if not isinstance(part, dict) or not isinstance(vertices, list):
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     if part.get("closed") is False:
-        raise LostError(OPEN_LINE)
+        raise DroppedRowError(OPEN_LINE)
     points = [(x, y) for x, y in (floats(vertex, 2) for vertex in vertices)]
     types = str(part.get("types") or "L" * len(points))
     corners: list[XY] = []
@@ -141,7 +141,7 @@ def _corners(part: object) -> tuple[XY, ...]:
             end = points[(number + 2) % len(points)]
             corners += _curve(points[number - 1], point, points[(number + 1) % len(points)], end)
     if len(corners) < 3:
-        raise LostError(TOO_FEW_CORNERS)
+        raise DroppedRowError(TOO_FEW_CORNERS)
     return tuple(corners)
 
 

@@ -29,7 +29,7 @@ from molmo_tune.errors import UserError
 from molmo_tune.labels.files.text import read_text
 from molmo_tune.labels.files.text_rows import NUMBER, box_of, looks_like_rows
 from molmo_tune.labels.formats.video_masks.sav import LABEL, NO_CLASSES
-from molmo_tune.labels.image_objects import LostError, corners_of, spelled
+from molmo_tune.labels.image_objects import DroppedRowError, corners_of, spelled
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
@@ -98,7 +98,7 @@ def _shape(fields: list[str]) -> Shape:
     if len(fields) == 8:
         return Polygon((corners_of(spelled(fields)),))
     if len(fields) != 4:
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     return box_of(fields)
 
 

@@ -26,7 +26,7 @@ from molmo_tune.labels.files.table_rows import Row, csv_rows
 from molmo_tune.labels.files.text import read_text
 from molmo_tune.labels.files.text_rows import whole
 from molmo_tune.labels.formats.tracking.ultralytics_track import BY_MODEL
-from molmo_tune.labels.image_objects import NEGATIVE, LostError, spelled
+from molmo_tune.labels.image_objects import NEGATIVE, DroppedRowError, spelled
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
@@ -72,7 +72,7 @@ def _add(row: Row, place: str, objects: VideoObjects) -> None:
 def _box(corners: list[str]) -> Box:
     left, top, right, bottom = spelled(corners)
     if right < left or bottom < top:
-        raise LostError(NEGATIVE)
+        raise DroppedRowError(NEGATIVE)
     return Box((left, top, right, bottom))
 
 

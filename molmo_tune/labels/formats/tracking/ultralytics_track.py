@@ -27,7 +27,7 @@ from molmo_tune.errors import UserError
 from molmo_tune.labels.files.text_rows import NUMBER, looks_like_rows, text_rows, whole
 from molmo_tune.labels.formats.images.yolo import find_classes
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import NEGATIVE, LostError, spelled
+from molmo_tune.labels.image_objects import NEGATIVE, DroppedRowError, spelled
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import Tally
@@ -64,7 +64,7 @@ def read_ultralytics_track(files: Sequence[Path], media: MediaSource, tally: Tal
             counts = tally.of("", "file")
             counts.read()
             counts.drop(NO_FRAME_IN_NAME, str(file))
-    media.check_number(len(videos), files[0])
+    media.check_single_file(len(videos), files[0])
     samples = (_sample(name, group, names, media, tally) for name, group in videos.items())
     return [sample for sample in samples if sample is not None]
 
@@ -104,7 +104,7 @@ def _add(
 def _box(fields: list[str], size_wh: SizeWH) -> Box:
     x, y, width, height = spelled(fields)
     if width < 0 or height < 0:
-        raise LostError(NEGATIVE)
+        raise DroppedRowError(NEGATIVE)
     xs = ((x - width / 2) * size_wh[0], (x + width / 2) * size_wh[0])
     ys = ((y - height / 2) * size_wh[1], (y + height / 2) * size_wh[1])
     return Box((xs[0], ys[0], xs[1], ys[1]))

@@ -61,7 +61,7 @@ def read_expressions(path: Path, media: MediaSource, tally: Tally) -> list[Sampl
     runs = read_json(masks) if masks.is_file() else {}
     if not isinstance(runs, dict):
         raise UserError(masks, "not an object of lists of masks", "mask_dict.json of MeViS")
-    media.check_number(len(videos), path)
+    media.check_single_file(len(videos), path)
     found = (_sample(name, entry, runs, path, media, tally) for name, entry in videos.items())
     return [sample for sample in found if sample is not None]
 

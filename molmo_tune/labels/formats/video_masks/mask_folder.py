@@ -27,9 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from molmo_tune.labels.formats.video_masks.sav import LABEL, NO_CLASSES
-from molmo_tune.labels.geometry.frame_masks import BY_POSITION, frame_numbers, mask_at, numbers_in
+from molmo_tune.labels.geometry.frame_masks import (
+    BY_POSITION,
+    frame_numbers,
+    mask_of_id,
+    read_id_image,
+)
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import LostError
+from molmo_tune.labels.image_objects import DroppedRowError
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import Tally
@@ -73,7 +78,7 @@ def read_mask_folder(files: Sequence[Path], media: MediaSource, tally: Tally) ->
     folders: dict[Path, list[Path]] = {}
     for file in files:
         folders.setdefault(file.parent, []).append(file)
-    media.check_number(len(folders), files[0])
+    media.check_single_file(len(folders), files[0])
     found = (_sample(folder, group, media, tally) for folder, group in folders.items())
     return [sample for sample in found if sample is not None]
 
@@ -108,14 +113,14 @@ def masks_in(
     """Yield the objects in all images; count unusable images and void here."""
     for file, frame in zip(files, frames, strict=True):
         try:
-            pixels = numbers_in(file)
-        except LostError as lost:
+            pixels = read_id_image(file)
+        except DroppedRowError as lost:
             objects.drop("", "mask image", str(file), str(lost))
             continue
         for number in np.unique(pixels[pixels > 0]).tolist():
 
             def make(size: SizeWH, number: int = number, pixels: Pixels = pixels) -> Mask:
-                return mask_at(pixels, number, size)
+                return mask_of_id(pixels, number, size)
 
             place = f"{file}: object {number}"
             if number == VOID:
