@@ -54,6 +54,7 @@ def test_what_is_put_is_got(tmp_path: Path) -> None:
     assert key_of("a", 1) != key_of("a", "1") != key_of("a1")
 
 
+@pytest.mark.slow
 def test_writers_killed_two_hundred_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that is served is ever other than whole, and what the dead leave is cleaned up."""
     expected = {key: content(key) for key in KEYS}

@@ -29,6 +29,7 @@ from molmo_tune.model.loading import TINY_FOLDER
 from molmo_tune.run_folder import RunFolder
 from tests.export_runs import make_run, shard
 from tests.killed_exports import contents, exporting
+from tests.tiers import slow_except
 
 EXPORTS: dict[str, Any] = {"hub": export_run, "vllm-adapter": export_vllm_adapter}
 
@@ -159,7 +160,7 @@ def _kill_while_writing(name: str, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(merge_module, "write_tensor_file", cut)
 
 
-@pytest.mark.parametrize("changed", ["adapter", "dtype", "base"])
+@pytest.mark.parametrize("changed", slow_except(["adapter", "dtype", "base"], "adapter"))
 def test_other_work_begins_anew(changed: str, tmp_path: Path) -> None:
     """What was left by an export of something else is not mixed into this one."""
     base = tmp_path / "base"

@@ -167,6 +167,7 @@ def test_training_with_the_feature_cache_is_tolerance_equal(
     assert equal(filling, filled)
 
 
+@pytest.mark.slow
 def test_features_in_packs(pond_recipe: Path, tmp_path: Path) -> None:
     """Half of a batch's media known, half not, in rows of several samples."""
     settings = [LANGUAGE, "data.packing=true", "data.max_tokens=2000", "trainer.max_steps=3"]
@@ -261,6 +262,7 @@ def test_media_that_do_not_even_open_are_found_before(pond: Path, pond_recipe: P
     assert any(str(broken) in text and "not a video" in text for text in findings)
 
 
+@pytest.mark.slow
 def test_a_bad_validation_medium_costs_its_own_questions(
     bad_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -285,6 +287,7 @@ def test_a_bad_validation_medium_costs_its_own_questions(
     assert "none of 4 media opens; the first:" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_resuming_over_bad_media_changes_no_bit(
     bad_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +325,7 @@ def test_a_bad_sample_leaves_its_pack(bad_recipe: Path) -> None:
         TrainingSet(items, processor, limits_of(recipe))[encoded.index(bad[0])]
 
 
+@pytest.mark.slow
 def test_loader_processes_count_and_wait(bad_recipe: Path, tmp_path: Path) -> None:
     """A spawned loader, a cache, a bad clip: told in the batches, and the waiting in the report."""
     settings = ("data.num_workers=1", "data.prefetch=3", "trainer.max_steps=4")
