@@ -66,9 +66,9 @@ def small_disk(folder: Path, num_bytes: int) -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_fifty_kills_leave_all_or_nothing() -> None:
+def test_killed_exports_leave_all_or_nothing() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.killed_exports", "50", "1"],
+        [sys.executable, "-m", "tests.killed_exports", "25", "1"],
         check=False,
         capture_output=True,
         text=True,
@@ -76,9 +76,9 @@ def test_fifty_kills_leave_all_or_nothing() -> None:
     )
     assert done.returncode == 0, done.stdout
     found = json.loads(done.stdout)
-    assert found["absent"] + found["whole"] == 50
+    assert found["absent"] + found["whole"] == 25
     assert found["whole"] > 0, "no child lived long enough"
-    assert found["leftovers"] > 10  # they were killed in the middle, and cleaned up after
+    assert found["leftovers"] > 5  # they were killed in the middle, and cleaned up after
 
 
 @pytest.mark.parametrize("layout", EXPORTS)

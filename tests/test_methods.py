@@ -278,15 +278,17 @@ def test_every_part_is_clipped_by_its_own_norm() -> None:
     assert norms == pytest.approx({"language": 1.0, "connector": 1.0, "vision": 1.0}, rel=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
         ["model.quantize=nf4", "data.packing=true"],
-        ["model.quantize=int8"],
-        ["adapter.method=dora"],
-        ["adapter.method=pissa", "optim.lora_plus_ratio=4"],
-        ["adapter.method=full", "optim.lr=1e-4", "trainer.gradient_checkpointing=true"],
+        pytest.param(["model.quantize=int8"], marks=pytest.mark.slow),
+        pytest.param(["adapter.method=dora"], marks=pytest.mark.slow),
+        pytest.param(["adapter.method=pissa", "optim.lora_plus_ratio=4"], marks=pytest.mark.slow),
+        pytest.param(
+            ["adapter.method=full", "optim.lr=1e-4", "trainer.gradient_checkpointing=true"],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda overrides: " ".join(overrides),
 )

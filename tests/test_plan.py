@@ -597,9 +597,8 @@ def test_a_forecast_leaves_bitsandbytes_usable(planned: Callable[..., Recipe]) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["allenai/Molmo2-4B", "allenai/Molmo2-8B"])
-def test_large_models_are_planned_in_a_small_memory(name: str, recipe_file: Path) -> None:
-    settings = [f"model.name={name}", "data.max_tokens=16384", "video.max_frames=128"]
+def test_a_large_model_is_planned_in_little_memory(recipe_file: Path) -> None:
+    settings = ["model.name=allenai/Molmo2-8B", "data.max_tokens=16384", "video.max_frames=128"]
     options = [part for setting in settings for part in ("--set", setting)]
     code = (
         "import os, sys; from molmo_tune.cli import main; code = main(sys.argv[1:]);"
