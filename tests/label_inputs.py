@@ -19,7 +19,7 @@ SIZE = (20, 10)
 
 @dataclass(frozen=True)
 class Tiny:
-    """Label files by name, which of them to read, and the pictures beside them."""
+    """Label files by name, the one to read, and the images next to them."""
 
     files: dict[str, str | bytes]
     path: str
@@ -65,7 +65,7 @@ def studio(*results: dict[str, Any], **task: Any) -> str:
 
 
 def region(kind: str, label: str = "cat", **value: Any) -> dict[str, Any]:
-    """A region as Label Studio exports it; parentID and the like go beside the value."""
+    """A region as Label Studio exports it; parentID and the like go next to the value."""
     outside = {key: value.pop(key) for key in ("id", "parentID", "image_rotation") if key in value}
     sizes = {"original_width": 20, "original_height": 10}
     return {"type": kind, **sizes, **outside, "value": {**value, kind: [label]}}
