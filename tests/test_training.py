@@ -235,15 +235,27 @@ def test_checkpointing_reaches_the_vision_tower(reentrant: bool) -> None:
     assert not any(vision) if reentrant else all(got.values())
 
 
-def test_dead_adapters_are_an_error() -> None:
+@pytest.mark.parametrize("alive", ["none", "all but one", "all"])
+def test_dead_adapters_are_an_error(alive: str) -> None:
+    """A gradient in any of the first five steps is enough."""
     model = add_adapter(
         load_model("tiny"), method="lora", rank=2, alpha=4, dropout=0.0, targets=["vision"]
     )
+    module, refuse = MolmoModule(model, SETTINGS), RefuseDeadAdapters()
     trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
-    loop = trainer.fit_loop.epoch_loop.automatic_optimization
-    loop.optim_progress.optimizer.step.total.completed = 4
-    with pytest.raises(UserError, match="got no gradient"):
-        RefuseDeadAdapters().on_before_optimizer_step(trainer, MolmoModule(model, SETTINGS))
+    done = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total
+    (first, dead), *others = trainable_parameters(module)
+    for parameter in [p for _, p in others if alive != "none"] + [dead] * (alive == "all"):
+        parameter.grad = torch.ones_like(parameter)
+    refuse.on_before_optimizer_step(trainer, module)
+    model.zero_grad()
+    done.completed = 4
+    if alive == "all":
+        refuse.on_before_optimizer_step(trainer, module)
+        return
+    number = 1 if alive == "all but one" else len(others) + 1
+    with pytest.raises(UserError, match=f"^adapter: {number} trainable .* first {first};"):
+        refuse.on_before_optimizer_step(trainer, module)
 
 
 def test_a_vision_token_is_never_a_target() -> None:
