@@ -54,6 +54,7 @@ def test_get_returns_what_put_stored(tmp_path: Path) -> None:
     assert key_of("a", 1) != key_of("a", "1") != key_of("a1")
 
 
+@pytest.mark.slow
 def test_two_hundred_killed_writers_leave_no_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
 from tests.drawn_lora import drawn_lora
+from tests.tiers import slow_except
 
 LOGITS, GRADIENTS = 3e-5, 1e-4
 FIXTURES = ("molmo2-tiny-qwen", "molmo2-tiny-olmo")
@@ -54,7 +55,7 @@ class Case:
 _made: dict[str, Case] = {}
 
 
-@pytest.fixture(params=FIXTURES)
+@pytest.fixture(params=slow_except(FIXTURES, "molmo2-tiny-olmo"))
 def case(request: pytest.FixtureRequest, shared: Path) -> Case:
     if request.param not in _made:
         _made[request.param] = Case(str(shared / "fixtures" / request.param))

@@ -35,28 +35,22 @@ from molmo_tune.labels.survey import detect_format
 from molmo_tune.media.image import image_size
 from molmo_tune.recipe.yaml_lines import read_yaml
 from molmo_tune.templates.wording import render
-from tests.fuzz_labels import LIMIT_S, limits
-from tests.label_inputs import TINY, drawn, labelme, via, via_region
-from tests.test_readers_video import CASES, make_video, put, tapvid
+from tests.label_inputs import drawn, labelme, via, via_region
+from tests.labels.cases import BASIC, ROOT
+from tests.labels.fuzz import LIMIT_S, limits
+from tests.labels.media import draw_media
 
 SIZE = (20, 10)
 
 
 def put_golden(name: str, folder: Path) -> Path:
-    """Write the golden label file of a format, without media."""
-    if name not in TINY:
-        return put(CASES[name], folder) if name != "soccernet" else _put_soccernet(folder)
-    path, _ = TINY[name].write(folder)
-    for picture in TINY[name].pictures:
-        (folder / picture).unlink()
-    return path if path.is_file() else folder / next(iter(TINY[name].files))
+    """The golden label file of a format, without media."""
+    return BASIC[name].write(folder, draw=False).label_file
 
 
-def _put_soccernet(folder: Path) -> Path:
-    path = folder / "Labels-v2.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(CASES["soccernet"].files["Labels-v2.json"]))
-    return path
+def options_of(name: str, folder: Path) -> dict[str, object]:
+    """What `read_labels` needs beside the paths."""
+    return dict(BASIC[name].write(folder, draw=False).options)
 
 
 # --------------------------------------------------------------------------------------------- XML
@@ -90,42 +84,7 @@ def test_all_xml_formats_are_in_the_table():
 
 # ---------------------------------------------------------------------------------- media names
 
-# text that names the media in the golden input, and must be replaced
-NAMED = {
-    "coco": "a.png",
-    "cvat_images": "a.png",
-    "label_studio_image": "/data/upload/1/1a2b3c4d-a.png",
-    "labelme": "..\\\\pictures\\\\a.png",
-    "pascal_voc": "A.png",
-    "open_images": "a,xclick",
-    "via": "a.png",
-    "createml": "a.png",
-    "table": "a.png",
-    "pixmo_points": "https://x.example/b/a.png?w=1",
-    "pixmo_count": "https://x.example/b/a.png?w=1",
-    "cvat_video": "clip.mp4",
-    "cvat_tags": "clip.mp4",
-    "cvat_rest": "clip.mp4",  # in meta.json
-    "label_studio_video": "clip.mp4",
-    "jsonl": "clip.mp4",
-    "elan": "file:///C:/x/clip.mp4",
-    "sav": '"clip"',
-    "expressions": '"clip"',
-    "scalabel": '"videoName": "clip"',
-    "activitynet": '"v_clip"',
-    "molmo2_video_point": '"clip"',
-    "molmo2_video_track": '"clip": "clip"',
-    "track_instruction": '"clip"',
-    "youtube_vis": "clip/0000",
-    "tao": "val/YFCC100M/clip",
-    "ava": "clip,",
-    "soccernet": "england/game/",
-    "deeplabcut": "labeled-data,clip",
-}
-BY_FILE_NAME = {
-    *("yolo", "dota", "roboflow_hosted", "mot", "kitti_tracking", "kitti_mots", "mots_challenge"),
-    *("mask_folder", "sot", "ultralytics_track", "supervision"),
-}
+NAMED = {name: case.media_name for name, case in BASIC.items() if case.media_name}
 BY_LIBRARY = {"sleap", "tapvid_trusted"}  # below
 ELSEWHERE = (
     "../outside/{}",
@@ -138,13 +97,14 @@ ELSEWHERE = (
 )
 
 
-def test_path_traversal_table_covers_every_format():
-    assert set(NAMED) | BY_FILE_NAME | BY_LIBRARY == set(READERS)
+def test_every_format_states_what_names_its_media():
+    for name, case in BASIC.items():
+        assert case.media_name != "" or name in BY_LIBRARY, f"{case.folder}/case.json: media_name"
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
-    return make_video(tmp_path_factory.mktemp("clip") / "clip.mp4")
+    return draw_media(tmp_path_factory.mktemp("clip") / "clip.mp4", (100, 50))
 
 
 @pytest.mark.parametrize("elsewhere", ELSEWHERE)
@@ -165,13 +125,13 @@ def test_no_format_opens_files_outside_the_media_folder(tmp_path, clip, name, el
     harmful = elsewhere.format(word, outside=outside)
     if path.suffix in (".json", ".jsonl"):
         harmful = json.dumps(harmful)[1:-1]
-    path = path.with_name("meta.json") if name == "cvat_rest" else path
-    text = path.read_text()
+    case = BASIC[name]
+    file = tmp_path / "labels" / case.media_name_file if case.media_name_file else path
+    text = file.read_text()
     assert token in text
     named = token if token.startswith(("/", "..", "file:", "https:", "val/", "england")) else word
-    path.write_text(text.replace(token, token.replace(named, harmful)))
-    path = path.with_name("annotations.json") if name == "cvat_rest" else path
-    options = TINY[name].options if name in TINY else {}
+    file.write_text(text.replace(token, token.replace(named, harmful)))
+    options = options_of(name, tmp_path / "options")
     with pytest.raises(UserError) as caught:
         read_labels(name, path, inside, **options)
     assert "\n" not in str(caught.value)
@@ -239,9 +199,10 @@ def test_archives_are_refused_and_nothing_is_unpacked(tmp_path, name):
     )
     path = tmp_path / "a" / "b" / f"x{suffix.suffix.rstrip('*')}"
     path.parent.mkdir(parents=True)
+    options = options_of(name, tmp_path / "options")
+    shutil.rmtree(tmp_path / "options")
     for content in (zipped(), tarred()):
         path.write_bytes(content)
-        options = TINY[name].options if name in TINY else {}
         with pytest.raises(UserError):
             read_labels(name, path, **options)
         with pytest.raises(UserError, match=r"archive; .*unpack it first"):
@@ -254,7 +215,7 @@ def test_archives_are_refused_and_nothing_is_unpacked(tmp_path, name):
 def test_pickles_are_not_executed(tmp_path, name, protocol):
     mark, path = tmp_path / "ran", tmp_path / "clip.pkl"
     path.write_bytes(pickle.dumps({"clip": Harmful(mark)}, protocol))
-    options = TINY[name].options if name in TINY else {}
+    options = options_of(name, tmp_path / "options")
     with pytest.raises(UserError):
         read_labels(name, path, **options)
     assert not mark.exists()
@@ -267,7 +228,7 @@ def test_trusted_pickles_build_only_arrays(tmp_path, clip):
     with pytest.raises(UserError, match="not a valid pickle"):
         read_labels("tapvid_trusted", path)
     for name in ("../clip", "/etc/passwd"):
-        data = pickle.loads(tapvid())
+        data = pickle.loads((ROOT / "tapvid_trusted" / "basic" / "tapvid.pkl").read_bytes())
         path.write_bytes(pickle.dumps({name: data["clip"]}))
         with pytest.raises(UserError):
             read_labels("tapvid_trusted", path)
@@ -337,7 +298,7 @@ def test_yaml_aliases_do_not_exhaust_memory(tmp_path, names):
 
 
 def _refuses_classes(folder: Path, text: str) -> None:
-    path, _ = TINY["yolo"].write(folder)
+    path = BASIC["yolo"].write(folder).path
     (folder / "data.yaml").write_text(text)
     with pytest.raises(UserError, match=r"data\.yaml"):
         read_labels("yolo", path)
@@ -418,7 +379,7 @@ def test_huge_images_are_refused(tmp_path, content):
     (tmp_path / "x.png").write_bytes(content)
     with limits(), pytest.raises(UserError, match="not an image that opens"):
         image_size(tmp_path / "x.png")
-    path, _ = TINY["coco"].write(tmp_path)
+    path = BASIC["coco"].write(tmp_path).path
     (tmp_path / "a.png").write_bytes(content)
     with limits(), pytest.raises(UserError, match="missing or unreadable"):
         read_labels("coco", path)
@@ -492,10 +453,9 @@ def test_repeated_ids_are_not_slow(tmp_path, name):
     Image.new("RGB", SIZE).save(tmp_path / "a.png")
     many = 100_000
     if name == "coco":
-        text = TINY["coco"].files["x.json"]
-        data = json.loads(text)
+        path = put_golden("coco", tmp_path)
+        data = json.loads(path.read_text())
         data["annotations"] = [{**data["annotations"][0], "id": 1}] * many
-        path = tmp_path / "x.json"
         path.write_text(json.dumps(data))
     elif name == "via":
         path = tmp_path / "x.json"

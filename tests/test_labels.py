@@ -10,7 +10,6 @@ import json
 import math
 import re
 import shutil
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
@@ -41,6 +40,7 @@ from molmo_tune.labels.sample import (
 from molmo_tune.labels.survey import detect_format
 from molmo_tune.labels.tracks import Row, observations, upright_box
 from molmo_tune.media.video import VideoInfo
+from tests.labels.media import draw_media
 
 SAMPLES = Path(__file__).parent / "data" / "samples"
 SIZE = (100, 50)
@@ -48,19 +48,8 @@ NUM_FRAMES = 20
 
 
 def make_video(path: Path, num_frames: int = NUM_FRAMES, size_wh: tuple[int, int] = SIZE) -> Path:
-    """Write a dark video at 10 fps."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width, stream.height = size_wh
-        stream.pix_fmt = "yuv420p"
-        picture = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
-        for index in range(num_frames):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts = index
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
+    """Draw a black video at 10 fps."""
+    return draw_media(path, size_wh, num_frames)
 
 
 @pytest.fixture(scope="session")
@@ -236,13 +225,6 @@ def test_cvat_polygons_masks_and_skeletons_are_kept_as_drawn(folder):
     assert report.num_dropped == 0
 
 
-def test_cvat_single_points_are_kept(folder):
-    rows = '<points frame="5" outside="0" occluded="0" points="12.50,7.25"/>'
-    (sample,), report = read_cvat(folder, cvat(track(rows)))
-    assert sample.annotations[0].observations == (Observation(0.5, 5, Point((12.5, 7.25))),)
-    assert counts_of(report)["car", "point"] == {"read": 1, "kept": 1}
-
-
 ROWS = {
     # row: outcome, reason, kept box
     'frame="20" xtl="1" ytl="1" xbr="9" ybr="9"': ("dropped", "outside the video", None),
@@ -346,44 +328,6 @@ def test_cvat_size_must_match_the_video(folder):
     meta = f"<meta><task><name>clip</name>\n{size}</task></meta>"
     with pytest.raises(UserError, match=r"labels.xml:4: annotated at 50x100 .* is 100x50"):
         read_cvat(folder, cvat(track(box(1)), meta=meta))
-
-
-def test_cvat_sample_from_datumaro(tmp_path):
-    path = SAMPLES / "cvat_video" / "datumaro_for_video.xml"
-    video = make_video(tmp_path / "t.mp4", 20, (25, 20))
-    shapes = [(t.get("label"), s) for t in ElementTree.parse(path).iter("track") for s in t]
-    outside = sum(s.get("outside") == "1" for _, s in shapes)
-    assert (len(shapes), outside) == (7, 4)
-    (sample,), report = read_labels("cvat_video", path, tmp_path)
-    seen = Observation(1.0, 10, Box((3, 4, 10, 5)), occluded=True)
-    assert sample.annotations == (Track("0", "II", (seen,)),)
-    assert sample.media.paths == (video,)
-    rows = [c for c in report.counts if c.kind != "video"]
-    assert sum(c.read for c in rows) == len(shapes)
-    assert sum(c.skipped for c in rows) == outside
-    assert reasons(report.dropped) == {
-        "several points in one shape; draw single points, or a skeleton for landmarks": 1,
-        "shape without an interior": 1,
-    }
-
-
-def test_cvat_sample_from_the_manual(tmp_path):
-    """Return a polygon and a skeleton, each in frames 0, 6 and 13 and outside one frame later."""
-    path = SAMPLES / "cvat_video" / "video_skeleton_polygon.xml"
-    make_video(tmp_path / "other.mp4", 20, (640, 480))
-    root = ElementTree.parse(path)
-    shown = {
-        "polygon": sum(s.get("outside") == "0" for s in root.iter("polygon")),
-        "skeleton": sum(
-            any(p.get("outside") == "0" for p in s.iter("points")) for s in root.iter("skeleton")
-        ),
-    }
-    assert shown == {"polygon": 3, "skeleton": 3}
-    (sample,), report = read_labels("cvat_video", path, tmp_path)
-    for track, kind in zip(sample.annotations, shown, strict=True):
-        assert [o.frame_index for o in track.observations] == [0, 6, 13]
-        assert counts_of(report)[track.label, kind] == {"read": 6, "kept": 3, "skipped": 3}
-    assert report.num_dropped == 0
 
 
 # ------------------------------------------------------------------------- Label Studio for video
@@ -607,26 +551,6 @@ def test_studio_several_tasks_need_a_folder(folder):
     assert report.num_dropped == 2  # the video and its key frame
     with pytest.raises(UserError, match="several tasks without media names"):
         read_studio(folder, [{"task": n, "result": [region(key(1))]} for n in (1, 2)])
-
-
-@pytest.mark.parametrize("number", [1, 2])
-def test_studio_samples_from_the_ml_backend(tmp_path, number):
-    path = SAMPLES / "label_studio_video" / f"opossum_snow_short_{number}.json"
-    make_video(tmp_path / "opossum_snow_short.mp4", 35, (640, 360))
-    (sample,), report = read_labels("label_studio_video", path, tmp_path)
-    sequences = [r["value"]["sequence"] for r in json.loads(path.read_text())[0]["result"]]
-    expected = [visible_frames([(k["frame"], k["enabled"]) for k in s], 35) for s in sequences]
-    assert [set(frames) for frames in frames_of(sample)] == expected
-    drawn = sum(map(len, sequences))
-    counts = counts_of(report)["person", "box"]
-    assert counts["read"] == counts["kept"] == drawn
-    assert counts.get("interpolated", 0) == sum(map(len, expected)) - drawn
-    first = sequences[0][0]
-    left, top, right, _ = sample.annotations[0].observations[0].shape.xyxy_px
-    assert (left, top) == pytest.approx((first["x"] * 6.4, first["y"] * 3.6))
-    assert right - left == pytest.approx(first["width"] * 6.4)
-    assert report.num_dropped == 0
-    assert not report.notes
 
 
 # ----------------------------------------------------------------------------- tracks in general
@@ -975,11 +899,6 @@ def test_formats_are_detected(folder):
         inside.mkdir()
         shutil.copy(path, inside)
         assert detect_format(inside) == name
-    for name in (
-        "cvat_video/datumaro_for_video.xml",
-        "label_studio_video/opossum_snow_short_1.json",
-    ):
-        assert detect_format(SAMPLES / name) == name.split("/")[0]
     with pytest.raises(UserError, match="could be cvat_video or jsonl or label_studio_video"):
         detect_format(folder)
     with pytest.raises(

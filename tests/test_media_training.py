@@ -172,6 +172,7 @@ def test_training_with_the_feature_cache_is_equal_within_tolerance(
     assert equal(filling, filled)
 
 
+@pytest.mark.slow
 def test_features_in_packs(pond_recipe: Path, tmp_path: Path) -> None:
     """Half of a batch's media are cached, in batch rows of several samples."""
     settings = [LANGUAGE, "data.packing=true", "data.max_tokens=2000", "trainer.max_steps=3"]
@@ -266,6 +267,7 @@ def test_media_that_do_not_open_are_found_before_training(pond: Path, pond_recip
     assert any(str(broken) in text and "not a video" in text for text in findings)
 
 
+@pytest.mark.slow
 def test_a_bad_validation_file_skips_only_its_own_questions(
     bad_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -290,6 +292,7 @@ def test_a_bad_validation_file_skips_only_its_own_questions(
     assert "none of 4 media opens; the first:" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_resume_with_bad_media_is_bit_identical(
     bad_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +330,7 @@ def test_a_bad_sample_is_left_out_of_its_pack(bad_recipe: Path) -> None:
         TrainingSet(items, processor, limits_of(recipe))[encoded.index(bad[0])]
 
 
+@pytest.mark.slow
 def test_loader_processes_report_bad_media_and_waiting(bad_recipe: Path, tmp_path: Path) -> None:
     """A spawned loader with a cache and a bad clip; the run's report has the waiting time."""
     settings = ("data.num_workers=1", "data.prefetch=3", "trainer.max_steps=4")

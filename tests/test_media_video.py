@@ -28,6 +28,7 @@ from tests.odd_clips import (
     make_odd,
     rotated,
 )
+from tests.tiers import slow_except
 
 needs_ffmpeg = pytest.mark.skipif(not HAS_FFMPEG, reason="needs the ffmpeg command")
 TURNS = ("rotated90", "rotated180", "rotated270")
@@ -77,6 +78,7 @@ def test_odd_clips_match_ffmpeg(name: str, made: Path) -> None:
     _matches_ffmpeg(_make(name, made))
 
 
+@pytest.mark.slow
 @needs_ffmpeg
 def test_shared_clips_match_ffmpeg_or_are_refused(shared: Path) -> None:
     clips = [p for p in sorted((shared / "samples" / "videos").rglob("*.*")) if p.is_file()]
@@ -101,7 +103,7 @@ def test_size_aspect_and_duration(made: Path) -> None:
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize("name", [*ODD, *TURNS])
+@pytest.mark.parametrize("name", slow_except([*ODD, *TURNS], "bframes.mp4"))
 @pytest.mark.parametrize("decoder", ["decord", "torchcodec"])
 def test_decoders_agree(name: str, decoder: Decoder, made: Path) -> None:
     """The same frames within rounding, or a refusal, except for known errors of decord."""

@@ -39,12 +39,9 @@ from molmo_tune.labels.sample import (
     Sample,
     Shape,
 )
-from molmo_tune.labels.survey import detect_format
 from tests.label_inputs import (
     CENTERED,
     SIZE,
-    TINY,
-    YOLO_POSE,
     Tiny,
     coco,
     createml,
@@ -60,6 +57,7 @@ from tests.label_inputs import (
     voc,
     voc_box,
 )
+from tests.labels.cases import BASIC
 
 # ------------------------------------------------------------------------------------------- tools
 
@@ -74,12 +72,6 @@ def counts_of(report) -> dict[tuple[str, str], tuple[int, int, int, int]]:
     for c in report.counts:
         assert c.read == c.kept + c.skipped + c.dropped, c
     return {(c.label, c.kind): (c.read, c.kept, c.skipped, c.dropped) for c in report.counts}
-
-
-def totals(report) -> tuple[int, int, int, int]:
-    """(read, kept, left out, dropped) of all annotations, without the images."""
-    rows = [n for (_, kind), n in counts_of(report).items() if kind not in BOOKKEEPING]
-    return tuple(sum(column) for column in zip(*rows, strict=True)) or (0, 0, 0, 0)
 
 
 BOOKKEEPING = ("image", "annotation", "prediction", "task")
@@ -306,117 +298,7 @@ def test_bad_shapes_in_our_own_file(tmp_path, keys, message):
 
 # ---------------------------------------------------------------------- tiny inputs, one per format
 
-TRIANGLE = Polygon((((1, 1), (5, 1), (5, 5)),))
 DOG = (Keypoint("nose", (4.0, 5.0)),)
-
-GOLDEN: dict[str, list[tuple[str, Shape]]] = {
-    "coco": [
-        ("cat", Box((2, 3, 6, 8))),
-        ("cat", TRIANGLE),
-        ("cat", mask_of((slice(1, 4), slice(1, 3)))),  # column by column: 11 zeros, 3 ones, …
-        ("cat", mask_of((slice(2, 5), slice(3, 4)))),
-        ("dog", Keypoints(DOG, Box((0, 0, 9, 9)))),
-        ("dog", Keypoints((*DOG, Keypoint("tail", (6.0, 7.0), visible=False)))),
-    ],
-    "yolo": [
-        ("cat", Box((2, 3, 6, 8))),
-        ("dog", TRIANGLE),
-        ("dog", Polygon((((1, 1), (5, 1), (5, 5), (1, 5)),))),
-    ],
-    "cvat_images": [
-        ("cat", Box((2, 3, 6, 8))),
-        ("cat", Polygon((((5, 2), (5, 6), (3, 6), (3, 2)),))),  # about its center (4, 4)
-        ("cat", TRIANGLE),
-        ("dog", Point((4, 5))),
-        ("cat", mask_of((slice(2, 3), slice(1, 4)), (slice(3, 4), slice(2, 4)))),  # 111 / 011
-        ("dog", ellipse((10, 5), (4, 2))),
-        ("dog", Keypoints((*DOG, Keypoint("tail", (6.0, 7.0), visible=False)))),
-    ],
-    "label_studio_image": [
-        ("cat", Keypoints(DOG[:1], Box((2, 3, 6, 8)))),
-        ("cat", Polygon((((10, 2), (10, 6), (8, 6), (8, 2)),))),  # about its top left corner
-        ("cat", TRIANGLE),
-        ("dog", ellipse((10, 5), (4, 2))),
-        ("dog", Point((4, 5))),
-    ],
-    "labelme": [
-        ("cat", Box((2, 3, 6, 8))),
-        ("cat", TRIANGLE),
-        ("dog", Point((4, 5))),
-        ("dog", ellipse((10, 5), (2, 2))),
-        ("cat", mask_of((slice(2, 3), slice(1, 4)), (slice(3, 4), slice(2, 4)))),
-        ("cat", Polygon((*TRIANGLE.parts_px, ((11, 1), (15, 1), (15, 5))))),
-    ],
-    "pascal_voc": [("cat", Box((2, 3, 6, 8))), ("dog", Box((1, 1, 5, 5)))],
-    "open_images": [("cat", Box((2, 3, 6, 8))), ("dog", Box((2, 3, 6, 8)))],
-    "dota": [
-        ("cat", Polygon((((1, 1), (5, 1), (5, 5), (1, 5)),))),
-        ("dog", Polygon((((2, 3), (6, 3), (6, 8), (2, 8)),))),
-    ],
-    "via": [
-        ("cat", Box((2, 3, 6, 8))),
-        ("cat", TRIANGLE),
-        ("dog", Point((4, 5))),
-        ("dog", ellipse((10, 5), (2, 2))),
-        ("dog", ellipse((10, 5), (2, 4), 90)),
-    ],
-    "createml": [("cat", Box((2, 3, 6, 8)))],
-    "table": [("cat", Box((2, 3, 6, 8))), ("dog", Box((1, 1, 5, 5)))],
-    "pixmo_points": [("cat", Point((4, 5))), ("dog", Point((10, 5)))],
-    "pixmo_count": [("cat", Point((4, 5))), ("cat", Point((5, 6)))],
-    "roboflow_hosted": [
-        ("cat", Box((2, 3, 6, 8))),
-        ("cat", TRIANGLE),
-        ("dog", Keypoints(DOG, Box((2, 3, 6, 8)))),
-    ],
-}
-
-
-@pytest.mark.parametrize("name", TINY)
-def test_tiny_inputs_become_the_samples_written_by_hand(tmp_path, name):
-    (sample,), report = read(TINY[name], name, tmp_path)
-    assert sample.media == Media("image", (tmp_path / next(iter(TINY[name].pictures)),), SIZE)
-    assert_said(sample, GOLDEN[name])
-    assert report.num_dropped == 0
-    assert sample.exhaustive_labels == (("cat",) if name == "pixmo_points" else ())
-
-
-@pytest.mark.parametrize("name", TINY)
-def test_tiny_inputs_are_recognized(tmp_path, name):
-    if TINY[name].options:
-        pytest.skip("read by a column map; nothing tells it apart")
-    assert detect_format(TINY[name].write(tmp_path)[0]) == name
-
-
-@pytest.mark.parametrize("name", TINY)
-def test_missing_pictures_are_losses_and_the_error_says_so(tmp_path, name):
-    path, media = TINY[name].write(tmp_path)
-    for picture in TINY[name].pictures:
-        (tmp_path / picture).unlink()
-    with pytest.raises(UserError, match=r"no sample could be read.*image missing|no such|no im"):
-        read_labels(name, path, media, **TINY[name].options)
-
-
-@pytest.mark.parametrize("name", TINY)
-def test_pictures_that_do_not_open_are_losses(tmp_path, name):
-    path, media = TINY[name].write(tmp_path)
-    for picture in TINY[name].pictures:
-        (tmp_path / picture).write_bytes(b"not a picture")
-    with pytest.raises(UserError, match=r"no sample could be read.*missing or unreadable .not an"):
-        read_labels(name, path, media, **TINY[name].options)
-
-
-@pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe\xff", b"\x89PNG\r\n\x00", b"[[["])
-def test_files_that_are_nothing_are_one_clear_error(tmp_path, name, content):
-    tiny = TINY[name]
-    path, media = tiny.write(tmp_path)
-    for file in tiny.files:
-        (tmp_path / file).write_bytes(content)
-    with pytest.raises(UserError) as caught:
-        read_labels(name, path, media, **tiny.options)
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith(str(tmp_path))
 
 
 # -------------------------------------------------------------------------------------------- COCO
@@ -552,12 +434,6 @@ def test_yolo_rows_that_need_a_decision(tmp_path, row, outcome, reason):
 
 
 def test_yolo_poses_need_kpt_shape(tmp_path):
-    path, _ = YOLO_POSE.write(tmp_path)
-    (sample,), report = read_labels("yolo", path)
-    box = Box((0.0, 0.0, 9.0, 9.0))
-    (_, first), (_, second) = said(sample)
-    assert (first.points, first.extent.xyxy_px) == (DOG, pytest.approx(box.xyxy_px))
-    assert isinstance(second, Box)
     row = "1 .5 .5 .2 .3 .5 .4 .6 .7"
     (_, (_, shape)) = said(read_yolo_rows(tmp_path / "b", row)[0][0])
     assert isinstance(shape, Polygon)
@@ -569,10 +445,11 @@ def test_yolo_poses_need_kpt_shape(tmp_path):
 
 
 def test_yolo_without_a_label_file_is_not_the_same_as_empty(tmp_path):
-    tiny = TINY["yolo"]
-    more = {f"images/{name}.png": SIZE for name in "abc"}
-    tiny = Tiny({**tiny.files, "labels/b.txt": ""}, "labels", pictures=more)
-    (sample,), report = read(tiny, "yolo", tmp_path)
+    inputs = BASIC["yolo"].write(tmp_path)
+    (tmp_path / "labels" / "b.txt").touch()
+    for name in "bc":
+        Image.new("RGB", SIZE).save(tmp_path / "images" / f"{name}.png")
+    (sample,), report = inputs.read()
     assert sample.id == "a"
     assert counts_of(report)["", "image"] == (3, 1, 2, 0)
     found = {f.reason.split(":")[0]: f.places for f in report.skipped}
@@ -933,7 +810,8 @@ BROKEN = [
 
 @pytest.mark.parametrize(("name", "file", "content", "message"), BROKEN, ids=range(len(BROKEN)))
 def test_broken_files_are_one_clear_error(tmp_path, name, file, content, message):
-    tiny = Tiny({file: content}, file, options=TINY[name].options)
+    options = BASIC["table"].write(tmp_path / "golden").options if name == "table" else {}
+    tiny = Tiny({file: content}, file, options=options)
     if not message:
         assert len(read(tiny, name, tmp_path)[0]) == 1
         return
@@ -960,18 +838,19 @@ def test_voc_instances_are_the_objects_in_order(tmp_path):
 
 
 def test_open_images_labels_verified_as_absent_are_exhaustive(tmp_path):
-    tiny = TINY["open_images"]
+    inputs = BASIC["open_images"].write(tmp_path)
+    classes = tmp_path / "class-descriptions.csv"
     seen = "ImageID,Source,LabelName,Confidence\na,verification,/m/3,0\na,verification,/m/1,1\n"
-    files = {**tiny.files, "train-imagelabels.csv": seen.replace("/m/3", "/m/4")}
-    files["class-descriptions.csv"] += "/m/4,bird\n"
-    (sample,), report = read(Tiny(files, tiny.path), "open_images", tmp_path)
+    (tmp_path / "train-imagelabels.csv").write_text(seen.replace("/m/3", "/m/4"))
+    classes.write_text(classes.read_text() + "/m/4,bird\n")
+    (sample,), report = inputs.read()
     assert sample.exhaustive_labels == ("bird",)
     assert reasons(report.skipped) == {
         "group, not a single object": 1,
         "the photo was taken inside of it": 1,
     }
-    files["class-descriptions.csv"] = "/m/1,cat\n"
-    _, report = read(Tiny(files, tiny.path), "open_images", tmp_path)
+    classes.write_text("/m/1,cat\n")
+    _, report = inputs.read()
     assert reasons(report.dropped) == {"a class id without a name in class-descriptions": 1}
 
 
@@ -1012,11 +891,12 @@ def test_tables_in_all_units_and_files(tmp_path, units, style, cells, expected, 
 
 
 def test_tables_need_their_columns_and_others_have_their_own(tmp_path):
-    path, _ = TINY["table"].write(tmp_path)
+    inputs = BASIC["table"].write(tmp_path)
+    path = inputs.path
     with pytest.raises(UserError, match="a table without columns"):
         read_labels("table", path)
     with pytest.raises(UserError, match="format coco defines its own columns"):
-        read_labels("coco", path, **TINY["table"].options)
+        read_labels("coco", path, **inputs.options)
 
 
 # ------------------------------------------------------------------------------------ real exports

@@ -16,6 +16,7 @@ RECIPE = Path(__file__).parent / "recipes" / "label_studio_released_layout.yaml"
 LABELS = "samples/label_studio_video/mlbackend"
 
 
+@pytest.mark.slow
 def test_label_studio_to_a_released_layout_export(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
