@@ -19,7 +19,13 @@ from molmo_tune.labels.files.text_rows import NUMBER, looks_like_rows, text_rows
 from molmo_tune.labels.formats.tracking.kitti_tracking import DONT_CARE
 from molmo_tune.labels.formats.tracking.ultralytics_track import BY_MODEL
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import NEGATIVE, LostError, MakeShape, open_objects, spelled
+from molmo_tune.labels.image_objects import (
+    NEGATIVE,
+    DroppedRowError,
+    MakeShape,
+    open_objects,
+    spelled,
+)
 from molmo_tune.labels.media_source import IMAGE_SUFFIXES, MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
@@ -68,7 +74,7 @@ def _maker(texts: list[str]) -> MakeShape:
     def make(_: SizeWH) -> Shape:
         left, top, right, bottom = spelled(texts)
         if right < left or bottom < top:
-            raise LostError(NEGATIVE)
+            raise DroppedRowError(NEGATIVE)
         return Box((left, top, right, bottom))
 
     return make
