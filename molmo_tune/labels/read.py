@@ -19,12 +19,13 @@ from molmo_tune.errors import UserError
 from molmo_tune.label_formats import FORMAT_MODULES
 from molmo_tune.labels.files.hub_rows import is_on_hub
 from molmo_tune.labels.formats.table.table import TableLayout
+from molmo_tune.labels.image_objects import MISSING_IMAGE
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import ConversionReport, Tally
 from molmo_tune.labels.sample import Sample
 from molmo_tune.labels.sniff import LIST_FORMATS, check_format, label_files
-from molmo_tune.labels.tracks import unique
+from molmo_tune.labels.tracks import MISSING_VIDEO, unique
 
 READERS: dict[str, Reader] = {
     name: import_module(module).READER for name, module in FORMAT_MODULES.items()
@@ -105,5 +106,8 @@ def _nothing_read(path: Path, report: ConversionReport) -> UserError:
     reasons = (*report.dropped, *report.skipped)
     why = "; ".join(str(reason) for reason in reasons[:4]) or "the file holds no annotations"
     media = "give the media folder: --media, or media in the recipe"
-    fix = media if any("missing" in reason.reason for reason in report.dropped) else ""
+    is_missing = any(
+        reason.reason.startswith((MISSING_IMAGE, MISSING_VIDEO)) for reason in report.dropped
+    )
+    fix = media if is_missing else ""
     return UserError(path, f"no sample could be read ({why})", "at least one", fix)
