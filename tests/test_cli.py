@@ -201,7 +201,7 @@ def test_convert_refuses_losses_and_writes_nothing(
     out = tmp_path / "out.jsonl"
     arguments = ["convert", str(labels), "--media", str(pond / "clips"), "--out", str(out)]
     assert main(arguments) == 1
-    assert "would be lost" in capsys.readouterr().err
+    assert "would drop 1 annotations" in capsys.readouterr().err
     assert not out.exists()
     assert main([*arguments, "--allow-lossy"]) == 0
     assert out.is_file()
