@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import molmo_tune
 from molmo_tune.cli import main
 from molmo_tune.commands import doctor
 from molmo_tune.commands.doctor import Line, run_check
@@ -53,6 +57,27 @@ def test_wrong_operators_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = run_check(doctor._torchvision)
     assert line.state == "problem"
     assert "wrong results" in line.found
+
+
+def test_json_has_versions_checks_and_problems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def _kernels() -> Iterator[Line]:
+        yield Line("problem", "kernels", "missing")
+
+    monkeypatch.setattr(doctor, "CHECKS", (doctor._python, _kernels))
+    assert main(["doctor", "--json"]) == 1
+    results = json.loads(capsys.readouterr().out)
+    assert results["molmo_tune"] == molmo_tune.__version__
+    assert results["packages"]["torch"] == version("torch")
+    assert "pytest" not in results["packages"]
+    assert isinstance(results["gpus"], list)
+    assert [line["what"] for line in results["checks"]] == ["python", "kernels"]
+    assert results["problems"] == ["kernels"]
+    file = tmp_path / "doctor.json"
+    assert main(["doctor", "--json", str(file)]) == 1
+    assert json.loads(file.read_text()) == results
+    assert capsys.readouterr().out.splitlines()[-1].endswith(": 1 to fix")
 
 
 def test_a_small_disk_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,8 @@ def _export_run(options: argparse.Namespace, console: Console) -> None:
     if result.found:
         files = "file was" if len(result.found) == 1 else "files were"
         console.print(f"resumed a killed export: {len(result.found)} {files} complete")
-    unchanged = f", {len(tensors.lost)} trained but unchanged" if tensors.lost else ""
+    num_unchanged = len(tensors.lost)
+    unchanged = f", {num_unchanged} trained but unchanged" if num_unchanged else ""
     rounding = verified.rounding_diff
     console.print(
         f"{len(tensors.merged)} tensors merged, {len(tensors.unchanged)} not trained{unchanged}\n"

@@ -56,7 +56,7 @@ def _is_path(name: str) -> bool:
 
 
 def _folder(kind: Kind) -> Path:
-    """The wheel's folder first: any folder next to an installed package may be called recipes."""
+    """The wheel's folder first: some other folder called recipes can be next to the package."""
     in_wheel = _PACKAGE / "_bundled" / kind
     return in_wheel if in_wheel.is_dir() else _PACKAGE.parent / kind
 
