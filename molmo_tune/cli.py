@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     _silence_misleading_advice()
     try:
-        return int(options.run(options))
+        return int(options.handler(options))
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser with all verbs; each stores its handler as ``run``."""
+    """Return the parser with all verbs; each stores its ``run`` as `handler`."""
     top = argparse.ArgumentParser(
         prog="molmo-tune",
         description="Fine-tune Molmo 2 to point at, track and count your own objects.",
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         command = import_module(f"molmo_tune.commands.{name}")
         verb = verbs.add_parser(name, help=command.HELP, description=command.HELP)
         command.add_options(verb)
-        verb.set_defaults(run=command.run)
+        verb.set_defaults(handler=command.run)
     return top
 
 

@@ -272,7 +272,7 @@ def test_a_bad_validation_medium_costs_its_own_questions(
     assert report(run)["media"]["bad_val"]
     assert main(["evaluate", str(run)]) == 0
     said = capsys.readouterr().out
-    assert "1 samples were left out:" in said
+    assert "1 questions or media skipped:" in said
     assert "does not decode" in said
     kept = json.loads(RunFolder(run).evaluation("after").read_text())
     [reason] = kept["skipped"]

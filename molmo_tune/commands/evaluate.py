@@ -126,7 +126,8 @@ def print_summary(console: Console, name: str, result: Evaluation) -> None:
             score = "not scored automatically"
         else:
             score = f"F1 {row['f1']:.3f} [{row['f1_low']:.3f}, {row['f1_high']:.3f}]"
-        line = f"{name:<10}{label or '-':<20}{score}  {row['questions']} questions"
+        questions = "question" if row["questions"] == 1 else "questions"
+        line = f"{name:<10}{label or '-':<20}{score}  {row['questions']} {questions}"
         console.print(line, highlight=False)
     metrics = {key for record in result.records for key in record.score.more}
     extra = [f"{key} {value:.3f}" for key, value in summary.items() if key in metrics]
