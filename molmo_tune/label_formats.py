@@ -1,10 +1,10 @@
-"""The names of the label formats: one per module in `molmo_tune/labels/formats/`.
+"""Names of the label formats: one per module in `molmo_tune/labels/formats/`.
 
-A recipe must know the names before any reader is imported, and a name must never exist without its
-reader. So the folder is the list: every module there without a leading underscore is a format, and
-the format is named as its module is. A new format is one new file.
+A recipe needs the names before any reader is imported, and a name without a reader must not exist.
+So the folder is the list: every module there without a leading underscore is a format with the
+module's name. A new format is one new file.
 
-Limitations: imports no reader (`molmo_tune.labels.read` does) and knows no file.
+Limitations: imports no reader (`molmo_tune.labels.read` does).
 """
 
 from __future__ import annotations
@@ -18,4 +18,4 @@ FORMAT_MODULES: dict[str, str] = {
     for path in sorted(_FOLDER.rglob("*.py"), key=lambda path: path.stem)
     if not path.stem.startswith("_")
 }
-"""Name of each format, in alphabetical order, with the dotted name of its module."""
+"""Module name of each format, in alphabetical order of the formats."""

@@ -1,13 +1,15 @@
-"""What all tests share: where the large fixtures lie, and one small pond on disk.
+"""Shared fixtures: the folder of large fixtures and a small dataset; the line on slow tests.
 
 `MOLMO_TUNE_SHARED` names the folder with the large fixtures (checkpoints in the released layout,
-samples of many tools). A stranger's clone has none; tests that need it are skipped with a reason.
+samples of many tools). A plain clone has none; tests that need them are skipped with a reason.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,3 +61,35 @@ output: {{dir: {tmp_path / "run"}}}
         encoding="utf-8",
     )
     return path
+
+
+NOT_RUN = "num_slow_not_run"
+"""Key of the number of deselected slow tests, which each worker reports when it ends."""
+_deselected = pytest.StashKey[int]()
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Count the slow tests among the deselected."""
+    if items:
+        num_slow = sum(item.get_closest_marker("slow") is not None for item in items)
+        stash = items[0].config.stash
+        stash[_deselected] = stash.get(_deselected, 0) + num_slow
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the count of a worker process to the main process."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[NOT_RUN] = session.config.stash.get(_deselected, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the count of a worker: each collects, and deselects, all tests."""
+    node.config.stash[_deselected] = getattr(node, "workeroutput", {}).get(NOT_RUN, 0)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say how to run what was not run."""
+    if number := config.stash.get(_deselected, 0):
+        terminalreporter.write_line(f"{number} slow tests not run: pytest -m slow")

@@ -1,8 +1,7 @@
-"""Odd clips, as users bring them, made with the ffmpeg command: one small file per oddity.
+"""Odd clips as users have them, made with the ffmpeg command: one small file per oddity.
 
-`ODD` names each clip with the options that make it. What ffmpeg itself says of a clip (frames,
-times, pictures) is asked by `ffmpeg_frames` and `ffmpeg_times`, so that tests compare with a judge
-that shares no code with the package but libav itself.
+`ODD` maps each clip to the options that make it. `ffmpeg_frames` and `ffmpeg_times` return ffmpeg's
+own frames and times, a reference that shares only libav with the package.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def make_odd(name: str, folder: Path) -> Path:
 
 
 def rotated(clip: Path, degrees: int) -> Path:
-    """A copy of a clip that says it must be turned (the option's name changed with ffmpeg 6)."""
+    """Copy a clip with rotation metadata (ffmpeg 6 renamed the option)."""
     path = clip.with_name(f"rotated{degrees}.mp4")
     start, copy = ["ffmpeg", "-v", "error", "-y"], ["-c", "copy", str(path)]
     new = [*start, "-display_rotation", str(degrees), "-i", str(clip), *copy]
@@ -88,7 +87,7 @@ def rotated(clip: Path, degrees: int) -> Path:
 
 
 def cut_by_edit_list(clip: Path) -> Path:
-    """A copy whose first frames are hidden by an edit list, as phones trim."""
+    """Copy a clip and hide its first frames with an edit list, as phones do."""
     path = clip.with_name("edit_list.mp4")
     run = ["ffmpeg", "-v", "error", "-y", "-ss", "0.7", "-i", str(clip), "-c", "copy", str(path)]
     subprocess.run(run, check=True)
@@ -96,7 +95,7 @@ def cut_by_edit_list(clip: Path) -> Path:
 
 
 def ffmpeg_frames(path: Path, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
-    """All frames ``(n, H, W, 3)`` that ffmpeg shows, upright."""
+    """Return all frames ``(n, H, W, 3)`` that ffmpeg shows, upright."""
     run = ["ffmpeg", "-v", "quiet", "-i", str(path), "-vsync", "passthrough", "-map", "0:v:0"]
     raw = subprocess.run(
         [*run, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True
@@ -106,12 +105,12 @@ def ffmpeg_frames(path: Path, size_wh: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def ffmpeg_times(path: Path) -> list[float]:
-    """Times in seconds of all frames that ffprobe decodes."""
+    """Return the times in seconds of all frames that ffprobe decodes."""
     run = ["ffprobe", "-v", "quiet", "-select_streams", "v:0", "-show_entries"]
-    said = subprocess.run(
+    output = subprocess.run(
         [*run, "frame=best_effort_timestamp_time", "-of", "json", str(path)],
         capture_output=True,
         check=True,
         text=True,
     ).stdout
-    return [float(f["best_effort_timestamp_time"]) for f in json.loads(said)["frames"]]
+    return [float(f["best_effort_timestamp_time"]) for f in json.loads(output)["frames"]]

@@ -49,6 +49,18 @@ WITHOUT_TORCH = (
     "templates",
     "run_folder",
 )
+TEXT_SUFFIXES = (
+    ".py",
+    ".toml",
+    ".md",
+    ".yaml",
+    ".yml",
+    ".json",
+    ".cff",
+    "run",
+    "wheel",
+    "Makefile",
+)
 
 
 def _room(module: Path) -> str:
@@ -170,7 +182,7 @@ def test_no_host_of_a_registry_and_no_lock_file() -> None:
     ).stdout.split()
     assert "uv.lock" not in tracked
     hosts = ("pypi." + "org", "pythonhosted." + "org", "registry.npmjs." + "org")
-    texts = [p for p in tracked if p.endswith((".py", ".toml", ".md", ".yaml", ".json", "run"))]
+    texts = [p for p in tracked if p.endswith(TEXT_SUFFIXES)]
     for name in texts:
         path = root / name
         if path.is_file():

@@ -284,6 +284,7 @@ def test_signs_of_markup_are_words(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "questions by label: [koi] 1, [/INST] 1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_epochs_of_packs(tmp_path: Path) -> None:
     train = [image_sample(picture(tmp_path, f"t{n}.png", n), *boxes("koi")) for n in range(40)]
     recipe = load_recipe(recipe_of(tmp_path, train, []), ["data.packing=true"])

@@ -1,4 +1,4 @@
-"""The README's line for plain tables, word for word on the command line."""
+"""The README's command for plain tables, verbatim."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_table_is_converted_by_the_columns_of_the_command_line(table: Path) -> None:
+def test_convert_reads_a_table_with_columns_from_the_command_line(table: Path) -> None:
     assert main(["convert", *LINE, COLUMNS]) == 0
     (line,) = Path("train.jsonl").read_text().splitlines()
     shapes = [(one["label"], one["box"]) for one in json.loads(line)["annotations"]]
@@ -30,7 +30,7 @@ def test_a_table_is_converted_by_the_columns_of_the_command_line(table: Path) ->
 
 
 @pytest.mark.parametrize("columns", ["image: [file", "picture: file", "image: absent"])
-def test_columns_that_mean_nothing_are_refused(
+def test_invalid_columns_are_refused(
     table: Path, columns: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["convert", *LINE, columns]) == 1

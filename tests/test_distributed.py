@@ -59,6 +59,7 @@ def run_python(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_give_the_gradient_of_one_big_batch(strategy: str, tmp_path: Path) -> None:
     """The weights of all devices and micro-batches are summed before anything is divided."""
@@ -69,6 +70,7 @@ def test_two_processes_give_the_gradient_of_one_big_batch(strategy: str, tmp_pat
     assert worst_difference(torch.load(result), whole) < 1e-6
 
 
+@pytest.mark.slow
 def test_a_sharded_run_is_the_run_of_one_process(pond_recipe: Path, tmp_path: Path) -> None:
     """`train` on one process with all weights, and in two sittings on two with a share each."""
     same = ["adapter.dropout=0", "data.val=[]", "trainer.accelerator=cpu", "optim.lr=1e-4"]

@@ -23,13 +23,14 @@ from molmo_tune.encoding.vision_inputs import VisionInputs, image_inputs, video_
 from molmo_tune.errors import UserError
 from molmo_tune.model import attention_backends
 from molmo_tune.model.adapters import bare_model, trainable_parameters
-from molmo_tune.model.attention import allows, dense_mask, pieces
+from molmo_tune.model.attention import allows, dense_mask, pieces, rectangles
 from molmo_tune.model.attention_backends import BACKENDS, Backend, resolve_backend, use_backend
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.training.module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
 from tests.drawn_lora import drawn_lora
+from tests.tiers import slow_except
 
 LOGITS, GRADIENTS = 3e-5, 1e-4
 FIXTURES = ("molmo2-tiny-qwen", "molmo2-tiny-olmo")
@@ -54,7 +55,7 @@ class Case:
 _made: dict[str, Case] = {}
 
 
-@pytest.fixture(params=FIXTURES)
+@pytest.fixture(params=slow_except(FIXTURES, "molmo2-tiny-olmo"))
 def case(request: pytest.FixtureRequest, shared: Path) -> Case:
     if request.param not in _made:
         _made[request.param] = Case(str(shared / "fixtures" / request.param))
@@ -119,7 +120,8 @@ def _worst(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> fl
 
 def _break(monkeypatch: pytest.MonkeyPatch, change: Callable[..., tuple[Any, Any, Any]]) -> None:
     """Give every backend's form of the rule the wrong tokens."""
-    for name, rule in (("dense_mask", dense_mask), ("allows", allows), ("pieces", pieces)):
+    rules = (dense_mask, rectangles, allows, pieces)
+    for name, rule in zip(("dense_mask", "rectangles", "allows", "pieces"), rules, strict=True):
 
         def broken(examples: Any, branches: Any, vision: Any, rule: Rule = rule) -> Any:
             return rule(*change(examples, branches, vision))

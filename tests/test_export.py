@@ -102,6 +102,7 @@ def test_the_merge_is_pefts(name: str, rslora: bool, shared: Path, tmp_path: Pat
     assert max(float((ours[key] - theirs[key]).abs().max()) for key in theirs) < 1e-6
 
 
+@pytest.mark.slow
 def test_an_export_serves_elsewhere(run: RunFolder, tmp_path: Path) -> None:
     out = tmp_path / "export"
     result = export_run(run, out)

@@ -230,6 +230,7 @@ def test_the_contract_of_vllm(name: str, shared: Path, tmp_path: Path) -> None:
     assert [one for one in unmet(base) if not one.startswith("tensor")] == wanted
 
 
+@pytest.mark.slow
 def test_what_vllm_must_be_told(
     shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -250,6 +251,7 @@ def test_what_vllm_must_be_told(
     assert hf_overrides(base) == {}
 
 
+@pytest.mark.slow
 def test_how_much_vllm_leaves_out(
     shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -138,6 +138,7 @@ def test_weights_trained_whole_are_no_adapter(
     assert list(tmp_path.iterdir()) == [whole.root]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BASES)
 def test_a_trainers_state_comes_back_as_released(
     name: str, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -177,6 +178,7 @@ def test_tied_weights_have_no_head_in_the_trainer(tmp_path: Path) -> None:
     assert all(torch.equal(again[n], state[n]) for n in state)
 
 
+@pytest.mark.slow
 def test_what_transformers_saved_is_understood(
     native_saved: Path, shared: Path, tmp_path: Path
 ) -> None:
@@ -205,6 +207,7 @@ def test_what_transformers_saved_is_understood(
         assert (ours_.patches == theirs_.patches).all()
 
 
+@pytest.mark.slow
 def test_a_run_on_a_natively_saved_base_is_exported(native_saved: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", str(native_saved))
     report = _export(run.root, tmp_path / "out", "hub")

@@ -25,6 +25,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_weights_at_rest_in_sixteen_bits_say_the_same(
     name: str, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -53,6 +54,7 @@ def test_a_large_models_export_is_proven_as_a_small_ones(
     assert export_run(run, tmp_path / "large").proof == small
 
 
+@pytest.mark.slow
 def test_one_model_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, alive = make_run(tmp_path / "run", "tiny"), []
     load = export_module.load_for_proof

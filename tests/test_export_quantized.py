@@ -16,11 +16,12 @@ from transformers import AutoModelForImageTextToText
 from molmo_tune.cli import main
 from molmo_tune.errors import UserError
 from molmo_tune.export.export import export_run
+from molmo_tune.export.quantized import int4_files, quantized
 from molmo_tune.export.quantized.fp8_files import write_fp8
-from molmo_tune.export.quantized.quantized import int4_files, quantized
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.run_folder import RunFolder
 from tests.export_runs import make_run, probe_logits
+from tests.tiers import slow_except
 
 KINDS = ("nf4", "int8", "w4a16", "fp8")
 LAYERS = {"nf4": "Linear4bit", "int8": "Linear8bitLt", "w4a16": "Linear", "fp8": "Linear"}
@@ -37,7 +38,7 @@ def _require_package(kind: str) -> None:
         pytest.importorskip("compressed_tensors")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_except(KINDS, "nf4", "fp8"))
 def test_it_is_small_and_transformers_loads_it(
     kind: Any, run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,6 +109,7 @@ def test_columns_share_scales_in_the_largest_groups_that_fit(
         int4_files._group_size(model)
 
 
+@pytest.mark.slow
 def test_four_bits_are_the_decoder_rounded_in_groups(run: RunFolder, tmp_path: Path) -> None:
     """Unpacked by hand, numbers times their scales are the merged model's to half a step."""
     _require_package("w4a16")
@@ -127,7 +129,7 @@ def test_four_bits_are_the_decoder_rounded_in_groups(run: RunFolder, tmp_path: P
         assert (away <= 0.51 * steps + 0.01 * whole[name].float().abs()).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_except(KINDS, "w4a16"))
 def test_a_wrong_number_in_the_files_is_noticed(
     kind: Any, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +191,7 @@ def test_a_checkpoint_without_a_run_is_not_quantized(
     assert "nf4 with a checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_quantized_model_says_much_of_what_the_whole_one_says(
     run: RunFolder, tmp_path: Path
 ) -> None:

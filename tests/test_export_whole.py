@@ -29,6 +29,7 @@ from molmo_tune.model.loading import TINY_FOLDER
 from molmo_tune.run_folder import RunFolder
 from tests.export_runs import make_run, shard
 from tests.killed_exports import contents, exporting
+from tests.tiers import slow_except
 
 EXPORTS: dict[str, Any] = {"hub": export_run, "vllm-adapter": export_vllm_adapter}
 
@@ -65,9 +66,9 @@ def small_disk(folder: Path, num_bytes: int) -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_fifty_kills_leave_all_or_nothing() -> None:
+def test_killed_exports_leave_all_or_nothing() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.killed_exports", "50", "1"],
+        [sys.executable, "-m", "tests.killed_exports", "25", "1"],
         check=False,
         capture_output=True,
         text=True,
@@ -75,9 +76,9 @@ def test_fifty_kills_leave_all_or_nothing() -> None:
     )
     assert done.returncode == 0, done.stdout
     found = json.loads(done.stdout)
-    assert found["absent"] + found["whole"] == 50
+    assert found["absent"] + found["whole"] == 25
     assert found["whole"] > 0, "no child lived long enough"
-    assert found["leftovers"] > 10  # they were killed in the middle, and cleaned up after
+    assert found["leftovers"] > 5  # they were killed in the middle, and cleaned up after
 
 
 @pytest.mark.parametrize("layout", EXPORTS)
@@ -159,7 +160,7 @@ def _kill_while_writing(name: str, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(merge_module, "write_tensor_file", cut)
 
 
-@pytest.mark.parametrize("changed", ["adapter", "dtype", "base"])
+@pytest.mark.parametrize("changed", slow_except(["adapter", "dtype", "base"], "adapter"))
 def test_other_work_begins_anew(changed: str, tmp_path: Path) -> None:
     """What was left by an export of something else is not mixed into this one."""
     base = tmp_path / "base"

@@ -29,7 +29,8 @@ from molmo_tune.labels.sample import (
 )
 from molmo_tune.labels.survey import survey
 from molmo_tune.templates.template import load_template
-from tests.label_inputs import TINY, coco
+from tests.label_inputs import coco
+from tests.labels.cases import BASIC
 
 FEW = ["trainer.max_steps=2", "trainer.accumulate_grad_batches=1", "trainer.precision=32-true"]
 QUICK = [*FEW, "data.num_workers=0", "video.max_frames=4", "optim.warmup_steps=1"]
@@ -79,13 +80,13 @@ def studio_video(pond: Path, folder: Path) -> None:
 
 def yolo(folder: Path) -> None:
     for part in ("train", "val"):
-        TINY["yolo"].write(folder / part)
+        BASIC["yolo"].write(folder / part)
     other_pictures(folder / "val")
 
 
 def coco_parts(folder: Path) -> None:
     for part in ("train", "val"):
-        TINY["coco"].write(folder / part)
+        BASIC["coco"].write(folder / part)
         (folder / part / "x.json").write_text(json.dumps(coco({"bbox": [2, 3, 4, 5]})))
     other_pictures(folder / "val")
 
@@ -127,9 +128,9 @@ def test_no_format_and_several_formats_are_refused(
 ) -> None:
     (tmp_path / "empty").mkdir()
     assert start(tmp_path / "empty", tmp_path / "to") == 1
-    assert "no label format that is known" in capsys.readouterr().err
+    assert "no known label format" in capsys.readouterr().err
     coco_parts(tmp_path / "both")
-    TINY["pascal_voc"].write(tmp_path / "both" / "voc")
+    BASIC["pascal_voc"].write(tmp_path / "both" / "voc")
     assert start(tmp_path / "both", tmp_path / "to") == 1
     told = capsys.readouterr().err
     assert "coco in" in told
@@ -226,7 +227,7 @@ def test_fitting_templates(one: Sample, first: str, has_counts: bool) -> None:
 
 def test_several_folders_may_use_the_same_names(tmp_path: Path) -> None:
     for part in ("a", "b"):
-        TINY["coco"].write(tmp_path / "data" / part)
+        BASIC["coco"].write(tmp_path / "data" / part)
         (tmp_path / "data" / part / "x.json").write_text(json.dumps(coco({"bbox": [2, 3, 4, 5]})))
     other_pictures(tmp_path / "data" / "b")
     assert start(tmp_path / "data", tmp_path / "to") == 0
@@ -261,7 +262,7 @@ def test_media_folders_are_tried_only_for_missing_media(
 ) -> None:
     for part in range(6):
         folder = tmp_path / f"p{part}"
-        TINY["coco"].write(folder)
+        BASIC["coco"].write(folder)
         rows = coco({"bbox": [2, 3, 4, 5]}, {"bbox": [2, 3, -4, 5]})
         (folder / "x.json").write_text(json.dumps(rows))
     reads = []

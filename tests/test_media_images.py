@@ -1,4 +1,4 @@
-"""Images of all sorts → what the model reads, in [-1, 1]; each oddity is a row of one table."""
+"""Images of all sorts → model inputs in [-1, 1]; each oddity is a row of one table."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def turned(orientation: int) -> bytes:
 
 
 def deep_colors() -> bytes:
-    """A PNG of 16 bits and three colors, which Pillow cannot write."""
+    """Return a 16-bit RGB PNG, which Pillow cannot write."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        whole = name + data
-        return struct.pack(">I", len(data)) + whole + struct.pack(">I", zlib.crc32(whole))
+        body = name + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
     rows = (GRADIENT.astype(">u2") << 8) + 33
     lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rows)
@@ -67,7 +67,7 @@ def printed() -> Image.Image:
 
 THREE_GRAYS = np.repeat(GRAY[:, :, None], 3, axis=2)
 PALETTE = Image.fromarray(GRAY).convert("P")
-SORTS: dict[str, tuple[bytes, NDArray[np.uint8], str]] = {
+KINDS: dict[str, tuple[bytes, NDArray[np.uint8], str]] = {
     "plain": (encoded(Image.fromarray(GRADIENT), "PNG"), GRADIENT, ""),
     "mirrored by EXIF": (turned(2), GRADIENT[:, ::-1], ""),
     "upside down by EXIF": (turned(3), GRADIENT[::-1, ::-1], ""),
@@ -87,9 +87,9 @@ SORTS: dict[str, tuple[bytes, NDArray[np.uint8], str]] = {
         "",
     ),
     "a palette": (encoded(PALETTE, "PNG"), np.array(PALETTE.convert("RGB")), ""),
-    "16 bits of gray": (encoded(Image.fromarray(DEEP), "PNG"), THREE_GRAYS, "has 16 bits"),
-    "16 bits of gray, TIFF": (encoded(Image.fromarray(DEEP), "TIFF"), THREE_GRAYS, "has 16 bits"),
-    "16 bits of color": (deep_colors(), GRADIENT, ""),
+    "16-bit gray": (encoded(Image.fromarray(DEEP), "PNG"), THREE_GRAYS, "is 16-bit"),
+    "16-bit gray, TIFF": (encoded(Image.fromarray(DEEP), "TIFF"), THREE_GRAYS, "is 16-bit"),
+    "16-bit color": (deep_colors(), GRADIENT, ""),
     "for print": (encoded(printed(), "TIFF"), GRADIENT, "CMYK"),
     "animated": (
         encoded(
@@ -100,7 +100,7 @@ SORTS: dict[str, tuple[bytes, NDArray[np.uint8], str]] = {
             append_images=[Image.fromarray(255 - GRADIENT)],
         ),
         GRADIENT,
-        "has 2 pictures",
+        "has 2 frames",
     ),
     "thin": (encoded(Image.fromarray(GRADIENT[:9]), "PNG"), GRADIENT[:9], "is thin"),
 }
@@ -111,21 +111,21 @@ def processor() -> Any:
     return _processor()
 
 
-@pytest.mark.parametrize("sort", SORTS)
-def test_sorts_of_images(sort: str, tmp_path: Path, processor: Any) -> None:
-    content, expected, oddity = SORTS[sort]
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_images(kind: str, tmp_path: Path, processor: Any) -> None:
+    content, expected, oddity = KINDS[kind]
     path = tmp_path / "image"
     path.write_bytes(content)
-    picture = read_image(path)
-    assert np.array_equal(picture, expected)
+    image = read_image(path)
+    assert np.array_equal(image, expected)
     assert image_size(path) == expected.shape[1::-1]
     oddities = image_oddities(path)
     assert [oddity in one for one in oddities] == ([True] if oddity else [])
-    inputs = image_inputs(processor, [picture], 4)
+    inputs = image_inputs(processor, [image], 4)
     assert -1 <= inputs.patches.min() < inputs.patches.max() <= 1
-    # The first patch of the overview is the upper left corner, and so shows which way is up.
-    rows, columns = -(-picture.shape[0] // 27), -(-picture.shape[1] // 27)
-    corner = picture[:rows, :columns].mean() / 127.5 - 1
+    # The first patch of the overview is the upper left corner, which differs in each orientation.
+    rows, columns = -(-image.shape[0] // 27), -(-image.shape[1] // 27)
+    corner = image[:rows, :columns].mean() / 127.5 - 1
     assert inputs.patches[0, 0].mean() == pytest.approx(corner, abs=0.08)
 
 
@@ -135,14 +135,20 @@ FAULTY: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "cannot identify"),
     "text": (b"no image", "cannot identify"),
     "cut": (CUT, "truncated"),
-    "floats": (encoded(Image.fromarray(GRAY.astype(np.float32)), "TIFF"), "no agreed white"),
-    "32 bits": (encoded(Image.fromarray(GRAY.astype(np.int32) << 16), "TIFF"), "no agreed white"),
+    "floats": (
+        encoded(Image.fromarray(GRAY.astype(np.float32)), "TIFF"),
+        "without a defined white",
+    ),
+    "32 bits": (
+        encoded(Image.fromarray(GRAY.astype(np.int32) << 16), "TIFF"),
+        "without a defined white",
+    ),
 }
 
 
-@pytest.mark.parametrize("sort", FAULTY)
-def test_faulty_images(sort: str, tmp_path: Path) -> None:
-    content, reason = FAULTY[sort]
+@pytest.mark.parametrize("kind", FAULTY)
+def test_faulty_images(kind: str, tmp_path: Path) -> None:
+    content, reason = FAULTY[kind]
     path = tmp_path / "image.png"
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"image\.png: not an image that opens \(.*{reason}"):
@@ -165,12 +171,12 @@ def test_many_images_and_many_crops(processor: Any) -> None:
         image_inputs(wrong, [small], 4)
 
 
-def test_check_opens_all_media_on_wish(tmp_path: Path) -> None:
+def test_check_decodes_all_media_on_request(tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     rows = ["file,label,x1,y1,x2,y2"]
-    for number, sort in enumerate(("plain", "16 bits of gray", "plain")):
-        (images / f"{number}.png").write_bytes(SORTS[sort][0])
+    for number, kind in enumerate(("plain", "16-bit gray", "plain")):
+        (images / f"{number}.png").write_bytes(KINDS[kind][0])
         rows.append(f"{number}.png,dot,10,10,60,60")
     (images / "2.png").write_bytes(CUT)
     (tmp_path / "labels.csv").write_text("\n".join(rows))
@@ -188,18 +194,18 @@ data:
 output: {{dir: {tmp_path / "run"}}}
 """)
 
-    def said(*settings: str, decode: bool) -> tuple[int, str]:
+    def output_of(*settings: str, decode: bool) -> tuple[int, str]:
         console = Console(record=True, width=400, file=io.StringIO(), soft_wrap=True)
         code = check(load_recipe(recipe, list(settings)), console, decode=decode)
         return code, console.export_text()
 
-    assert said(decode=False)[0] == 0
-    code, text = said(decode=True)
+    assert output_of(decode=False)[0] == 0
+    code, text = output_of(decode=True)
     assert code == 1
     assert "error   data.train: " in text
     assert "2.png: not an image that opens" in text
-    assert "1 images: each has 16 bits" in text
+    assert "1 images: each is 16-bit" in text
     assert "2 of 3 media open" in text
-    code, text = said("data.max_unreadable_media=0.5", decode=True)
+    code, text = output_of("data.max_unreadable_media=0.5", decode=True)
     assert code == 0
     assert "warning data.train: " in text

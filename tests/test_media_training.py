@@ -1,4 +1,4 @@
-"""Training over caches and bad media: what stays bit-equal, what is counted, what is refused."""
+"""Training with caches and bad media: bit-identical results, counts and refusals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from molmo_tune.encoding.encoded import EncodedSample, Opening
 from molmo_tune.encoding.packing import pack
 from molmo_tune.encoding.sources import limits_of, read_items
 from molmo_tune.errors import UserError
-from molmo_tune.media import resized_frames as small_frames
+from molmo_tune.media import resized_frames
 from molmo_tune.media.array_cache import ArrayCache
 from molmo_tune.media.decoders import Decoder
 from molmo_tune.model.feature_cache import fingerprint
@@ -67,10 +67,10 @@ def items_of(recipe: Path, *settings: str) -> tuple[Recipe, Any, list[Any]]:
     return loaded, processor, read_items(loaded.data.train, loaded, processor)[0]
 
 
-def test_training_with_the_frame_cache_is_bit_equal(
+def test_training_with_the_frame_cache_is_bit_identical(
     pond_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without it, filling it, and out of it alone: with decoding made impossible."""
+    """Without the cache, filling it, and reading only from it while decoding raises an error."""
     cache = f"data.frame_cache={{dir: {tmp_path / 'frames'}, max_gb: 1}}"
     plain = run_of(pond_recipe, tmp_path / "plain")
     filling = run_of(pond_recipe, tmp_path / "filling", cache)
@@ -78,7 +78,7 @@ def test_training_with_the_frame_cache_is_bit_equal(
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("a frame was decoded")
 
-    monkeypatch.setattr(small_frames, "stream_frames", refuse)
+    monkeypatch.setattr(resized_frames, "stream_frames", refuse)
     filled = run_of(pond_recipe, tmp_path / "filled", cache)
     assert equal(plain, filling)
     assert equal(plain, filled)
@@ -88,7 +88,7 @@ def test_training_with_the_frame_cache_is_bit_equal(
 
 
 def test_a_cached_frame_is_never_stale(pond_recipe: Path, tmp_path: Path) -> None:
-    """Another file, size, decoder, sampling or arithmetic is another entry."""
+    """Each file, size, decoder, sampling and resizing code has its own entry."""
     clips = tmp_path / "clips"
     cache = f"data.frame_cache={{dir: {tmp_path / 'frames'}}}"
     _, processor, items = items_of(pond_recipe, cache)
@@ -99,30 +99,35 @@ def test_a_cached_frame_is_never_stale(pond_recipe: Path, tmp_path: Path) -> Non
     loaded = load_recipe(pond_recipe, [cache])
     reading, resizing = limits_of(loaded).reading, media_inputs.resizing_of(processor)
 
-    def is_kept(reading: Any = reading, resizing: Any = resizing, numbers: Any = indices) -> bool:
-        small = small_frames.read_resized_frames(path, numbers, resizing, reading)
-        fresh = small_frames.read_resized_frames(
-            path, numbers, resizing, small_frames.Reading(reading.decoder)
+    def is_cached(reading: Any = reading, resizing: Any = resizing, numbers: Any = indices) -> bool:
+        resized = resized_frames.read_resized_frames(path, numbers, resizing, reading)
+        fresh = resized_frames.read_resized_frames(
+            path, numbers, resizing, resized_frames.Reading(reading.decoder)
         )
-        assert np.array_equal(small.frames, fresh.frames)
-        return small.is_from_cache
+        assert np.array_equal(resized.frames, fresh.frames)
+        return resized.is_from_cache
 
-    smaller = small_frames.Resizing("other", resizing.resize, resizing.size_hw)
-    by_decord = small_frames.Reading("decord", 9.0, reading.cache)
+    smaller = resized_frames.Resizing("other", resizing.resize, resizing.size_hw)
+    by_decord = resized_frames.Reading("decord", 9.0, reading.cache)
     for _ in range(2):
-        found = [is_kept(), is_kept(by_decord), is_kept(resizing=smaller), is_kept(numbers=[0, 3])]
+        found = [
+            is_cached(),
+            is_cached(by_decord),
+            is_cached(resizing=smaller),
+            is_cached(numbers=[0, 3]),
+        ]
         assert len(set(found)) == 1
-        assert is_kept()
+        assert is_cached()
     assert found == [True] * 4
-    assert is_kept(numbers=[3, 0, 0, 3])  # the same frames in another order
+    assert is_cached(numbers=[3, 0, 0, 3])  # the same frames in another order
     other = next(
         item.sample.media.paths[0] for item in items if item.sample.media.paths[0] != source
     )
     shutil.copy(other, path)
-    assert not is_kept()
+    assert not is_cached()
 
 
-def test_a_cache_that_cannot_keep_is_told_of_once(
+def test_a_failing_cache_is_reported_once(
     pond_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = f"data.frame_cache={{dir: {tmp_path / 'frames'}}}"
@@ -140,7 +145,7 @@ def test_a_cache_that_cannot_keep_is_told_of_once(
         run_of(pond_recipe, tmp_path / "no", f"data.frame_cache={{dir: {tmp_path / 'file'}/x}}")
 
 
-def test_training_with_the_feature_cache_is_tolerance_equal(
+def test_training_with_the_feature_cache_is_equal_within_tolerance(
     pond_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = f"data.feature_cache={{dir: {tmp_path / 'features'}}}"
@@ -148,7 +153,7 @@ def test_training_with_the_feature_cache_is_tolerance_equal(
     filling = run_of(pond_recipe, tmp_path / "filling", LANGUAGE, cache)
 
     def refuse(*_: Any, **__: Any) -> Any:
-        raise AssertionError("a medium was opened")
+        raise AssertionError("a media file was opened")
 
     monkeypatch.setattr(media_inputs, "_opened", refuse)
     filled = run_of(pond_recipe, tmp_path / "filled", LANGUAGE, cache)
@@ -159,16 +164,17 @@ def test_training_with_the_feature_cache_is_tolerance_equal(
         assert all(float(a[1]) == pytest.approx(float(b[1]), rel=2e-3) for a, b in pairs), name
     ours, theirs = weights(filled), weights(plain)
     moved = [name for name in theirs if "lora_B" in name]  # from zero
-    difference, length = (
+    difference, norm = (
         torch.cat([tensor.flatten() for tensor in tensors]).norm()
         for tensors in ([ours[name] - theirs[name] for name in moved], map(theirs.get, moved))
     )
-    assert difference < 0.1 * length
+    assert difference < 0.1 * norm
     assert equal(filling, filled)
 
 
+@pytest.mark.slow
 def test_features_in_packs(pond_recipe: Path, tmp_path: Path) -> None:
-    """Half of a batch's media known, half not, in rows of several samples."""
+    """Half of a batch's media are cached, in batch rows of several samples."""
     settings = [LANGUAGE, "data.packing=true", "data.max_tokens=2000", "trainer.max_steps=3"]
     cache = f"data.feature_cache={{dir: {tmp_path / 'features'}}}"
     plain = run_of(pond_recipe, tmp_path / "plain", *settings)
@@ -195,17 +201,17 @@ def test_another_checkpoint_has_other_features() -> None:
     assert fingerprint(model.model, processor, "32-true") != first
 
 
-def test_features_of_trained_parts_are_refused(pond_recipe: Path, tmp_path: Path) -> None:
+def test_features_of_trained_components_are_refused(pond_recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"feature_cache.*names connector and vision.*change"):
         load_recipe(pond_recipe, [f"data.feature_cache={{dir: {tmp_path}}}"])
 
 
 @pytest.fixture
 def bad_recipe(pond_recipe: Path, pond: Path, tmp_path: Path) -> Path:
-    """The pond with one clip whose head is good and whose pictures are not."""
+    """The pond recipe with one clip whose header is intact and whose frames are damaged."""
     clips = tmp_path / "clips"
     shutil.copytree(pond / "clips", clips)
-    spoil(sorted(clips.iterdir())[1])
+    damage(sorted(clips.iterdir())[1])
     text = pond_recipe.read_text().replace(f"media: {pond / 'clips'}", f"media: {clips}", 1)
     pond_recipe.write_text(
         text.replace("num_workers: 0", "num_workers: 0\n  max_unreadable_media: 0.3")
@@ -213,8 +219,8 @@ def bad_recipe(pond_recipe: Path, pond: Path, tmp_path: Path) -> Path:
     return pond_recipe
 
 
-def spoil(clip: Path) -> None:
-    """Damage the pictures behind the first, which is all that is looked at before training."""
+def damage(clip: Path) -> None:
+    """Damage all frames but the first, the only one that is decoded before training."""
     content = bytearray(clip.read_bytes())
     start = content.index(b"mdat")
     end = content.index(b"moov") if content.find(b"moov") > start else len(content)
@@ -223,7 +229,7 @@ def spoil(clip: Path) -> None:
     clip.write_bytes(content)
 
 
-def test_bad_media_are_set_apart_and_training_goes_on(bad_recipe: Path, tmp_path: Path) -> None:
+def test_bad_media_are_quarantined_and_training_continues(bad_recipe: Path, tmp_path: Path) -> None:
     console = Console(record=True, width=300, file=(tmp_path / "out").open("w"))
     run = run_of(bad_recipe, tmp_path / "run", console=console)
     media = report(run)["media"]
@@ -242,8 +248,8 @@ def test_too_many_bad_media_are_an_error(bad_recipe: Path, tmp_path: Path) -> No
         run_of(bad_recipe, tmp_path / "run", "data.max_unreadable_media=0.2")
 
 
-def test_media_that_do_not_even_open_are_found_before(pond: Path, pond_recipe: Path) -> None:
-    """Labels in our own format are read without a look at the media; planning looks."""
+def test_media_that_do_not_open_are_found_before_training(pond: Path, pond_recipe: Path) -> None:
+    """Labels in our own format are read without opening the media; planning opens them."""
     folder = pond_recipe.parent
     clips, labels = folder / "clips", folder / "train.jsonl"
     shutil.copytree(pond / "clips", clips)
@@ -261,50 +267,52 @@ def test_media_that_do_not_even_open_are_found_before(pond: Path, pond_recipe: P
     assert any(str(broken) in text and "not a video" in text for text in findings)
 
 
-def test_a_bad_validation_medium_costs_its_own_questions(
+@pytest.mark.slow
+def test_a_bad_validation_file_skips_only_its_own_questions(
     bad_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the evaluations during training, and in the command after it."""
-    good = r"(val: .*media: )[^}]+"  # the recipe's validation clips; now the spoilt ones as well
+    """During training and in the evaluate command."""
+    good = r"(val: .*media: )[^}]+"  # validate on the damaged clips, too
     text = re.sub(good, rf"\g<1>{tmp_path / 'clips'}", bad_recipe.read_text())
     bad_recipe.write_text(text)
     run = run_of(bad_recipe, tmp_path / "run", "eval.every_steps=2", "eval.max_new_tokens=4")
     assert report(run)["media"]["bad_val"]
     assert main(["evaluate", str(run)]) == 0
-    said = capsys.readouterr().out
-    assert "1 questions or media skipped:" in said
-    assert "does not decode" in said
+    output = capsys.readouterr().out
+    assert "1 questions or media skipped:" in output
+    assert "does not decode" in output
     kept = json.loads(RunFolder(run).evaluation("after").read_text())
     [reason] = kept["skipped"]
     assert str(sorted((tmp_path / "clips").iterdir())[1]) in reason
     assert kept["summary"]["skipped"] == 1
     assert kept["summary"]["questions"] == len(kept["records"]) > 0
     for clip in (tmp_path / "clips").iterdir():
-        spoil(clip)
+        damage(clip)
     assert main(["evaluate", str(run)]) == 1
     assert "none of 4 media opens; the first:" in capsys.readouterr().err
 
 
-def test_resuming_over_bad_media_changes_no_bit(
+@pytest.mark.slow
+def test_resume_with_bad_media_is_bit_identical(
     bad_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run_of(bad_recipe, tmp_path / "whole")
+    uninterrupted = run_of(bad_recipe, tmp_path / "uninterrupted")
     build = training_run.build_trainer
 
     def stopping(recipe: Any, run: Any, callbacks: list[Callback], **options: Any) -> Any:
         return build(recipe, run, [*callbacks, StopAfter(3)], **options)
 
-    parted = load_recipe(bad_recipe, [f"output.dir={tmp_path / 'parted'}"])
+    resumed = load_recipe(bad_recipe, [f"output.dir={tmp_path / 'resumed'}"])
     monkeypatch.setattr(training_run, "build_trainer", stopping)
-    assert train(parted, Console(quiet=True)).steps == 3
+    assert train(resumed, Console(quiet=True)).steps == 3
     monkeypatch.setattr(training_run, "build_trainer", build)
-    assert train(parted, Console(quiet=True), resume=True).steps == 6
-    assert equal(whole, tmp_path / "parted")
-    media = [report(run)["media"] for run in (whole, tmp_path / "parted")]
+    assert train(resumed, Console(quiet=True), resume=True).steps == 6
+    assert equal(uninterrupted, tmp_path / "resumed")
+    media = [report(run)["media"] for run in (uninterrupted, tmp_path / "resumed")]
     assert media[0] == media[1]
 
 
-def test_a_bad_sample_leaves_its_pack(bad_recipe: Path) -> None:
+def test_a_bad_sample_is_left_out_of_its_pack(bad_recipe: Path) -> None:
     recipe, processor, items = items_of(bad_recipe)
     samples = TrainingSet(items, processor, limits_of(recipe), quarantine=True)
     encoded = [samples[number] for number in range(len(items))]
@@ -322,8 +330,9 @@ def test_a_bad_sample_leaves_its_pack(bad_recipe: Path) -> None:
         TrainingSet(items, processor, limits_of(recipe))[encoded.index(bad[0])]
 
 
-def test_loader_processes_count_and_wait(bad_recipe: Path, tmp_path: Path) -> None:
-    """A spawned loader, a cache, a bad clip: told in the batches, and the waiting in the report."""
+@pytest.mark.slow
+def test_loader_processes_report_bad_media_and_waiting(bad_recipe: Path, tmp_path: Path) -> None:
+    """A spawned loader with a cache and a bad clip; the run's report has the waiting time."""
     settings = ("data.num_workers=1", "data.prefetch=3", "trainer.max_steps=4")
     cache = f"data.frame_cache={{dir: {tmp_path / 'frames'}}}"
     alone = run_of(bad_recipe, tmp_path / "alone", "trainer.max_steps=4")
@@ -338,7 +347,7 @@ def test_loader_processes_count_and_wait(bad_recipe: Path, tmp_path: Path) -> No
 
 
 def _in_process(rank: int, meeting: Path, share: float) -> int:
-    """What one of two processes sees: another bad medium each; 0: as it should be."""
+    """Run one of two processes, each with its own bad media file; return 0 on success."""
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2
     )
@@ -357,8 +366,8 @@ def _in_process(rank: int, meeting: Path, share: float) -> int:
 
 
 @pytest.mark.parametrize(("share", "code"), [(0.2, 0), (0.15, 3)])
-def test_all_processes_know_all_bad_media(share: float, code: int, tmp_path: Path) -> None:
-    """One bad medium in each is too many together: both stop, in the same step."""
+def test_bad_media_are_shared_among_processes(share: float, code: int, tmp_path: Path) -> None:
+    """One bad file in each process is too many in total: both stop at the same step."""
     children = []
     for rank in range(2):
         child = os.fork()
@@ -372,19 +381,19 @@ def test_all_processes_know_all_bad_media(share: float, code: int, tmp_path: Pat
     assert codes == [code, code]
 
 
-def test_decoder_and_time_out_of_the_recipe(
+def test_decoder_and_timeout_come_from_the_recipe(
     pond_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ("video.decoder=decord", "video.timeout_s=7.5")
     recipe, processor, items = items_of(pond_recipe, *settings)
-    asked: list[Any] = []
-    stream = small_frames.stream_frames
+    received: list[Any] = []
+    stream = resized_frames.stream_frames
 
-    def watched(*given: Any, **options: Any) -> Any:
-        asked.append(options)
-        return stream(*given, **options)
+    def recorded(*arguments: Any, **options: Any) -> Any:
+        received.append(options)
+        return stream(*arguments, **options)
 
-    monkeypatch.setattr(small_frames, "stream_frames", watched)
+    monkeypatch.setattr(resized_frames, "stream_frames", recorded)
     encode_questions(items[0], processor, limits_of(recipe))
-    assert asked == [{"decoder": "decord", "timeout_s": 7.5}]
+    assert received == [{"decoder": "decord", "timeout_s": 7.5}]
     assert get_args(VideoSection.model_fields["decoder"].annotation) == get_args(Decoder)

@@ -1,4 +1,4 @@
-"""Every odd clip is opened right, judged by ffmpeg itself, or refused with one clear error."""
+"""Every odd clip is decoded as ffmpeg decodes it, or refused with one clear error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from molmo_tune.errors import UserError
 from molmo_tune.media import decoding
 from molmo_tune.media.clip import sample_video
-from molmo_tune.media.decode_timeout import in_background
+from molmo_tune.media.decode_timeout import iterate_in_thread
 from molmo_tune.media.decoders import Decoder
 from molmo_tune.media.frame_index import index_file
 from molmo_tune.media.video import VideoInfo, file_state, probe_video, read_frames, stream_frames
@@ -28,17 +28,18 @@ from tests.odd_clips import (
     make_odd,
     rotated,
 )
+from tests.tiers import slow_except
 
 needs_ffmpeg = pytest.mark.skipif(not HAS_FFMPEG, reason="needs the ffmpeg command")
 TURNS = ("rotated90", "rotated180", "rotated270")
 MADE = (*ODD, *TURNS, "edit_list")
-UNTIMED = ("mpeg4_packed.avi",)  # ffprobe says no times for them
+UNTIMED = ("mpeg4_packed.avi",)  # ffprobe reports no times for it
 _COUNTED_OTHERWISE = ("interlaced.ts", "mpeg4_packed.avi", "mpeg2.mpg", "start_3s.ts")
-REFUSED: dict[str, tuple[str, ...]] = {  # other numbers of frames than the packets say, or no seek
+REFUSED: dict[str, tuple[str, ...]] = {  # frame count differs from the packets, or no seek
     "decord": ("live.mkv",),
     "torchcodec": (*_COUNTED_OTHERWISE, "open_gop.mp4"),
 }
-WRONG: dict[str, tuple[str, ...]] = {  # after a seek, without an error: why it is not the default
+WRONG: dict[str, tuple[str, ...]] = {  # wrong frames after a seek, without an error
     "decord": (*_COUNTED_OTHERWISE, "h264.avi", "hevc_10bit.mp4"),
     "torchcodec": (),
 }
@@ -57,8 +58,8 @@ def _make(name: str, folder: Path) -> Path:
     return cut_by_edit_list(plain) if name == "edit_list" else rotated(plain, int(name[7:]))
 
 
-def _is_as_ffmpeg_says(path: Path) -> None:
-    """All frames, some far apart and one alone: pictures, times and size are ffmpeg's."""
+def _matches_ffmpeg(path: Path) -> None:
+    """Check all frames, some far apart and one alone: pixels, times and size match ffmpeg's."""
     info = probe_video(path)
     theirs = ffmpeg_frames(path, info.size_wh)
     assert info.num_frames == len(theirs)
@@ -73,12 +74,13 @@ def _is_as_ffmpeg_says(path: Path) -> None:
 
 @needs_ffmpeg
 @pytest.mark.parametrize("name", MADE)
-def test_made_clips(name: str, made: Path) -> None:
-    _is_as_ffmpeg_says(_make(name, made))
+def test_odd_clips_match_ffmpeg(name: str, made: Path) -> None:
+    _matches_ffmpeg(_make(name, made))
 
 
+@pytest.mark.slow
 @needs_ffmpeg
-def test_shared_clips(shared: Path) -> None:
+def test_shared_clips_match_ffmpeg_or_are_refused(shared: Path) -> None:
     clips = [p for p in sorted((shared / "samples" / "videos").rglob("*.*")) if p.is_file()]
     assert len(clips) > 5
     for clip in clips:
@@ -86,11 +88,11 @@ def test_shared_clips(shared: Path) -> None:
             with pytest.raises(UserError, match=r"cut short|does not decode|not a video"):
                 probe_video(clip)
         else:
-            _is_as_ffmpeg_says(clip)
+            _matches_ffmpeg(clip)
 
 
 @needs_ffmpeg
-def test_what_files_say(made: Path) -> None:
+def test_size_aspect_and_duration(made: Path) -> None:
     assert probe_video(_make("nonsquare.mp4", made)).pixel_aspect == pytest.approx(16 / 11)
     assert probe_video(_make("bframes.mp4", made)).pixel_aspect == 1.0
     assert probe_video(_make("rotated90", made)).size_wh == (120, 160)
@@ -101,21 +103,21 @@ def test_what_files_say(made: Path) -> None:
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize("name", [*ODD, *TURNS])
+@pytest.mark.parametrize("name", slow_except([*ODD, *TURNS], "bframes.mp4"))
 @pytest.mark.parametrize("decoder", ["decord", "torchcodec"])
 def test_decoders_agree(name: str, decoder: Decoder, made: Path) -> None:
-    """The same frames within rounding, or a refusal; but for what decord is known to do."""
+    """The same frames within rounding, or a refusal, except for known errors of decord."""
     if decoder == "torchcodec":
         _needs_torchcodec()
     path = _make(name, made)
     last = probe_video(path).num_frames - 1
-    wanted = [0, last // 3, last // 2, last, last]
+    indices = [0, last // 3, last // 2, last, last]
     if name in REFUSED[decoder]:
-        with pytest.raises(UserError, match="use the decoder pyav"):
-            read_frames(path, wanted, decoder=decoder)
+        with pytest.raises(UserError, match=r"set video\.decoder: pyav"):
+            read_frames(path, indices, decoder=decoder)
         return
-    theirs = read_frames(path, wanted, decoder=decoder)
-    differ = np.abs(read_frames(path, wanted).astype(int) - theirs).max()
+    theirs = read_frames(path, indices, decoder=decoder)
+    differ = np.abs(read_frames(path, indices).astype(int) - theirs).max()
     assert (differ > 2) == (name in WRONG[decoder])
 
 
@@ -127,7 +129,7 @@ def _needs_torchcodec() -> None:
 
 
 @needs_ffmpeg
-def test_a_decoder_that_counts_other_frames_is_not_believed(made: Path) -> None:
+def test_a_decoder_with_another_frame_count_is_refused(made: Path) -> None:
     path = _make("edit_list", made)
     with pytest.raises(UserError, match="decord counts 30 frames; expected 23"):
         read_frames(path, [0], decoder="decord")
@@ -153,7 +155,7 @@ def test_damaged_files(made: Path, tmp_path: Path) -> None:
         probe_video(tmp_path / "none.mp4")
 
 
-def test_a_file_that_hangs_is_given_up(tmp_path: Path) -> None:
+def test_a_blocking_file_times_out(tmp_path: Path) -> None:
     is_over = threading.Event()
 
     def hanging() -> Iterator[int]:
@@ -161,24 +163,24 @@ def test_a_file_that_hangs_is_given_up(tmp_path: Path) -> None:
         is_over.wait(20)
 
     started, taken = time.perf_counter(), []
-    with pytest.raises(UserError, match=r"gives no picture for 0\.2 s"):
-        taken += list(in_background(hanging(), 0.2, tmp_path))
+    with pytest.raises(UserError, match=r"no frame within 0\.2 s"):
+        taken += list(iterate_in_thread(hanging(), 0.2, tmp_path))
     is_over.set()
     assert time.perf_counter() - started < 5
 
 
-def test_what_fails_in_the_background_fails_here(tmp_path: Path) -> None:
+def test_an_error_in_the_thread_reaches_the_caller(tmp_path: Path) -> None:
     def failing() -> Iterator[int]:
         yield from (1, 2, 3, 4)
         raise UserError("clip", "broken")
 
-    taken = in_background(failing(), 5.0, tmp_path)
+    taken = iterate_in_thread(failing(), 5.0, tmp_path)
     assert [next(taken) for _ in range(4)] == [1, 2, 3, 4]
     with pytest.raises(UserError, match="clip: broken"):
         next(taken)
 
 
-def test_a_reader_left_early_ends_its_thread(pond: Path) -> None:
+def test_closing_the_iterator_ends_its_thread(pond: Path) -> None:
     clip = sorted((pond / "clips").iterdir())[0]
     before = threading.active_count()
     frames = stream_frames(clip, range(8))
@@ -188,7 +190,7 @@ def test_a_reader_left_early_ends_its_thread(pond: Path) -> None:
         if threading.active_count() <= before:
             return
         time.sleep(0.1)
-    raise AssertionError("the decoding thread is still there")
+    raise AssertionError("the decoding thread is still alive")
 
 
 def test_a_folder_of_frames_is_a_video(tmp_path: Path) -> None:
@@ -209,8 +211,8 @@ def test_a_folder_of_frames_is_a_video(tmp_path: Path) -> None:
         read_frames(folder, [11])
 
 
-def test_a_changed_folder_is_read_anew(tmp_path: Path) -> None:
-    """Overwriting a picture or the rate does not touch the folder itself, and is noticed."""
+def test_a_changed_folder_is_read_again(tmp_path: Path) -> None:
+    """Overwriting an image or the rate is noticed, though the folder's own time stays the same."""
     folder = tmp_path / "clip"
     folder.mkdir()
     (folder / "fps.txt").write_text("4")
@@ -242,14 +244,14 @@ def test_the_rate_of_a_motchallenge_folder(tmp_path: Path) -> None:
     assert probe_video(folder).duration_s == 0.04
     (tmp_path / "seqinfo.ini").write_text("[Sequence]\nframeRate=fast\n")
     (folder / "000002.jpg").write_bytes((folder / "000001.jpg").read_bytes())
-    with pytest.raises(UserError, match="'fast' is no rate"):
+    with pytest.raises(UserError, match="'fast'; expected frames per second"):
         probe_video(folder)
 
 
 @needs_ffmpeg
 @pytest.mark.parametrize("name", ["bframes.mp4", "open_gop.mp4", "hevc_10bit.mp4", "start_3s.ts"])
-def test_entering_at_key_frames_succeeds(name: str, made: Path) -> None:
-    """Frames far apart come by entering there, and not by decoding the file from its start."""
+def test_seeking_to_key_frames_succeeds(name: str, made: Path) -> None:
+    """Frames far apart are reached by seeking, not by decoding the file from its start."""
     path = _make(name, made)
     index, numbers = index_file(path), [2, 14, 26]
     runs = decoding._runs(index, numbers)

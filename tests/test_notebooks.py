@@ -15,6 +15,15 @@ nbclient = pytest.importorskip("nbclient")
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 SMALLER = {r"STEPS = \d+": "STEPS = 4", r"num_clips=1\d0": "num_clips=6"}
+IN_ONE_PROCESS = """\
+import shlex
+from molmo_tune.cli import main
+shell = get_ipython()
+def system(line):
+    assert main(shlex.split(shell.var_expand(line, depth=1))[1:]) == 0, line
+shell.system = system
+"""
+"""Runs the commands of a notebook in its kernel: imports once, and fails where a command fails."""
 WRITTEN = {
     "point_at_your_objects": ("preview.html", "run/evaluation/after.json", "export/config.json"),
     "track_and_correct": ("preview.html", "run/evaluation/after.json", "answers/labels.jsonl"),
@@ -29,9 +38,11 @@ def quick(notebook: Any) -> Any:
         assert any(re.search(pattern, cell.source) for cell in code), pattern
         for cell in code:
             cell.source = re.sub(pattern, small, cell.source)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(IN_ONE_PROCESS))
     return notebook
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{Path(os.sys.executable).parent}{os.pathsep}{os.environ['PATH']}")

@@ -63,6 +63,7 @@ from molmo_tune.training.preference_module import PreferenceModule
 from molmo_tune.training.run import train
 from tests.drawn_lora import draw, drawn_lora
 from tests.test_training import StopAfter, read_metrics, worst_difference
+from tests.tiers import slow_except
 
 QUIET = Console(quiet=True)
 SETTINGS = OptimSettings(lr=1e-3, max_steps=1, part_lr={}, warmup_steps=0, schedule="constant")
@@ -191,7 +192,9 @@ def test_a_model_that_is_its_reference_has_ln_2() -> None:
     assert losses.total.tolist() == pytest.approx([math.log(2)] * 4)
 
 
-@pytest.mark.parametrize("name", ["tiny", "molmo2-tiny-qwen", "molmo2-tiny-olmo"])
+@pytest.mark.parametrize(
+    "name", slow_except(["tiny", "molmo2-tiny-qwen", "molmo2-tiny-olmo"], "tiny")
+)
 @pytest.mark.parametrize("kind", ["video", "image"])
 def test_answers_in_a_tree_are_as_likely_as_alone(
     name: str, kind: str, request: pytest.FixtureRequest
@@ -728,6 +731,7 @@ def test_the_first_loss_is_ln_2_and_everything_is_reported(whole: RunFolder) -> 
     assert all(pair["chosen_f1"] >= pair["rejected_f1"] + 0.2 for pair in pairs["pairs"])
 
 
+@pytest.mark.slow
 def test_the_reference_is_the_run_it_started_from(whole: RunFolder, begun: Path) -> None:
     """Asked again after training, from the supervised run's files, sequence by sequence."""
     recipe = load_recipe(whole.recipe)
@@ -752,6 +756,7 @@ def test_the_reference_is_the_run_it_started_from(whole: RunFolder, begun: Path)
     assert moved > 1e-2
 
 
+@pytest.mark.slow
 def test_stopping_and_resuming_changes_no_bit(
     whole: RunFolder, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -784,6 +789,7 @@ def test_stopping_and_resuming_changes_no_bit(
     assert tables[0] == tables[1]
 
 
+@pytest.mark.slow
 def test_the_run_folder_is_an_ordinary_one(
     whole: RunFolder, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -803,6 +809,7 @@ def test_the_run_folder_is_an_ordinary_one(
     assert any(not torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.slow
 def test_weights_trained_whole_can_be_gone_on_from(begun: Path, tmp_path: Path) -> None:
     """The base's digests come from the first run, whose weights are not the base's any more."""
     first = load_recipe(
@@ -826,8 +833,17 @@ def test_weights_trained_whole_can_be_gone_on_from(begun: Path, tmp_path: Path) 
     "way",
     [
         ["data.feature_cache.dir=CACHE"],
-        ["model.attention=flash", "trainer.gradient_checkpointing=true", "trainer.batch_size=2"],
-        ["data.num_workers=1", "preference.supervised_weight=0"],
+        pytest.param(
+            [
+                "model.attention=flash",
+                "trainer.gradient_checkpointing=true",
+                "trainer.batch_size=2",
+            ],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["data.num_workers=1", "preference.supervised_weight=0"], marks=pytest.mark.slow
+        ),
     ],
     ids=" ".join,
 )

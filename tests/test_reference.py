@@ -18,6 +18,7 @@ from molmo_tune.model.attention import dense_mask
 from molmo_tune.model.attention_backends import BACKENDS, Backend, use_backend
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
+from tests.tiers import slow_except
 
 CASES = [
     f"{kind}_{case}"
@@ -55,7 +56,7 @@ def _messages(text: str) -> list[str]:
     return [question, text.split("assistant\n")[1].removesuffix("<|im_end|>")]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", slow_except(BACKENDS, "sdpa"))
 @pytest.mark.parametrize("name", CASES)
 def test_token_ids_and_logits(
     name: str, backend: Backend, shared: Path, checkpoints: dict[str, tuple[Any, Any]]

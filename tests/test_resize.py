@@ -76,6 +76,7 @@ def digest() -> str:
     return hashlib.sha256(b"".join(map(bytes, resized))).hexdigest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["default", "avx2"])
 def test_the_kernel_of_the_processor_does_not_show(kernel: str) -> None:
     """PyTorch's kernel for AVX2, and the one without it, give what this processor's gives."""

@@ -277,13 +277,13 @@ READ: dict[str, Expected] = {
     ),
 }
 
-UNKNOWN = "not a label format that is known"
+UNKNOWN = "unknown label format"
 NO_TRACK = "an instance without a track has no identity"
-CONFIG = "looks like settings of Label Studio"
-DATUMARO = "looks like Datumaro JSON, which is not read: export COCO or CVAT instead"
+CONFIG = "looks like a Label Studio labeling config"
+DATUMARO = "looks like Datumaro JSON; expected a supported format; export COCO or CVAT instead"
 REFUSED: dict[str, str] = {
     "README.md": UNKNOWN,
-    "activitynet_json/mmaction2/result.json": "looks like detections of a model",
+    "activitynet_json/mmaction2/result.json": "looks like model detections",
     "ava_csv/action_list.txt": UNKNOWN,
     "ava_csv/eval/action_list.txt": UNKNOWN,
     "ava_csv/ava_excluded_timestamps_sample.csv": UNKNOWN,
@@ -346,7 +346,7 @@ REFUSED: dict[str, str] = {
     f"{CLASSIC}/strict/train.txt": UNKNOWN,
     "yolo_obb/data.yaml": "a YOLO data.yaml",
     "yolo_pose/sleapiojs/data.yaml": "a YOLO data.yaml",
-    "youtube_vis_json/results.json": "looks like detections of a model",
+    "youtube_vis_json/results.json": "looks like model detections",
 }
 
 

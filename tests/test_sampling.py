@@ -1,4 +1,4 @@
-"""Which moments of a video are taken, beyond the reference's records (see ``test_vectors.py``)."""
+"""Sampling times beyond the reference's recorded ones (see ``test_vectors.py``)."""
 
 from __future__ import annotations
 
@@ -33,27 +33,29 @@ def test_candidate_rates(video_fps: float, base_fps: int, rates: tuple[int, ...]
 @pytest.mark.parametrize(
     ("video_fps", "base_fps", "max_fps", "reason"),
     [
-        (25, 2, 10, "2 frames per second do not divide the video's 25"),
-        (29.97, 2, 10, "do not divide the video's 29.97"),
-        (0.5, 1, 10, "do not divide the video's 0.5"),
-        (30, 15, 10, "15 frames per second are more than the 10 allowed"),
-        (30, 3, 2.0, "3 frames per second are more than the 2 allowed"),
+        (25, 2, 10, "2 fps does not divide the video's 25 fps"),
+        (29.97, 2, 10, "does not divide the video's 29.97 fps"),
+        (0.5, 1, 10, "does not divide the video's 0.5 fps"),
+        (30, 15, 10, "15 fps is above the maximum of 10 fps"),
+        (30, 3, 2.0, "3 fps is above the maximum of 2 fps"),
     ],
 )
-def test_rates_that_cannot_be(video_fps: float, base_fps: int, max_fps: float, reason: str) -> None:
+def test_impossible_rates_are_refused(
+    video_fps: float, base_fps: int, max_fps: float, reason: str
+) -> None:
     with pytest.raises(ValueError, match=reason):
         candidate_rates(video_fps, base_fps, max_fps)
 
 
-def test_going_up_stops_at_the_first_rate_that_does_not_span() -> None:
+def test_rates_increase_until_one_does_not_span() -> None:
     assert choose_rate((1, 2, 3, 6), duration_s=42.0, max_frames=128) == 3
     assert choose_rate((1, 2, 3, 6), duration_s=1000.0, max_frames=128) == 1
     assert len(sample_times_at(1, 1000.0, max_frames=128)) == 128
     assert sample_times_at(2, 1.2, max_frames=128) == (0.0, 0.5, 1.0)
 
 
-def test_a_file_at_a_rate_of_its_own(pond: Path) -> None:
-    """Rates divide the clip's own and no last frame is added."""
+def test_fps_sampling_of_a_file(pond: Path) -> None:
+    """The rate divides the clip's own, and no last frame is added."""
     clip = sorted((pond / "clips").iterdir())[0]
     even = sample_video(clip, max_frames=128, max_fps=10.0)
     info = probe_video(clip)
@@ -65,7 +67,7 @@ def test_a_file_at_a_rate_of_its_own(pond: Path) -> None:
     assert even.times_s[-1] == even.duration_s > rated.times_s[-1]
     slow = sample_video(clip, max_frames=128, max_fps=2.0, sampling="fps")
     assert slow.times_s[1] >= 0.5
-    with pytest.raises(UserError, match=r"do not divide the video's .*uniform_last_frame"):
+    with pytest.raises(UserError, match=r"does not divide the video's .*uniform_last_frame"):
         sample_video(clip, max_frames=128, max_fps=10.0, sampling="fps", base_fps=7)
 
 
@@ -75,9 +77,9 @@ def test_the_recipe_chooses_the_rule(pond_recipe: Path) -> None:
     assert limits_of(load_recipe(pond_recipe)).sampling == "uniform_last_frame"
 
 
-def test_stock_processors_take_other_frames() -> None:
-    """The worked table of the facts: 115 frames at 30 per second."""
+def test_stock_processors_sample_other_frames() -> None:
+    """A worked example: 115 frames at 30 fps."""
     limits = {"num_frames": 384, "max_fps": 2.0}
     assert remote_array_indices(115, 30, **limits)[-2:] == (105, 114)
-    assert native_indices(115, 30, **limits)[-1] == 115  # one too many: decoding crashes there
+    assert native_indices(115, 30, **limits)[-1] == 115  # one past the end: decoding fails there
     assert remote_array_indices(2, 30, **limits) == (0, 1)

@@ -1,8 +1,8 @@
-"""Rows that hold several objects, pictures and numbered classes: tables as data sets keep them.
+"""Tables as datasets store them: rows with several objects, embedded images and numbered classes.
 
-The same two pictures with three boxes are written in each way that ``datasets`` knows, and must
-read the same. Nested rows of JSONL need no library; Parquet and Arrow files need pyarrow, and what
-``datasets`` itself writes needs that.
+The same two images with three boxes are written in every way that ``datasets`` offers, and must
+give the same samples. Nested JSONL needs no library, Parquet and Arrow files need pyarrow, and
+files saved by ``datasets`` need ``datasets``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def rows(named: bool = True) -> list[dict[str, Any]]:
-    """An object of lists, as a Sequence of a struct is kept."""
+    """Return an object of lists, the storage of a Sequence of structs."""
     return [
         {
             "image": name,
@@ -58,7 +58,7 @@ def rows(named: bool = True) -> list[dict[str, Any]]:
 
 
 def as_lists(row: dict[str, Any]) -> dict[str, Any]:
-    """The same as a list of objects."""
+    """Return the same objects as a list."""
     objects = row["objects"]
     pairs = zip(objects["category"], objects["bbox"], strict=True)
     return {**row, "objects": [{"category": kind, "bbox": box} for kind, box in pairs]}
@@ -82,14 +82,14 @@ def test_nested_rows_of_jsonl(tmp_path, pictures, shape):
     samples, report = read_labels("table", path, pictures, NESTED)
     assert said(samples) == EXPECTED
     assert {f.reason: f.count for f in report.skipped} == {
-        "an empty row: nothing there": 1,
+        "empty row: no object": 1,
         "nothing annotated": 1,
     }
     assert report.num_dropped == 0
 
 
 ONE_EACH = [
-    # image and label beside the columns of the shape, layout: boxes
+    # image and label next to the shape columns, layout: boxes
     (
         {"box": [[2, 3, 4, 5], [1, 1, 4, 4]], "label": "cat"},
         ("label", ("box",)),
@@ -125,35 +125,35 @@ def test_one_column_of_points(tmp_path, pictures):
 
 
 BAD_ROWS = [
-    # the objects of a row: what is said
-    ({"category": ["cat"], "bbox": []}, "lists of 0 and 1 entries in one row"),
+    # objects of a row: message
+    ({"category": ["cat"], "bbox": []}, "lists of 0 and 1 entries in a row"),
     ({"category": ["cat"]}, "no column 'objects.bbox'"),
     ([{"category": "cat"}], "no column 'objects.bbox'"),
-    (None, "no sample could be read.*an empty row: nothing there"),
-    ({"category": ["cat"], "bbox": [[1, 2, 3]]}, "a coordinate is missing or not a number"),
-    ({"category": ["cat"], "bbox": [3]}, "a coordinate is missing or not a number"),
-    ({"category": ["cat"], "bbox": [["1", True, 3, 4]]}, "a coordinate is missing"),
-    ({"category": ["cat"], "bbox": [[1, 2, -3, 4]]}, "a negative width or height"),
+    (None, "no sample could be read.*empty row: no object"),
+    ({"category": ["cat"], "bbox": [[1, 2, 3]]}, "coordinate missing or not a number"),
+    ({"category": ["cat"], "bbox": [3]}, "coordinate missing or not a number"),
+    ({"category": ["cat"], "bbox": [["1", True, 3, 4]]}, "coordinate missing"),
+    ({"category": ["cat"], "bbox": [[1, 2, -3, 4]]}, "negative width or height"),
     ({"category": ["cat"], "bbox": [[1, 2, float("nan"), 4]]}, "missing or not a number"),
     ({"category": [None], "bbox": [[1, 2, 3, 4]]}, "no class label"),
 ]
 
 
 @pytest.mark.parametrize(("objects", "message"), BAD_ROWS, ids=range(len(BAD_ROWS)))
-def test_nested_rows_that_are_wrong(tmp_path, pictures, objects, message):
+def test_invalid_nested_rows(tmp_path, pictures, objects, message):
     path = write_jsonl(tmp_path / "x.jsonl", [{"image": "a.png", "objects": objects}])
     with pytest.raises(UserError, match=message):
         read_labels("table", path, pictures, NESTED)
 
 
-def test_a_column_that_is_nowhere(tmp_path, pictures):
+def test_missing_column(tmp_path, pictures):
     path = write_jsonl(tmp_path / "x.jsonl", rows())
     layout = TableLayout("image", "things.category", ("objects.bbox",), "pixel")
     with pytest.raises(UserError, match=r"no column 'things\.category'"):
         read_labels("table", path, pictures, layout)
 
 
-# ------------------------------------------------------------------------- as `datasets` keeps them
+# ------------------------------------------------------------------------ as `datasets` stores them
 
 
 def features(datasets: Any) -> Any:
@@ -165,7 +165,7 @@ def features(datasets: Any) -> Any:
 
 @pytest.fixture
 def written(tmp_path: Path, pictures: Path, request: pytest.FixtureRequest) -> Path:
-    """The pictures inside the rows, classes as numbers, in a file or folder of the wanted kind."""
+    """Write images and class numbers into rows, to a file or folder of the given kind."""
     datasets = pytest.importorskip("datasets")
     table = rows(named=False)
     for row in table:
@@ -192,7 +192,7 @@ KINDS = ["parquet", "folder of parquet", "saved", "split"]
 
 
 @pytest.mark.parametrize("written", KINDS, indirect=True)
-def test_data_sets_with_pictures_inside(tmp_path, written):
+def test_datasets_with_embedded_images(tmp_path, written):
     media = tmp_path / "out"
     samples, report = read_labels("table", written, media, NESTED)
     assert said(samples) == EXPECTED
@@ -207,10 +207,12 @@ def test_data_sets_with_pictures_inside(tmp_path, written):
 
 
 @pytest.mark.parametrize("written", ["parquet"], indirect=True)
-def test_pictures_inside_need_a_folder_that_the_user_names(tmp_path, written, pictures):
-    with pytest.raises(UserError, match=r"row 1: the pictures are inside the rows; give a folder"):
+def test_embedded_images_need_a_given_media_folder(tmp_path, written, pictures):
+    with pytest.raises(
+        UserError, match=r"row 1: the rows contain the images themselves; give a media folder"
+    ):
         read_labels("table", written, None, NESTED)
-    with pytest.raises(UserError, match="the pictures are inside the rows"):
+    with pytest.raises(UserError, match="the rows contain the images themselves"):
         read_labels("table", written, pictures / "a.png", NESTED)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written|no such file"):
@@ -218,7 +220,7 @@ def test_pictures_inside_need_a_folder_that_the_user_names(tmp_path, written, pi
 
 
 @pytest.mark.parametrize("written", ["saved"], indirect=True)
-def test_data_sets_are_converted_by_the_command(tmp_path, written):
+def test_convert_reads_a_dataset(tmp_path, written):
     columns = "image: image, label: objects.category, box: [objects.bbox]"
     out = tmp_path / "train.jsonl"
     line = ["convert", str(written), "--columns", columns, "--units", "pixel", "--box", "xywh"]
@@ -232,7 +234,7 @@ def test_data_sets_are_converted_by_the_command(tmp_path, written):
 
 
 def on_hub(monkeypatch: pytest.MonkeyPatch, file: Path) -> list[tuple[Any, ...]]:
-    """The hub's part is played by a local file, streamed by `datasets` itself."""
+    """A local file, streamed by `datasets`, replaces the Hub."""
     datasets = pytest.importorskip("datasets")
     load, asked = datasets.load_dataset, list[tuple[Any, ...]]()
 
@@ -245,7 +247,7 @@ def on_hub(monkeypatch: pytest.MonkeyPatch, file: Path) -> list[tuple[Any, ...]]
 
 
 @pytest.mark.parametrize("written", ["parquet"], indirect=True)
-def test_a_data_set_of_the_hub_is_streamed(tmp_path, written, monkeypatch):
+def test_hub_dataset_is_streamed(tmp_path, written, monkeypatch):
     asked = on_hub(monkeypatch, written)
     for address, expected in (
         ("hf://somebody/cats", ("somebody/cats", None, "train", True)),
@@ -255,12 +257,12 @@ def test_a_data_set_of_the_hub_is_streamed(tmp_path, written, monkeypatch):
         assert said(samples) == EXPECTED
         assert asked.pop() == expected
         assert report.num_dropped == 0
-    with pytest.raises(UserError, match="row 1: the pictures are inside the rows"):
+    with pytest.raises(UserError, match="row 1: the rows contain the images themselves"):
         read_labels("table", Path("hf://somebody/cats"), None, NESTED)
 
 
-def test_what_the_hub_cannot_give_is_one_clear_error(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="not the address of a data set"):
+def test_hub_failure_is_one_clear_error(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="not a dataset URL"):
         read_labels("table", Path("hf://cats"), tmp_path, NESTED)
     datasets = pytest.importorskip("datasets")
 
@@ -272,12 +274,12 @@ def test_what_the_hub_cannot_give_is_one_clear_error(tmp_path, monkeypatch):
         read_labels("table", Path("hf://a/b"), tmp_path, NESTED)
 
 
-def test_the_hub_is_for_plain_tables(tmp_path):
+def test_hub_is_for_plain_tables_only(tmp_path):
     with pytest.raises(UserError, match="no such label file or folder"):
         read_labels("coco", Path("hf://a/b"), tmp_path)
 
 
-def test_bytes_that_are_no_picture_are_losses(tmp_path):
+def test_bytes_that_are_not_an_image_are_dropped(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     table = [
@@ -293,15 +295,15 @@ def test_bytes_that_are_no_picture_are_losses(tmp_path):
 
 @pytest.mark.parametrize("name", ["x.parquet", "x.arrow"])
 @pytest.mark.parametrize("content", [b"PAR1", b"PAR1" * 9, b"\xff" * 64, b"ARROW1\0\0", b"{}"])
-def test_files_that_are_none_are_one_clear_error(tmp_path, name, content):
+def test_invalid_arrow_file_is_one_clear_error(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=r"file that opens|need pyarrow") as caught:
+    with pytest.raises(UserError, match=r"not a readable|need pyarrow") as caught:
         read_labels("table", tmp_path / name, layout=NESTED)
     assert "\n" not in str(caught.value)
 
 
-def test_a_text_table_has_a_column_for_each_number(tmp_path: Path) -> None:
-    """One column with a list is for files that have lists."""
+def test_csv_needs_a_column_per_number(tmp_path: Path) -> None:
+    """A single column with a list needs a file type that has lists."""
     (tmp_path / "boxes.csv").write_text("file,class,x1\na.png,cat,3\n")
     layout = TableLayout("file", "class", ("x1",), "pixel")
     with pytest.raises(UserError, match=r"1 columns for 4 numbers; expected 4 columns"):

@@ -711,14 +711,14 @@ BAD_NOTES = [
     ({"kind": "span", "label": "x", "start_s": -1, "end_s": 1}, "span.start_s is -1"),
     ({"kind": "span", "label": "x", "end_s": 1}, "span has no start_s"),
     ({"kind": "span", "label": "x", "start_s": 0, "end_s": 1, "id": 1}, "unknown key 'id'"),
-    ({"kind": "dialogue", "question": "?", "answer": "A", "options": ["a"]}, "2 to 26 different"),
+    ({"kind": "dialogue", "question": "?", "answer": "A", "options": ["a"]}, "2 to 26 distinct"),
     (
         {"kind": "dialogue", "question": "?", "answer": "A", "options": ["a", "A "]},
-        "2 to 26 different",
+        "2 to 26 distinct",
     ),
     (
         {"kind": "dialogue", "question": "?", "answer": "C", "options": ["red", "blue"]},
-        "text or the letter of one of the options",
+        "text or letter of one option",
     ),
 ]
 
@@ -736,7 +736,7 @@ def test_jsonl_bad_spans_and_options(tmp_path: Path, note: dict[str, Any], messa
 def test_jsonl_spans_need_a_video(tmp_path: Path) -> None:
     path = tmp_path / "labels.jsonl"
     write_jsonl([images(Span("goal", 0.0, 1.0))], path)
-    with pytest.raises(UserError, match="a span on a medium of kind image; expected a video"):
+    with pytest.raises(UserError, match="a span in media of kind image; expected a video"):
         read_jsonl(path)
 
 

@@ -21,11 +21,14 @@ from molmo_tune.encoding.vision_inputs import video_inputs
 from molmo_tune.errors import UserError
 from molmo_tune.model.adapters import (
     PART_MODULES,
+    Part,
     add_adapter,
+    bare_model,
     parameter_table,
     part_of,
     trainable_parameters,
 )
+from molmo_tune.model.checkpointing import checkpoint_layers
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.model.loss import loss_sums
 from molmo_tune.recipe.loader import load_recipe
@@ -211,32 +214,48 @@ def test_adapters_stay_in_their_part(targets: list[Any]) -> None:
 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpointing_reaches_the_vision_tower(reentrant: bool) -> None:
-    """Non-re-entrant checkpointing gives every adapter a gradient; re-entrant does not (trap 9)."""
+    """Our checkpointing gives every adapter a gradient; the reentrant kind does not (trap 9)."""
+    parts: list[Part] = ["language", "vision"]
     model = add_adapter(
-        load_model("tiny"), method="lora", rank=2, alpha=4, dropout=0.0, targets=["vision"]
+        load_model("tiny"), method="lora", rank=2, alpha=4, dropout=0.0, targets=parts
     )
-    model.get_base_model().gradient_checkpointing_enable({"use_reentrant": reentrant})
+    checkpoint_layers(bare_model(model), parts)
+    if reentrant:
+        bare_model(model).gradient_checkpointing_enable({"use_reentrant": True})
     module = MolmoModule(model.train(), SETTINGS)
-    sums = module.sums(collate([samples()[2]], pad_id=0))
-    if not reentrant:
-        sums.total.backward()
-    got = [
-        p.grad is not None and bool(p.grad.any())
-        for n, p in trainable_parameters(model)
-        if "lora_B" in n
-    ]
-    assert all(got) is not reentrant
+    module.sums(collate([samples()[2]], pad_id=0)).total.backward()
+    got = {
+        name: p.grad is not None and bool(p.grad.any())
+        for name, p in trainable_parameters(model)
+        if "lora_B" in name
+    }
+    vision = [is_alive for name, is_alive in got.items() if part_of(name) == "vision"]
+    assert vision
+    assert len(vision) < len(got)
+    assert not any(vision) if reentrant else all(got.values())
 
 
-def test_dead_adapters_are_an_error() -> None:
+@pytest.mark.parametrize("alive", ["none", "all but one", "all"])
+def test_dead_adapters_are_an_error(alive: str) -> None:
+    """A gradient in any of the first five steps is enough."""
     model = add_adapter(
         load_model("tiny"), method="lora", rank=2, alpha=4, dropout=0.0, targets=["vision"]
     )
+    module, refuse = MolmoModule(model, SETTINGS), RefuseDeadAdapters()
     trainer = L.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
-    loop = trainer.fit_loop.epoch_loop.automatic_optimization
-    loop.optim_progress.optimizer.step.total.completed = 4
-    with pytest.raises(UserError, match="got no gradient"):
-        RefuseDeadAdapters().on_before_optimizer_step(trainer, MolmoModule(model, SETTINGS))
+    done = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total
+    (first, dead), *others = trainable_parameters(module)
+    for parameter in [p for _, p in others if alive != "none"] + [dead] * (alive == "all"):
+        parameter.grad = torch.ones_like(parameter)
+    refuse.on_before_optimizer_step(trainer, module)
+    model.zero_grad()
+    done.completed = 4
+    if alive == "all":
+        refuse.on_before_optimizer_step(trainer, module)
+        return
+    number = 1 if alive == "all but one" else len(others) + 1
+    with pytest.raises(UserError, match=f"^adapter: {number} trainable .* first {first};"):
+        refuse.on_before_optimizer_step(trainer, module)
 
 
 def test_a_vision_token_is_never_a_target() -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from molmo_tune.checks.finding import Finding, examples
 from molmo_tune.encoding.items import Item, num_vision_tokens
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sources import SourceData, limits_of, measure_packing
 from molmo_tune.media.clip import SampledTimes
 from molmo_tune.recipe.sections import Recipe
@@ -24,7 +24,9 @@ MANY_EPOCHS = 50
 _SLACK_S = 0.01
 
 
-def about_budget(recipe: Recipe, train: Sequence[SourceData], processor: Any) -> Iterator[Finding]:
+def about_budget(
+    recipe: Recipe, train: Sequence[SourceData], processor: Processor
+) -> Iterator[Finding]:
     """Notes on lengths, frames and steps, and a warning where less is seen than was asked for."""
     items = [item for data in train for item in data.plan.items]
     if not items:
@@ -40,7 +42,7 @@ def about_budget(recipe: Recipe, train: Sequence[SourceData], processor: Any) ->
     yield from _steps(recipe, items)
 
 
-def _frames_that_fit(recipe: Recipe, clips: Sequence[Item], processor: Any) -> Finding:
+def _frames_that_fit(recipe: Recipe, clips: Sequence[Item], processor: Processor) -> Finding:
     """From two made-up clips: what a frame costs; from the wordiest clip: what is left for them."""
     limits = limits_of(recipe)
     one, many = (num_vision_tokens(_of_frames(clips[0], n), processor, limits) for n in (1, 101))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -20,6 +19,7 @@ from molmo_tune.encoding.items import Item, MediaLimits
 from molmo_tune.encoding.loss_weights import Weighting
 from molmo_tune.encoding.media_inputs import FeatureNames, open_media, vision_of
 from molmo_tune.encoding.packing import pack
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sample_encoder import encode_prompt, encode_tree
 from molmo_tune.encoding.token_stream import bos_id
 from molmo_tune.encoding.vision_inputs import NO_VISION
@@ -43,7 +43,7 @@ class TrainingSet(Dataset[EncodedSample]):
     def __init__(
         self,
         items: Sequence[Item],
-        processor: Any,
+        processor: Processor,
         limits: MediaLimits,
         weighting: Weighting = "flat",
         cache_bytes: int = 0,
@@ -134,7 +134,7 @@ class PackedSet(Dataset[EncodedSample]):
         return pack([self._samples[number] for number in numbers])
 
 
-def encode_questions(item: Item, processor: Any, limits: MediaLimits) -> list[EncodedSample]:
+def encode_questions(item: Item, processor: Processor, limits: MediaLimits) -> list[EncodedSample]:
     """The prompts of an item's conversations, media opened once: what inference reads."""
     vision = vision_of(item, processor, limits)
     return [

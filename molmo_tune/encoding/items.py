@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.token_stream import conversation_stream
 from molmo_tune.encoding.vision_tokens import VisionLayout, images_ids, video_ids
 from molmo_tune.errors import UserError
@@ -87,7 +87,7 @@ class ItemPlan:
 def plan_items(
     samples: Sequence[Sample],
     template: Template,
-    processor: Any,
+    processor: Processor,
     limits: MediaLimits,
     *,
     max_tokens: int,
@@ -167,7 +167,7 @@ def item_to_ask(sample: Sample, template: Template, limits: MediaLimits) -> Item
 
 
 def _split(
-    item: Item, processor: Any, limits: MediaLimits, max_tokens: int
+    item: Item, processor: Processor, limits: MediaLimits, max_tokens: int
 ) -> tuple[list[Item], list[Refused]]:
     """First fit of an item's conversations into sequences of at most `max_tokens`."""
     prefix = 1 + num_vision_tokens(item, processor, limits)
@@ -196,23 +196,23 @@ def _split(
     return items, refused
 
 
-def special_token_in(messages: Sequence[str], processor: Any) -> str:
+def special_token_in(messages: Sequence[str], processor: Processor) -> str:
     """A special token among words, where it would be read as a picture, a turn or an end."""
     special = processor.tokenizer.get_added_vocab()
     return next((t for t in special if any(t in message for message in messages)), "")
 
 
-def num_branch_tokens(messages: Sequence[str], processor: Any) -> int:
+def num_branch_tokens(messages: Sequence[str], processor: Processor) -> int:
     """Tokens that a conversation adds to the sequence of its medium."""
     return len(conversation_stream(processor.tokenizer, (), messages).input_ids) - 1
 
 
-def num_vision_tokens(item: Item, processor: Any, limits: MediaLimits) -> int:
+def num_vision_tokens(item: Item, processor: Processor, limits: MediaLimits) -> int:
     """Tokens that stand for the item's media, frame times included; nothing is decoded."""
     return len(vision_token_ids(item, processor, limits))
 
 
-def vision_token_ids(item: Item, processor: Any, limits: MediaLimits) -> list[int]:
+def vision_token_ids(item: Item, processor: Processor, limits: MediaLimits) -> list[int]:
     """The tokens that stand for the item's media; nothing is decoded."""
     layout = VisionLayout.of(processor)
     if item.sampled is not None:
@@ -228,7 +228,7 @@ def vision_token_ids(item: Item, processor: Any, limits: MediaLimits) -> list[in
     return images_ids(layout, grids, processor.tokenizer)
 
 
-def count_crops(item: Item, processor: Any, limits: MediaLimits) -> int:
+def count_crops(item: Item, processor: Processor, limits: MediaLimits) -> int:
     """Crops of the item's images (with their global views), or frames of its video."""
     if item.sampled is not None:
         return len(item.sampled.times_s)
@@ -236,7 +236,7 @@ def count_crops(item: Item, processor: Any, limits: MediaLimits) -> int:
 
 
 def _grids_and_crops(
-    item: Item, processor: Any, limits: MediaLimits
+    item: Item, processor: Processor, limits: MediaLimits
 ) -> list[tuple[list[int], int]]:
     options = {"max_crops": limits.max_crops}
     return [

@@ -13,7 +13,6 @@ decide what happens to media that do not open (`datasets`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from molmo_tune.encoding.bilinear import ARITHMETIC, resize_frame
 from molmo_tune.encoding.encoded import Opening, Origin, VisionPiece
 from molmo_tune.encoding.items import Item, MediaLimits, vision_token_ids
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.vision_inputs import NO_VISION, VisionInputs, image_inputs, video_inputs
 from molmo_tune.encoding.vision_tokens import VisionLayout
 from molmo_tune.media.array_cache import CachePlace, cache_at, key_of
@@ -55,7 +55,7 @@ class Seen:
     features: NDArray[np.uint16] = field(default_factory=lambda: np.zeros((0, 0), np.uint16))
 
 
-def vision_of(item: Item, processor: Any, limits: MediaLimits) -> VisionInputs:
+def vision_of(item: Item, processor: Processor, limits: MediaLimits) -> VisionInputs:
     """Open an item's media and make the model's inputs of them.
 
     Raises:
@@ -65,7 +65,7 @@ def vision_of(item: Item, processor: Any, limits: MediaLimits) -> VisionInputs:
 
 
 def open_media(
-    item: Item, processor: Any, limits: MediaLimits, features: FeatureNames | None = None
+    item: Item, processor: Processor, limits: MediaLimits, features: FeatureNames | None = None
 ) -> tuple[VisionInputs, Seen]:
     """The same, and how it was done; with known features there are neither patches nor pooling.
 
@@ -94,23 +94,27 @@ def open_media(
     return vision, Seen(opening, piece, *(() if known is None else (known,)))
 
 
-def resizing_of(processor: Any) -> Resizing:
+def resizing_of(processor: Processor) -> Resizing:
     """How the checkpoint makes frames small."""
     size = processor.video_processor.size
     return Resizing(ARITHMETIC, resize_frame, (size["height"], size["width"]))
 
 
-def _opened(item: Item, processor: Any, limits: MediaLimits) -> tuple[VisionInputs, Origin, str]:
+def _opened(
+    item: Item, processor: Processor, limits: MediaLimits
+) -> tuple[VisionInputs, Origin, str]:
     paths = item.sample.media.paths
     if item.sampled is None:
         return image_inputs(processor, read_images(paths), limits.max_crops), "file", ""
     resizing = resizing_of(processor)
     small = read_resized_frames(paths[0], item.sampled.indices, resizing, limits.reading)
     vision = video_inputs(processor, small.frames, item.sampled.times_s)
-    return vision, "frame_cache" if small.is_from_cache else "file", small.unstored
+    return vision, "frame_cache" if small.is_from_cache else "file", small.cache_error
 
 
-def _feature_key(item: Item, processor: Any, limits: MediaLimits, features: FeatureNames) -> str:
+def _feature_key(
+    item: Item, processor: Processor, limits: MediaLimits, features: FeatureNames
+) -> str:
     """Of everything that decides the features: checkpoint, files, and what is shown of them."""
     paths = item.sample.media.paths
     if item.sampled is None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.encoding.loss_weights import Weighting
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.token_stream import (
     TokenStream,
     conversation_stream,
@@ -21,7 +21,7 @@ from molmo_tune.encoding.vision_tokens import VisionLayout
 
 
 def encode_conversation(
-    processor: Any,
+    processor: Processor,
     sample_id: str,
     messages: Sequence[str],
     vision: VisionInputs = NO_VISION,
@@ -37,7 +37,7 @@ def encode_conversation(
 
 
 def encode_tree(
-    processor: Any,
+    processor: Processor,
     sample_id: str,
     branches: Sequence[Sequence[str]],
     vision: VisionInputs = NO_VISION,
@@ -53,7 +53,7 @@ def encode_tree(
 
 
 def encode_prompt(
-    processor: Any, sample_id: str, messages: Sequence[str], vision: VisionInputs = NO_VISION
+    processor: Processor, sample_id: str, messages: Sequence[str], vision: VisionInputs = NO_VISION
 ) -> EncodedSample:
     """What the model reads before it answers: the same tokens as in training, no targets.
 
@@ -64,7 +64,7 @@ def encode_prompt(
 
 
 def _encoded(
-    processor: Any, sample_id: str, stream: TokenStream, vision: VisionInputs
+    processor: Processor, sample_id: str, stream: TokenStream, vision: VisionInputs
 ) -> EncodedSample:
     is_vision = _is_member(stream.input_ids, VisionLayout.of(processor).bidirectional)
     return EncodedSample(

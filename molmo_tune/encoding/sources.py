@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from molmo_tune.encoding.items import Item, ItemPlan, MediaLimits, Refused, plan_items
 from molmo_tune.encoding.pack_plan import PackFigures, measure_packs, sizes_of
 from molmo_tune.encoding.packing import Size
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sampler import ItemSampler
 from molmo_tune.labels.formats.table.table import layout_of
 from molmo_tune.labels.read import read_labels
@@ -62,7 +62,7 @@ def measure_packing(items: Sequence[Item], recipe: Recipe) -> PackFigures | None
     return measure_packs(sizes_of(items), limits, order)
 
 
-def read_source(source: DataSource, recipe: Recipe, processor: Any) -> SourceData:
+def read_source(source: DataSource, recipe: Recipe, processor: Processor) -> SourceData:
     """Read one source's labels and plan its items.
 
     Raises:
@@ -84,7 +84,7 @@ def read_source(source: DataSource, recipe: Recipe, processor: Any) -> SourceDat
 
 
 def read_items(
-    sources: Sequence[DataSource], recipe: Recipe, processor: Any
+    sources: Sequence[DataSource], recipe: Recipe, processor: Processor
 ) -> tuple[list[Item], list[Refused]]:
     """Items of several sources in order, and everything that was refused."""
     read = [read_source(source, recipe, processor) for source in sources]

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from molmo_tune.encoding.encoded import IGNORED_ID
 from molmo_tune.encoding.loss_weights import Weighting, answer_weight
+from molmo_tune.encoding.processor import Tokenizer
 from molmo_tune.templates.chat import render_turns
 
 Ids = list[int]
@@ -44,13 +44,13 @@ class TokenStream:
     branch_ids: NDArray[np.int64]
 
 
-def text_ids(tokenizer: Any, text: str) -> Ids:
+def text_ids(tokenizer: Tokenizer, text: str) -> Ids:
     """Token ids of a text alone: no BOS, no end token."""
     ids: Ids = tokenizer.encode(text, add_special_tokens=False)
     return ids
 
 
-def bos_id(tokenizer: Any) -> int:
+def bos_id(tokenizer: Tokenizer) -> int:
     """The token that opens every sequence: the tokenizer's BOS, else its end token."""
     bos = tokenizer.bos_token_id
     return int(tokenizer.eos_token_id if bos is None else bos)
@@ -66,7 +66,7 @@ class SpokenLine:
 
 
 def subtitle_ids(
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     subtitle: str | Sequence[SpokenLine],
     times_s: Sequence[float],
     reach_s: float | None = SUBTITLE_REACH_S,
@@ -95,7 +95,7 @@ def _is_near(line: SpokenLine, times_s: Sequence[float], reach_s: float) -> bool
     return any(line.end_s >= t - reach_s and line.start_s <= t + reach_s for t in times_s)
 
 
-def prompt_ids(tokenizer: Any, prefix_ids: Sequence[int], messages: Sequence[str]) -> Ids:
+def prompt_ids(tokenizer: Tokenizer, prefix_ids: Sequence[int], messages: Sequence[str]) -> Ids:
     """What the model reads before it answers the last of `messages` (user, answer, user, …)."""
     ids = [bos_id(tokenizer), *prefix_ids]
     for number, text in enumerate(render_turns(list(messages))):
@@ -106,7 +106,7 @@ def prompt_ids(tokenizer: Any, prefix_ids: Sequence[int], messages: Sequence[str
 
 
 def prompt_stream(
-    tokenizer: Any, prefix_ids: Sequence[int], messages: Sequence[str]
+    tokenizer: Tokenizer, prefix_ids: Sequence[int], messages: Sequence[str]
 ) -> TokenStream:
     """`prompt_ids` as a stream in which nothing is trained."""
     ids = prompt_ids(tokenizer, prefix_ids, messages)
@@ -120,7 +120,7 @@ def prompt_stream(
 
 
 def conversation_stream(
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     prefix_ids: Sequence[int],
     messages: Sequence[str],
     *,
@@ -155,7 +155,7 @@ def conversation_stream(
 
 
 def tree_stream(
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     prefix_ids: Sequence[int],
     branches: Sequence[Sequence[str]],
     *,
@@ -197,7 +197,7 @@ def tree_stream(
     )
 
 
-def _turn_ids(tokenizer: Any, messages: Sequence[str]) -> tuple[Ids, list[bool]]:
+def _turn_ids(tokenizer: Tokenizer, messages: Sequence[str]) -> tuple[Ids, list[bool]]:
     """Ids of all turns, and which of them belong to an answer or its end token."""
     ids: Ids = []
     answered: list[bool] = []

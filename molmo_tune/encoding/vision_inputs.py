@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.token_stream import SpokenLine, subtitle_ids
 from molmo_tune.encoding.vision_tokens import VisionLayout, images_ids, video_ids
 
@@ -42,7 +42,7 @@ NO_VISION = VisionInputs((), np.zeros((0, 1, 1), np.float32), np.zeros((0, 1), n
 
 
 def image_inputs(
-    processor: Any, images: Sequence[Pixels], max_crops: int | None = None
+    processor: Processor, images: Sequence[Pixels], max_crops: int | None = None
 ) -> VisionInputs:
     """Inputs of one or several RGB images, each uint8 ``(H, W, 3)``."""
     options = {} if max_crops is None else {"max_crops": max_crops}
@@ -56,7 +56,7 @@ def image_inputs(
 
 
 def video_inputs(
-    processor: Any,
+    processor: Processor,
     frames: Pixels,
     times_s: Sequence[float],
     subtitle: str | Sequence[SpokenLine] = "",

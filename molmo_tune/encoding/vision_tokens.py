@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from molmo_tune.encoding.processor import Processor, Tokenizer
 from molmo_tune.encoding.token_stream import Ids, text_ids
 
 # Tokens that attend to each other in both directions (time and `Image N` texts do not).
@@ -49,7 +49,7 @@ class VisionLayout:
     wrap_each_frame: bool
 
     @classmethod
-    def of(cls, processor: Any) -> VisionLayout:
+    def of(cls, processor: Processor) -> VisionLayout:
         """Read the layout from a `Molmo2Processor`."""
         to_id = processor.tokenizer.convert_tokens_to_ids
         low_res_columns = processor.use_single_crop_col_tokens
@@ -65,7 +65,7 @@ class VisionLayout:
             low_res_start=to_id("<low_res_im_start>" if low_res else "<im_start>"),
             frame_start=to_id("<frame_start>" if frames else "<im_start>"),
             frame_end=to_id("<frame_end>" if frames else "<im_end>"),
-            bidirectional=frozenset(to_id(list(BIDIRECTIONAL_TOKENS))),
+            bidirectional=frozenset(map(to_id, BIDIRECTIONAL_TOKENS)),
             image_columns=bool(processor.image_use_col_tokens),
             low_res_columns=bool(low_res_columns),
             video_columns=bool(processor.video_use_col_tokens),
@@ -89,7 +89,7 @@ def image_ids(layout: VisionLayout, grid: Sequence[int]) -> Ids:
     ]
 
 
-def images_ids(layout: VisionLayout, grids: Sequence[Sequence[int]], tokenizer: Any) -> Ids:
+def images_ids(layout: VisionLayout, grids: Sequence[Sequence[int]], tokenizer: Tokenizer) -> Ids:
     """Tokens of all images of a sample, numbered when there are several."""
     if len(grids) == 1:
         return image_ids(layout, grids[0])
@@ -100,7 +100,7 @@ def images_ids(layout: VisionLayout, grids: Sequence[Sequence[int]], tokenizer: 
 
 
 def video_ids(
-    layout: VisionLayout, rows: int, cols: int, times_s: Sequence[float], tokenizer: Any
+    layout: VisionLayout, rows: int, cols: int, times_s: Sequence[float], tokenizer: Tokenizer
 ) -> Ids:
     """Tokens of one video: every frame behind its time."""
     frame = _grid_ids(layout, rows, cols, layout.video_columns)

@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 from molmo_tune.encoding.datasets import encode_questions
 from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.encoding.items import Item, MediaLimits
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.errors import UserError
 from molmo_tune.evaluation.generation import Answer, generate_answers
 from molmo_tune.evaluation.scores import Score
 from molmo_tune.evaluation.scoring import score_answer
 from molmo_tune.grounding.pointing import Mean, mean_with_interval
+from molmo_tune.model.molmo import Molmo
 
 _NO_MEAN = Mean(math.nan, math.nan, math.nan, 0)
 
@@ -82,8 +84,8 @@ class Asked(NamedTuple):
 
 
 def evaluate(
-    model: Any,
-    processor: Any,
+    model: Molmo,
+    processor: Processor,
     items: Sequence[Item],
     limits: MediaLimits,
     *,
@@ -146,7 +148,7 @@ def num_questions(items: Sequence[Item], max_questions: int | None = None) -> in
 
 def question_batches(
     items: Sequence[Item],
-    processor: Any,
+    processor: Processor,
     limits: MediaLimits,
     batch_size: int,
     max_questions: int | None,
@@ -228,7 +230,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def _without_nan(value: Any) -> Any:
+def _without_nan(value: object) -> object:
     if isinstance(value, dict):
         return {key: _without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list):

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from molmo_tune.encoding.collation import join_vision
 from molmo_tune.encoding.encoded import EncodedSample
+from molmo_tune.encoding.processor import Processor, Tokenizer
 from molmo_tune.model.forward import add_features
+from molmo_tune.model.molmo import Molmo
 from molmo_tune.model.vision import encode_vision
 
 
@@ -29,8 +30,8 @@ class Answer:
 
 @torch.no_grad()
 def generate_answers(
-    model: Any,
-    processor: Any,
+    model: Molmo,
+    processor: Processor,
     prompts: Sequence[EncodedSample],
     *,
     max_new_tokens: int,
@@ -87,7 +88,7 @@ def _left_padded(
     return ids, real, is_vision
 
 
-def _answer(tokenizer: Any, ids: list[int]) -> Answer:
+def _answer(tokenizer: Tokenizer, ids: list[int]) -> Answer:
     end = tokenizer.eos_token_id
     is_truncated = end not in ids
     kept = ids if is_truncated else ids[: ids.index(end)]

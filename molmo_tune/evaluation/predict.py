@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from molmo_tune.encoding.items import Item, MediaLimits, item_to_ask
 from molmo_tune.encoding.media_inputs import vision_of
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sample_encoder import encode_prompt
 from molmo_tune.encoding.vision_inputs import NO_VISION
 from molmo_tune.errors import UserError
@@ -37,6 +38,7 @@ from molmo_tune.labels.sample import (
     Sample,
     Track,
 )
+from molmo_tune.model.molmo import Molmo
 from molmo_tune.templates.conversations import Conversation
 from molmo_tune.templates.template import Template, load_template
 
@@ -93,8 +95,8 @@ class Prediction:
 
 
 def predict(
-    model: Any,
-    processor: Any,
+    model: Molmo,
+    processor: Processor,
     media: Sequence[Media],
     questions: Sequence[str],
     limits: MediaLimits,

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from molmo_tune.atomic_folder import atomic_folder, require_new, work_name
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sources import limits_of
 from molmo_tune.errors import UserError
 from molmo_tune.export.card import model_card, public_name
@@ -51,6 +52,7 @@ from molmo_tune.model.loading import (
     load_processor,
     model_from_tensors,
 )
+from molmo_tune.model.molmo import Molmo
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder, write_json
@@ -185,13 +187,13 @@ def stored_type(checkpoint: Checkpoint) -> torch.dtype:
     return checkpoint.where[HUB_HEAD][0].tensor.dtype
 
 
-def _load_run(run: RunFolder, name: str, base: Checkpoint) -> Any:
+def _load_run(run: RunFolder, name: str, base: Checkpoint) -> torch.nn.Module:
     if (run.adapter / WEIGHTS_FILE).is_file():  # trained in float32, and not to be rounded
         return load_adapter(load_model(name), run.adapter)
     return load_adapter(load_for_proof(name, stored_type(base), base.num_weights), run.adapter)
 
 
-def load_written(export: Checkpoint) -> Any:
+def load_written(export: Checkpoint) -> Molmo:
     """The model of a checkpoint, computing in float32: as transformers loads it, where it can."""
     if export.layout != "ai2":
         return load_for_proof(str(export.folder), stored_type(export), export.num_weights)
@@ -202,7 +204,7 @@ def load_written(export: Checkpoint) -> Any:
     return model_from_tensors(export.config, tensors)
 
 
-def require_trained_base(run: RunFolder, base: Checkpoint, processor: Any) -> None:
+def require_trained_base(run: RunFolder, base: Checkpoint, processor: Processor) -> None:
     """Check that this is the base that the run recorded, if it recorded one.
 
     Raises:

@@ -1,1 +1,1 @@
-"""Users' label files as `Sample`s: pixels and seconds of the original media, nothing of Molmo."""
+"""Users' label files as `Sample`s, in pixels and seconds of the original media."""

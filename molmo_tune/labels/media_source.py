@@ -1,12 +1,12 @@
-"""Where the media of a label file are: one file, or a folder with names to look up.
+"""Media of a label file: one file, or a folder with names to look up.
 
-Label files name their media as the annotator's machine knew it: a bare file name, a path of another
-computer, an address. A name is looked up among the files that are really below the media folder,
-first as written, then by its last part, then without regard to case, then without its ending (a
-re-encoded clip). A name with ``..`` in it is refused: files outside the folder are never opened.
-Two files that fit equally well are an error, not a choice.
+Label files name media as the annotator's machine knew them: a bare file name, a path on that
+machine, a URL. A name is looked up among the files below the media folder, first as written, then
+by its last part, then ignoring case, then without its extension (a re-encoded clip). A name that
+contains ``..`` is refused: files outside the folder are never opened. If two files match equally
+well, that is an error, not a choice.
 
-What it does not do: download anything.
+Limitations: downloads nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from molmo_tune.errors import UserError
-from molmo_tune.media.frame_folder import holds_pictures
+from molmo_tune.media.frame_folder import has_images
 from molmo_tune.media.video import VideoInfo, probe_video
 
 VIDEO_SUFFIXES = (
@@ -31,13 +31,13 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _LEVELS: tuple[Callable[[PurePosixPath], str], ...] = (
     lambda path: path.name,
     lambda path: path.name.casefold(),
-    lambda path: _without_ending(path.name).casefold(),
+    lambda path: _without_extension(path.name).casefold(),
 )
-_FIX = "check the media folder of the recipe"
+_FIX = "check the media path"
 
 
 class _Index:
-    """Files by what they may be called; a folder of a million is asked a million times."""
+    """Lookup tables of file names: a million labels look up a million names."""
 
     def __init__(self, files: Sequence[str]) -> None:
         self.paths = frozenset(files)
@@ -45,7 +45,7 @@ class _Index:
 
     @cached_property
     def levels(self) -> list[dict[str, list[PurePosixPath]]]:
-        """By parts of their names, for names that are not written as the files lie."""
+        """Looser lookup tables, for names that differ from the actual paths."""
         levels: list[dict[str, list[PurePosixPath]]] = [{} for _ in _LEVELS]
         for path in map(PurePosixPath, self._files):
             for by_name, level in zip(levels, _LEVELS, strict=True):
@@ -54,16 +54,16 @@ class _Index:
 
 
 class MissingMediaError(UserError):
-    """A label file names a medium that is not there or does not open."""
+    """Media named by a label file that are missing or do not open."""
 
 
 @dataclass(frozen=True)
 class MediaSource:
-    """The media of one data source.
+    """Media of one data source.
 
     Args:
-        path: a media file, or the folder that holds the media (at any depth).
-        given: the user named it; otherwise it is the folder of the labels.
+        path: a media file, or the folder that contains the media (at any depth).
+        given: whether the user named it; otherwise it is the folder of the labels.
     """
 
     path: Path
@@ -72,18 +72,18 @@ class MediaSource:
     def open_video(
         self, names: Sequence[str], hints: Sequence[str], where: str
     ) -> tuple[Path, VideoInfo]:
-        """The video that a label file is about, and its frames' times.
+        """Return the path and the frame times of a label file's video.
 
         Args:
-            names: file names that the label file gives, most reliable first. Where no video is
-                called so, a folder of pictures may be (or its folder ``img1``, as in MOT).
-            hints: words that may be the video's name (a task's title, the label file's stem). Only
-                if there are no names, the one video of the folder is taken as well.
+            names: file names in the label file, most reliable first. If no video has such a name, a
+                folder of frames matches (or its folder ``img1``, as in MOT).
+            hints: possible names of the video (a task's title, the label file's stem). Without
+                names, the only video of the folder matches as well.
             where: ``file:line`` for the messages.
 
         Raises:
             MissingMediaError: there is no such video, or it does not decode.
-            UserError: a name climbs out of the folder, or several videos fit.
+            UserError: a name points outside the folder, or several videos match.
         """
         path = self.path if self.path.is_file() else self._video_at(names, hints, where)
         try:
@@ -91,23 +91,23 @@ class MediaSource:
         except UserError as error:
             raise MissingMediaError(error.where, error.found, error.expected, error.fix) from error
 
-    def check_number(self, num_media: int, where: object) -> None:
-        """A single file cannot be the medium of several samples.
+    def check_single_file(self, num_media: int, where: object) -> None:
+        """Check that a single media file is not used for several samples.
 
         Raises:
-            UserError: it would have to be.
+            UserError: it is.
         """
         if num_media > 1 and self.path.is_file():
             one = f"media is the single file {self.path}"
-            found = f"the labels are about {num_media} media, but {one}"
-            raise UserError(where, found, "the folder of their media")
+            found = f"the labels describe {num_media} media, but {one}"
+            raise UserError(where, found, "a media folder")
 
     def find(self, name: str, where: str) -> Path:
-        """The file of that name.
+        """Return the file of that name.
 
         Raises:
-            MissingMediaError: there is none.
-            UserError: the name climbs out of the folder, or several files fit.
+            MissingMediaError: it does not exist.
+            UserError: the name points outside the folder, or several files match.
         """
         if self._is_one_file:
             return self.path
@@ -117,11 +117,11 @@ class MediaSource:
         return self.path / found
 
     def find_video(self, name: str, where: str) -> Path:
-        """The same, or a folder of pictures of that name.
+        """Return the video file, or the folder of frames, of that name.
 
         Raises:
-            MissingMediaError: there is neither.
-            UserError: the name climbs out of the folder, or several files fit.
+            MissingMediaError: neither exists.
+            UserError: the name points outside the folder, or several files match.
         """
         try:
             return self.find(name, where)
@@ -132,7 +132,7 @@ class MediaSource:
             return folder
 
     def images(self) -> list[Path]:
-        """All image files of the folder, by their endings; a single file is no folder."""
+        """Return the image files of the folder, by extension; none if media is a single file."""
         if self.path.is_file():
             return []
         return [self.path / name for name in self._files if name.lower().endswith(IMAGE_SUFFIXES)]
@@ -147,13 +147,13 @@ class MediaSource:
             return folder
 
     def _frame_folder(self, names: Iterable[str], where: str) -> Path | None:
-        """A folder of pictures of one of these names, inside and not that of the labels."""
+        """Return a folder of frames with one of these names, below and other than the root."""
         root = self.path.resolve()
         for name in names:
             wanted = _inside(name, where)
             shorter = ("/".join(wanted.parts[start:]) for start in range(len(wanted.parts)))
             for path in (self.path / part / more for part in shorter for more in ("", "img1")):
-                if path == self.path or str(path) == where or not holds_pictures(path):
+                if path == self.path or str(path) == where or not has_images(path):
                     continue
                 if path.resolve().is_relative_to(root):
                     return path
@@ -194,23 +194,23 @@ class MediaSource:
         return tuple(path for path in self._files if path.lower().endswith(VIDEO_SUFFIXES))
 
 
-def _without_ending(name: str) -> str:
-    """Without the ending of a video; other dots belong to the name."""
-    stem, dot, ending = name.rpartition(".")
-    return stem if dot and f".{ending.lower()}" in VIDEO_SUFFIXES else name
+def _without_extension(name: str) -> str:
+    """Return a name without its video extension; other dots belong to the name."""
+    stem, dot, extension = name.rpartition(".")
+    return stem if dot and f".{extension.lower()}" in VIDEO_SUFFIXES else name
 
 
 def _walk(folder: Path) -> Iterable[str]:
-    """Paths of all files relative to the folder; hidden files and folders are passed over."""
+    """Yield the relative paths of all files that are not hidden."""
     for here, subfolders, files in os.walk(folder):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         inside = Path(here).relative_to(folder).as_posix()
-        before = "" if inside == "." else f"{inside}/"
-        yield from (before + name for name in files if not name.startswith("."))
+        prefix = "" if inside == "." else f"{inside}/"
+        yield from (prefix + name for name in files if not name.startswith("."))
 
 
 def _nearest(fits: list[PurePosixPath], wanted: PurePosixPath) -> list[PurePosixPath]:
-    """Of several files of one name those that lie in the folders the name begins with."""
+    """Narrow files of one name to those in the folders that the wanted path ends with."""
     for start in range(len(wanted.parts) - 1 if len(fits) > 1 else 0):
         tail = wanted.parts[start:]
         inside = [path for path in fits if path.parts[-len(tail) :] == tail]
@@ -222,7 +222,7 @@ def _nearest(fits: list[PurePosixPath], wanted: PurePosixPath) -> list[PurePosix
 def _inside(name: str, where: str) -> PurePosixPath:
     wanted = PurePosixPath(name.replace("\\", "/").strip().lstrip("/"))
     if ".." in wanted.parts:
-        raise UserError(where, f"the name {name!r} climbs out of the media folder", "a file in it")
+        raise UserError(where, f"{name!r} points outside the media folder", "a file inside it")
     return wanted
 
 
@@ -232,7 +232,7 @@ def _match(files: _Index, name: str, where: str) -> str | None:
     wanted = _inside(name, where)
     if not wanted.name:
         return None
-    for start in range(len(wanted.parts)):  # the folder may be known by more or fewer parents
+    for start in range(len(wanted.parts)):  # the label file may know more or fewer parents
         inside = "/".join(wanted.parts[start:])
         if inside in files.paths:
             return inside
@@ -240,7 +240,7 @@ def _match(files: _Index, name: str, where: str) -> str | None:
         fits = _nearest(by_name.get(level(wanted), []), wanted)
         if len(fits) > 1:
             listed = " and ".join(str(path) for path in fits[:2])
-            raise UserError(where, f"{name!r} fits several files: {listed}", "one", "rename one")
+            raise UserError(where, f"{name!r} matches several files: {listed}", "one", "rename one")
         if fits:
             return str(fits[0])
     return None

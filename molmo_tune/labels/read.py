@@ -1,9 +1,9 @@
-"""Read label files of any format: folders, the report, and no silent empty result.
+"""Reading label files of any format.
 
-The list of formats is the folder `formats` (`molmo_tune.label_formats`); `molmo_tune.labels.reader`
-says what each of its modules provides. What all formats share is here: folders of label files,
-files of another format, unique ids, and the rule that reading never ends with no sample and no
-error. `molmo_tune.labels.sniff` detects the format of a file that comes without its name.
+The formats are the modules of the folder `formats` (`molmo_tune.label_formats`), and
+`molmo_tune.labels.reader` defines what each provides. This module adds what all formats share:
+folders of label files, files of the wrong format, unique ids, and the rule that reading returns at
+least one sample or raises an error. `molmo_tune.labels.sniff` detects the format of a file.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import ConversionReport, Tally
 from molmo_tune.labels.sample import Sample
-from molmo_tune.labels.sniff import check_format, label_files
+from molmo_tune.labels.sniff import LIST_FORMATS, check_format, label_files
 from molmo_tune.labels.tracks import unique
 
 READERS: dict[str, Reader] = {
     name: import_module(module).READER for name, module in FORMAT_MODULES.items()
 }
-"""Every label format by name."""
+"""Reader of each label format by name."""
 
 
 def read_labels(
@@ -41,16 +41,16 @@ def read_labels(
         format: a name from `READERS`.
         path: the file or folder.
         media: the media file or folder; by default the folder of the labels.
-        layout: what the columns of a plain table mean.
+        layout: meaning of the columns of a plain table.
 
     Returns:
-        At least one sample, with unique ids and in file order, and the account of what was read.
+        At least one sample, with unique ids and in file order, and the report of what was read.
 
     Raises:
-        UserError: an unknown format, no such file, a file of another format, or no sample in it.
+        UserError: an unknown format, a missing file, a file of a different format, or no sample.
     """
     tally = Tally()
-    with _no_collector():
+    with _garbage_collection_paused():
         samples = list(iterate_labels(format, path, media, layout, tally))
     return samples, tally.report(format, path, len(samples))
 
@@ -58,51 +58,52 @@ def read_labels(
 def iterate_labels(
     format: str, path: Path, media: Path | None, layout: TableLayout | None, tally: Tally
 ) -> Iterator[Sample]:
-    """The samples of `read_labels` one at a time; the tally is complete after the last.
+    """Yield the samples of `read_labels` one at a time; the tally is complete after the last.
 
     Raises:
-        UserError: see `read_labels`; faults in the middle of a file come when it is reached.
+        UserError: see `read_labels`; an error in the middle of a file is raised on reaching it.
     """
     reader = READERS.get(format)
     if layout is not None and format != "table":
-        raise UserError("columns", f"format: {format} has columns of its own", "format: table")
+        raise UserError("columns", f"format {format} defines its own columns", "format: table")
     if reader is None:
-        raise UserError("format", f"unknown format {format!r}", f"one of {', '.join(READERS)}")
+        found = f"unknown format {format!r}"
+        raise UserError("format", found, "a label format", LIST_FORMATS)
     on_hub = format == "table" and is_on_hub(path)
     files = [path] if on_hub else label_files(path, reader.pattern)
     source = MediaSource(media or (path if path.is_dir() else path.parent), given=media is not None)
     if media is not None and len(files) > 1 and media.is_file():
         found = f"a single file, for {len(files)} label files in {path}"
-        raise UserError(media, found, "the folder of their media")
+        raise UserError(media, found, "a media folder")
     for file in files if layout is None else ():
         check_format(format, file, READERS)
     options = {} if layout is None else {"layout": layout}
-    taken: dict[str, int] = {}
+    ids: dict[str, int] = {}
     for sample in reader.read(files, source, tally, **options):
-        id = unique(sample.id, taken)
+        id = unique(sample.id, ids)
         yield sample if id == sample.id else replace(sample, id=id)
-    if not taken:
+    if not ids:
         raise _nothing_read(path, tally.report(format, path, 0))
 
 
 @contextmanager
-def _no_collector() -> Iterator[None]:
-    """Labels are millions of small objects without cycles: looking for some took a third of it."""
-    was_on = gc.isenabled()
+def _garbage_collection_paused() -> Iterator[None]:
+    """Pause the collector: searching millions of small objects took a third of the reading time."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if was_on:
+        if was_enabled:
             if not gc.get_freeze_count():
-                gc.freeze()  # then they count as old, and the next look passes them over
+                gc.freeze()  # moves them to the oldest generation, which the next collection skips
                 gc.unfreeze()
             gc.enable()
 
 
 def _nothing_read(path: Path, report: ConversionReport) -> UserError:
-    findings = (*report.dropped, *report.skipped)
-    why = "; ".join(str(finding) for finding in findings[:4]) or "the file holds no annotations"
-    named = "name the folder of the media: --media, or media: in the recipe"
-    fix = named if any("missing" in finding.reason for finding in report.dropped) else ""
+    reasons = (*report.dropped, *report.skipped)
+    why = "; ".join(str(reason) for reason in reasons[:4]) or "the file holds no annotations"
+    media = "give the media folder: --media, or media in the recipe"
+    fix = media if any("missing" in reason.reason for reason in report.dropped) else ""
     return UserError(path, f"no sample could be read ({why})", "at least one", fix)

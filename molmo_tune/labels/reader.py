@@ -1,11 +1,11 @@
-"""What a label format provides: one module in `formats/` that ends in a `READER`.
+"""`Reader`, the interface of a label format: one module in `formats/` that ends in a `READER`.
 
-    formats/images/createml.py        how to recognize such a file and how to read it
+    formats/images/createml.py        recognizes and reads such files
         READER = Reader(one_by_one(read_createml), looks_like_createml, "*.json", "CreateML (…)")
 
-The module has the name that a recipe uses for the format. Reading is a pure function of files and a
-media folder. It may yield samples one at a time, so that a file of a million rows is converted
-without holding them all. What all formats share is in `molmo_tune.labels.read`.
+The module's name is the format's name in a recipe. Reading is a pure function of files and a media
+folder. It may yield samples one at a time, so that a file of a million rows is never held in
+memory. `molmo_tune.labels.read` contains what all formats share.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Reader:
     """One label format.
 
     Args:
-        read: samples of the files, in order, given the media and the tally that counts the rows.
-        looks_like: whether the beginning of a file is of this format.
-        pattern: names of such files in a folder.
-        title: what the format is called, and what it is told by.
-        by_name_only: no file is told to be of this format, or not to be; the user must say so.
+        read: returns the samples of files, in order, given the media and the tally of the rows.
+        looks_like: whether the beginning of a file has this format.
+        pattern: glob pattern of such files in a folder.
+        title: name of the format and, in parentheses, its mark.
+        by_name_only: whether the format cannot be detected or checked; the user must name it.
     """
 
     read: Callable[..., Iterable[Sample]]
@@ -41,7 +41,7 @@ class Reader:
 def one_by_one(
     read: Callable[[Path, MediaSource, Tally], Iterable[Sample]],
 ) -> Callable[[Sequence[Path], MediaSource, Tally], Iterator[Sample]]:
-    """A reader of one file as one of several, for formats whose files do not need each other."""
+    """Return a reader of many files, for formats that read each file on its own."""
 
     def read_all(files: Sequence[Path], media: MediaSource, tally: Tally) -> Iterator[Sample]:
         for file in files:

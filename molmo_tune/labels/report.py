@@ -1,22 +1,20 @@
-"""What became of every row of a label file: read, kept, changed or gone, and why.
+"""Report of what happened to every row of a label file.
 
-Readers of label files fail most often by returning success with half of the data. So every reader
-counts what it touches in a `Tally`, per class label and kind of shape, and hands back a
-`ConversionReport`. A row that does not reach a sample is one of two things:
+The usual failure of a label reader is to return success with half of the data. So every reader
+counts each row in a `Tally`, per class label and kind of shape, and returns a `ConversionReport`. A
+row that is not in a sample has one of two outcomes:
 
-*left out*  by the meaning of the format: the row says "not there", or "cancelled". Nothing is lost.
-*dropped*   it said something that we could not keep. That is a loss; `convert` stops at it unless
-            losses were allowed.
+*skipped*   as the format defines: the row says "absent" or "cancelled". No label is missing.
+*dropped*   the row is a label that could not be kept; `convert` stops unless this is allowed.
 
-For every class and kind ``read = kept + skipped + dropped`` holds. Rows that we add between two
-key frames are counted apart, as *interpolated*. The report knows no format and prints nothing.
+For every class and kind ``read = kept + skipped + dropped``. Observations added between key frames
+are counted separately, as *interpolated*. This module knows no format and prints nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 FIRST_PLACES = 3
 _COLUMNS = ("read", "kept", "interpolated", "clipped", "corrected", "skipped", "dropped")
@@ -24,17 +22,17 @@ _COLUMNS = ("read", "kept", "interpolated", "clipped", "corrected", "skipped", "
 
 @dataclass(frozen=True, slots=True)
 class ClassCount:
-    """Numbers of rows of one class label and kind (``box``, ``polygon``, ``video``, …).
+    """Row counts of one class label and kind (``box``, ``polygon``, ``video``, …).
 
     Args:
-        label: the class; empty for what has none, such as a whole video.
+        label: class label; empty for kinds without one, such as a video.
         read: rows in the file.
         kept: rows that became part of a sample.
         interpolated: observations added between rows; not part of ``read``.
-        clipped: kept rows that were cut at the edge of the frame.
-        corrected: rows that were changed otherwise, see the report's ``corrected``.
-        skipped: rows that mean "nothing here".
-        dropped: rows lost.
+        clipped: kept rows that were clipped at the edge of the frame.
+        corrected: rows changed in another way, see the report's ``corrected``.
+        skipped: rows without a label to keep, as the format defines.
+        dropped: rows with a label that could not be kept.
     """
 
     label: str
@@ -50,7 +48,7 @@ class ClassCount:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One reason, how often it applied, and the first few places (``file:line`` or an id)."""
+    """Reason for an outcome, its count and its first places (``file:line`` or an id)."""
 
     label: str
     kind: str
@@ -67,17 +65,17 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class ConversionReport:
-    """The finished account of reading one source.
+    """Report of reading one source.
 
     Args:
         format: name of the label format.
         source: the label file or folder.
-        num_samples: samples that came out.
+        num_samples: number of samples read.
         counts: one entry per class and kind, in the order of first appearance.
-        dropped: what was dropped, and why.
-        skipped: what was left out by the meaning of the format, and why.
-        corrected: what was changed in order to be kept.
-        notes: what the user should know though no row is concerned.
+        dropped: reasons of dropped rows.
+        skipped: reasons of skipped rows.
+        corrected: reasons of rows that were changed in order to be kept.
+        notes: remarks that do not belong to a row.
     """
 
     format: str
@@ -91,17 +89,17 @@ class ConversionReport:
 
     @property
     def num_dropped(self) -> int:
-        """Rows dropped; anything above 0 needs the user's consent."""
+        """Number of dropped rows; above 0, `convert` needs the user's consent."""
         return sum(reason.count for reason in self.dropped)
 
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain dicts, lists and numbers, ready for `json.dump`."""
+    def to_json(self) -> dict[str, object]:
+        """Return the report as plain dicts, lists and numbers for `json.dump`."""
         return {**asdict(self), "num_dropped": self.num_dropped}
 
     def table(self) -> str:
-        """The report as text for a terminal: a line per class, then the reasons.
+        """Return the report as text: a line per class, then the reasons.
 
-        The title names the source; places inside of it are told from there.
+        Places are relative to the source, which the title names.
         """
         head = ("class", "kind", *(name.replace("_", " ") for name in _COLUMNS))
         rows = [
@@ -120,7 +118,7 @@ class ConversionReport:
 
 @dataclass(slots=True)
 class ClassTally:
-    """Counts rows of one class and kind while a file is read."""
+    """Counter of the rows of one class and kind."""
 
     label: str
     kind: str
@@ -132,40 +130,40 @@ class ClassTally:
     totals: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def read(self, count: int = 1) -> None:
-        """Rows were found in the file."""
+        """Count rows found in the file."""
         self.num_read += count
 
     def keep(self, *, clipped: bool = False) -> None:
-        """A row became part of a sample, cut at the edge of the frame or not."""
+        """Count a row that became part of a sample, clipped at the edge of the frame or not."""
         self.num_kept += 1
         self.num_clipped += clipped
 
     def interpolate(self) -> None:
-        """An observation was added between two rows."""
+        """Count an observation added between two rows."""
         self.num_interpolated += 1
 
     def drop(self, reason: str, place: str) -> None:
-        """A row is lost."""
-        self.remember("dropped", reason, place)
+        """Count a row that could not be kept."""
+        self.record("dropped", reason, place)
 
     def skip(self, reason: str, place: str) -> None:
-        """A row means that nothing is there."""
-        self.remember("skipped", reason, place)
+        """Count a row without a label to keep."""
+        self.record("skipped", reason, place)
 
     def correct(self, reason: str, place: str) -> None:
-        """A row is changed in order to be kept."""
-        self.remember("corrected", reason, place)
+        """Count a row that was changed in order to be kept."""
+        self.record("corrected", reason, place)
 
-    def remember(self, outcome: str, reason: str, place: str) -> None:
-        """Note a reason and, for the first few times, its place."""
+    def record(self, outcome: str, reason: str, place: str) -> None:
+        """Count a reason and record its first places."""
         key = (outcome, reason)
         self.totals[key] = self.totals.get(key, 0) + 1
-        known = self.places.setdefault(key, [])
-        if len(known) < FIRST_PLACES:
-            known.append(place)
+        places = self.places.setdefault(key, [])
+        if len(places) < FIRST_PLACES:
+            places.append(place)
 
     def count(self) -> ClassCount:
-        """The numbers as they stand; those of reasons are the sums over them."""
+        """Return the counts so far."""
         sums = dict.fromkeys(("corrected", "skipped", "dropped"), 0)
         for (outcome, _), total in self.totals.items():
             sums[outcome] += total
@@ -173,7 +171,7 @@ class ClassTally:
         return ClassCount(self.label, self.kind, *counted, **sums)
 
     def reasons(self, outcome: str) -> list[Reason]:
-        """The reasons of one outcome, in the order of first appearance."""
+        """Return the reasons of one outcome, in the order of first appearance."""
         return [
             Reason(self.label, self.kind, reason, total, tuple(self.places[found, reason]))
             for (found, reason), total in self.totals.items()
@@ -182,25 +180,25 @@ class ClassTally:
 
 
 class Tally:
-    """The running account of one source; `report` closes it."""
+    """Counter of the rows of one source."""
 
     def __init__(self) -> None:
         self._classes: dict[tuple[str, str], ClassTally] = {}
         self._notes = ClassTally("", "")
 
     def of(self, label: str, kind: str) -> ClassTally:
-        """The account of one class and kind, opened at first use."""
+        """Return the counter of one class and kind, created at first use."""
         found = self._classes.get((label, kind))
         if found is None:
             found = self._classes[label, kind] = ClassTally(label, kind)
         return found
 
     def note(self, reason: str, place: str) -> None:
-        """Remember something that concerns no single row."""
-        self._notes.remember("note", reason, place)
+        """Record a remark that does not belong to a row."""
+        self._notes.record("note", reason, place)
 
     def report(self, format: str, source: object, num_samples: int) -> ConversionReport:
-        """The account as it stands, frozen."""
+        """Return the report of the counts so far."""
         classes = tuple(self._classes.values())
         counts = tuple(c.count() for c in classes)
 
@@ -220,7 +218,7 @@ class Tally:
 
 
 def _aligned(rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """Two columns of words to the left, the numbers to the right."""
+    """Align two text columns to the left and the numbers to the right."""
     rows = list(rows)
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return [

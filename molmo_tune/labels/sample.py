@@ -1,12 +1,12 @@
-"""The neutral label record: one medium with everything that was said about it.
+"""`Sample`, the neutral label record: one media item and all its annotations.
 
-A `Sample` keeps what the annotation tool knew, in **pixels** (origin top left, x right, y down, of
-the upright, undistorted original frame) and **seconds** (presentation time from the first frame of
-the medium). Labels stay structured until frames are sampled, because the text of a track depends on
-which frames the model sees. Nothing here knows Molmo's text format, tokens or torch.
+A `Sample` keeps what the annotation tool stored, in **pixels** (origin top left, x right, y down,
+of the upright, undistorted original frame) and **seconds** (presentation time from the first
+frame). Labels stay structured until frames are sampled, because a track's text depends on which
+frames the model sees. This module knows nothing of Molmo's text format, tokens or torch.
 
-What it does not do: read files (one module per format beside this one) or choose points from shapes
-for a task (`molmo_tune.templates`).
+Limitations: does not read files (`formats`) or choose points from shapes for a task
+(`molmo_tune.templates`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ MediaKind = Literal["image", "video", "text"]
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """What the annotations lie on.
+    """Annotated images, video or text.
 
     Args:
-        kind: ``image`` (one or several paths, in order), ``video`` (one path) or ``text`` (none).
+        kind: ``image`` (one or more paths, in order), ``video`` (one path) or ``text`` (none).
         paths: files, absolute or relative to the working directory.
-        size_wh: width and height in pixels of the upright frame, when the label file states it.
-        duration_s: length in seconds, videos only, when known.
+        size_wh: width and height of the upright frame in pixels, if known.
+        duration_s: length in seconds, videos only, if known.
     """
 
     kind: MediaKind
@@ -44,19 +44,19 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Axis-aligned box ``(left, top, right, bottom)`` in pixels; may leave the frame."""
+    """Axis-aligned box ``(left, top, right, bottom)`` in pixels; may extend beyond the frame."""
 
     xyxy_px: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Polygon:
-    """The outline of an object in pixels: one part or, where something hides its middle, several.
+    """Outline of an object in pixels: one part, or several if something hides its middle.
 
-    A box that stands askew is a polygon of four corners.
+    A rotated box is a polygon with four corners.
 
     Args:
-        parts_px: for each part its corners in order, at least three; the last joins the first.
+        parts_px: corners of each part in order, at least three; the last joins the first.
     """
 
     parts_px: tuple[tuple[tuple[float, float], ...], ...]
@@ -64,11 +64,11 @@ class Polygon:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """The pixels of an object, packed; `geometry.masks` unpacks them when needed.
+    """Pixels of an object, run-length encoded (`geometry.masks` unpacks them).
 
     Args:
         counts: COCO's compressed run lengths, column by column.
-        size_hw: height and width of the image that the runs cover.
+        size_hw: height and width in pixels of the image that the runs cover.
     """
 
     counts: str
@@ -77,7 +77,7 @@ class Mask:
 
 @dataclass(frozen=True, slots=True)
 class Keypoint:
-    """A named place on an object; ``visible`` is false when it is known but hidden."""
+    """Named place on an object; not ``visible`` means known but hidden."""
 
     name: str
     xy_px: tuple[float, float]
@@ -86,7 +86,7 @@ class Keypoint:
 
 @dataclass(frozen=True, slots=True)
 class Keypoints:
-    """Named places on one object, and its extent where that was drawn as well."""
+    """Named places on one object, and the object's extent if annotated."""
 
     points: tuple[Keypoint, ...]
     extent: Box | Polygon | Mask | None = None
@@ -97,14 +97,14 @@ Shape = Point | Box | Polygon | Mask | Keypoints
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One object at one moment.
+    """One object at one moment of a video.
 
     Args:
         time_s: presentation time of the labeled frame.
         frame_index: 0-based index of that frame in presentation order, -1 when unknown.
-        shape: where it is.
-        occluded: there, but hidden (kept as a track, never asked as a point).
-        interpolated: not drawn by a person but computed between key frames.
+        shape: its shape in pixels.
+        occluded: present but hidden (kept in the track, never a point to predict).
+        interpolated: computed between key frames, not annotated.
     """
 
     time_s: float
@@ -116,7 +116,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One object through a video; moments without an observation mean *not there*."""
+    """One object through a video; without an observation it is *absent*."""
 
     id: str
     label: str
@@ -125,7 +125,7 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One object on one image (``image_index`` counts from 0 within the sample)."""
+    """One object in one image (``image_index`` counts from 0 within the sample)."""
 
     id: str
     label: str
@@ -135,7 +135,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Something that happens in a video from one moment to a later one (or at one moment)."""
+    """Event in a video, from one time to a later or equal one."""
 
     label: str
     start_s: float
@@ -144,13 +144,13 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """What the labels say in words: a question with its answer, or a caption.
+    """Question with its answer, or a caption.
 
     Args:
-        question: empty for a caption, whose question is the template's.
-        answer: free text; with options the text or the letter of the right one.
-        style: kind of question, as the model was trained (`molmo_tune.templates.chat`).
-        options: the choices of a multiple-choice question, in the order of their letters.
+        question: empty for a caption; the template supplies its question.
+        answer: free text; with options, the text or letter of the correct one.
+        style: the model's tag for the kind of question (`molmo_tune.templates.chat`).
+        options: choices of a multiple-choice question, in the order of their letters.
     """
 
     question: str
@@ -164,14 +164,14 @@ Annotation = Track | Instance | Span | Dialogue
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One medium with all its annotations.
+    """One media item and all its annotations.
 
     Args:
-        id: unique within a data set; it appears in every report that concerns the sample.
-        media: what the annotations lie on.
-        annotations: everything said about the medium, in file order.
-        exhaustive_labels: labels of which *every* visible object was annotated. Only these may
-            become counts, or "none" answers when absent.
+        id: unique within a dataset; reports use it.
+        media: the annotated images, video or text.
+        annotations: all annotations, in file order.
+        exhaustive_labels: labels whose visible objects were *all* annotated. Only these become
+            counts, or "none" answers when absent.
     """
 
     id: str
@@ -180,7 +180,7 @@ class Sample:
     exhaustive_labels: tuple[str, ...] = ()
 
     def labels(self, *kinds: type[Track] | type[Instance] | type[Span]) -> tuple[str, ...]:
-        """Distinct labels of annotations of these kinds (default: all), in first-seen order."""
+        """Return the distinct labels of these kinds (default: all) in order of appearance."""
         wanted = kinds or (Track, Instance, Span)
         named = (
             a.label

@@ -1,15 +1,15 @@
-"""From the rows of a track to observations: gaps filled, cut at the frame, timed by the video.
+"""From the rows of a track to observations: gaps filled, clipped to the frame, timed by the video.
 
-Tools write tracks as rows, each for one frame. What all formats share is here:
+Tools write tracks as rows, one per frame. All formats share these rules:
 
-- the time of a row is the presentation time of its frame, taken from the video, not ``n / fps``;
-- a gap between two rows is filled on a straight line, or, between shapes that no few numbers say,
-  by the nearer of the two over a quarter of a second at most; a row that says "not there" or that
-  was lost ends the line, so that nothing is invented across it;
-- boxes are cut at the edge of the frame *after* filling, so that the line is that of the drawn
-  boxes; what lies wholly outside is dropped and counted.
+- a row's time is the presentation time of its frame, taken from the video, not ``n / fps``;
+- a gap between two rows is filled by linear interpolation; shapes that do not interpolate are
+  copied from the nearer row, over at most a quarter of a second. A row that says "absent" or was
+  dropped ends the track segment, so nothing is invented across it;
+- boxes are clipped at the edge of the frame *after* interpolation, which therefore uses the boxes
+  as annotated; an object entirely outside the frame is dropped and counted.
 
-What it does not do: read rows (one module per format) or know where the model looks.
+Limitations: does not read rows (`formats`) or know which frames the model sees.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from molmo_tune.labels.geometry.interpolation import MAX_HOLD_S
-from molmo_tune.labels.geometry.shapes import bounds, fit, has_area, moved, turned_box
+from molmo_tune.labels.geometry.shapes import bounds, fit, has_area, interpolate, rotated_box
 from molmo_tune.labels.report import ClassTally
 from molmo_tune.labels.sample import Box, Observation, Shape
 from molmo_tune.media.video import VideoInfo
@@ -28,15 +28,15 @@ from molmo_tune.media.video import VideoInfo
 Values = tuple[float, ...]
 ShapeOf = Callable[[Values], Shape]
 
-NOT_A_NUMBER = "a coordinate is missing or not a number"
-NO_FRAME = "the frame is missing or not a whole number"
+NOT_A_NUMBER = "coordinate missing or not a number"
+NO_FRAME = "frame number missing or not an integer"
 NO_LABEL = "no class label"
-MISSING_VIDEO = "the video is missing or unreadable"
-OUTSIDE_VIDEO = "the frame lies outside the video"
-OUTSIDE_FRAME = "wholly outside the frame"
-NO_AREA = "a box without area"
-SECOND_ROW = "a second row for one frame"
-ROTATED = "a rotated box became the upright box around it"
+MISSING_VIDEO = "video missing or unreadable"
+OUTSIDE_VIDEO = "frame outside the video"
+OUTSIDE_FRAME = "entirely outside the frame"
+NO_AREA = "zero area"
+SECOND_ROW = "duplicate row for a frame"
+ROTATED = "rotated box replaced by its axis-aligned bounding box"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +45,17 @@ class Row:
 
     Args:
         frame_index: 0-based, in presentation order.
-        values: numbers that move on a straight line between rows; None when the object is not
-            there or the row was lost, in either case already counted.
+        values: numbers to interpolate linearly between rows; None if the object is absent or the
+            row was dropped, both already counted.
         place: ``file:line`` or an id, for the report.
-        kind: ``box`` or ``point``; lines run between rows of one kind.
-        occluded: there, but hidden; holds until the next row.
-        ends: nothing is there after this row, until the next one.
-        computed: written by the tool between key frames, not drawn.
-        shape: as it was drawn (polygon, mask, …), where no few numbers say it; no values then.
-        keyed: the file has key frames only; the tool moves a shape from one to the next, however
-            far.
-        holds_to: the last frame to which it stays as it is; -1 where other rows say.
+        kind: ``box`` or ``point``; only rows of the same kind are interpolated.
+        occluded: present but hidden; holds until the next row.
+        ends: the object is absent after this row, until the next one.
+        computed: written by the tool between key frames, not annotated.
+        shape: the shape as annotated (polygon, mask, …), instead of values.
+        keyed: the file has key frames only, and the tool moves a shape from one to the next over
+            any distance.
+        holds_to: last frame index up to which the shape stays unchanged; -1 if other rows decide.
     """
 
     frame_index: int
@@ -71,7 +71,7 @@ class Row:
 
     @property
     def shows(self) -> bool:
-        """Whether the object is there, and where is known."""
+        """Whether the object is present at a known place."""
         return bool(self.values) or self.shape is not None
 
 
@@ -82,19 +82,19 @@ def observations(
     tally_of: Callable[[str], ClassTally],
     hold_until: int = -1,
 ) -> tuple[Observation, ...]:
-    """Observations of one object in frame order.
+    """Return the observations of one object in frame order.
 
     Args:
-        rows: in any order.
-        video: the video the rows lie on; times, number of frames and size come from it.
-        shape_of: the shape in pixels that a row's values mean.
-        tally_of: the account for a kind of row.
-        hold_until: the last row holds to this frame (0-based, inclusive) if it does not end.
+        rows: rows of the object in any order.
+        video: the annotated video; times, number of frames and size come from it.
+        shape_of: returns the shape in pixels of a row's values.
+        tally_of: returns the counter for a kind of row.
+        hold_until: 0-based last frame up to which the last row holds, unless it ends.
     """
     ordered = _one_per_frame(rows, tally_of)
-    found = [_drawn(row, video, shape_of, tally_of(row.kind)) for row in ordered if row.shows]
-    for row, index, drawn in _between(ordered, video, shape_of, hold_until):
-        shape, _ = fit(drawn, video.size_wh)
+    found = [_annotated(row, video, shape_of, tally_of(row.kind)) for row in ordered if row.shows]
+    for row, index, added in _between(ordered, video, shape_of, hold_until):
+        shape, _ = fit(added, video.size_wh)
         if shape is not None:
             tally_of(row.kind).interpolate()
             found.append(_observed(index, shape, video, row.occluded, True))
@@ -104,20 +104,20 @@ def observations(
 def upright_box(
     corner_xy: tuple[float, float], size_wh: tuple[float, float], degrees: float, at: str
 ) -> Box:
-    """The upright box around a rotated one, in pixels.
+    """Return the axis-aligned bounding box of a rotated box, in pixels.
 
     Args:
         corner_xy: top left corner before the rotation.
-        size_wh: width and height; negative ones reach to the left and up.
-        degrees: clockwise on the screen.
-        at: ``corner`` or ``center``, the point it turns about.
+        size_wh: width and height; negative values extend to the left and up.
+        degrees: rotation, clockwise on the screen.
+        at: pivot, ``corner`` or ``center``.
     """
-    (corners,) = turned_box(corner_xy, size_wh, degrees, at).parts_px
+    (corners,) = rotated_box(corner_xy, size_wh, degrees, at).parts_px
     return bounds(corners)
 
 
 def numbers(texts: Sequence[object]) -> Values | None:
-    """The finite numbers that these spell, None if one does not."""
+    """Return the finite numbers of texts or numbers, None if one is not."""
     try:
         found = tuple(float(text) for text in texts if isinstance(text, str | int | float))
     except (ValueError, OverflowError):
@@ -126,11 +126,11 @@ def numbers(texts: Sequence[object]) -> Values | None:
 
 
 def unique(name: str, taken: dict[str, int]) -> str:
-    """The name, or the first of ``name-2``, ``name-3``, … that is free; it is taken from now on.
+    """Return the name, or the first free one of ``name-2``, ``name-3``, …, and mark it as taken.
 
     Args:
-        name: that is wanted.
-        taken: names, each with the last number that was put behind it.
+        name: preferred name.
+        taken: taken names, each with the last number appended to it.
     """
     number = taken.setdefault(name, 0)
     if not number:
@@ -143,7 +143,7 @@ def unique(name: str, taken: dict[str, int]) -> str:
 
 
 def _one_per_frame(rows: Sequence[Row], tally_of: Callable[[str], ClassTally]) -> list[Row]:
-    """In frame order; where a frame has several rows the first that shows something is taken."""
+    """Return rows in frame order; of several rows for a frame, keep the first with an object."""
     chosen: dict[int, Row] = {}
     for row in sorted(rows, key=lambda row: (row.frame_index, not row.shows)):
         if row.frame_index not in chosen:
@@ -153,24 +153,26 @@ def _one_per_frame(rows: Sequence[Row], tally_of: Callable[[str], ClassTally]) -
     return list(chosen.values())
 
 
-def _drawn(row: Row, video: VideoInfo, shape_of: ShapeOf, tally: ClassTally) -> Observation | None:
-    """The observation of a row as it stands in the file; what cannot be kept is counted."""
+def _annotated(
+    row: Row, video: VideoInfo, shape_of: ShapeOf, tally: ClassTally
+) -> Observation | None:
+    """Return the observation of a row of the file; count a row that cannot be kept."""
     if not 0 <= row.frame_index < video.num_frames:
         tally.drop(OUTSIDE_VIDEO, row.place)
         return None
-    drawn = row.shape or shape_of(row.values or ())
-    shape, cut = fit(drawn, video.size_wh)
+    original = row.shape or shape_of(row.values or ())
+    shape, is_clipped = fit(original, video.size_wh)
     if shape is None:
-        tally.drop(OUTSIDE_FRAME if has_area(drawn) else NO_AREA, row.place)
+        tally.drop(OUTSIDE_FRAME if has_area(original) else NO_AREA, row.place)
         return None
-    tally.keep(clipped=cut)
+    tally.keep(clipped=is_clipped)
     return _observed(row.frame_index, shape, video, row.occluded, row.computed)
 
 
 def _between(
     rows: Sequence[Row], video: VideoInfo, shape_of: ShapeOf, hold_until: int
 ) -> Iterator[tuple[Row, int, Shape]]:
-    """What to add: the row before it, the frame, and the shape there."""
+    """Yield what to add: the previous row, the frame index, and the shape."""
     for row, after in pairwise(rows):
         if not (row.shows and after.shows) or row.kind != after.kind or row.ends:
             continue
@@ -178,7 +180,7 @@ def _between(
             continue
         span = after.frame_index - row.frame_index
         for index in range(max(row.frame_index + 1, 0), min(after.frame_index, video.num_frames)):
-            yield row, index, _moved(row, after, (index - row.frame_index) / span, shape_of)
+            yield row, index, _interpolated(row, after, (index - row.frame_index) / span, shape_of)
     last = rows[-1] if rows else None
     if last is not None and last.values and not last.ends:
         for index in range(max(last.frame_index + 1, 0), min(hold_until + 1, video.num_frames)):
@@ -188,17 +190,17 @@ def _between(
             yield row, index, row.shape or shape_of(row.values or ())
 
 
-def _moved(row: Row, after: Row, share: float, shape_of: ShapeOf) -> Shape:
+def _interpolated(row: Row, after: Row, fraction: float, shape_of: ShapeOf) -> Shape:
     if row.shape is not None and after.shape is not None:
         if row.keyed:
-            return moved(row.shape, after.shape, share)
-        return row.shape if share <= 0.5 else after.shape
+            return interpolate(row.shape, after.shape, fraction)
+        return row.shape if fraction <= 0.5 else after.shape
     pairs = zip(row.values or (), after.values or (), strict=True)
-    return shape_of(tuple(a + (b - a) * share for a, b in pairs))
+    return shape_of(tuple(a + (b - a) * fraction for a, b in pairs))
 
 
 def _is_near(row: Row, after: Row, video: VideoInfo) -> bool:
-    """Whether little can have moved between the two."""
+    """Whether two rows are so close in time that little can have moved."""
     if not 0 <= row.frame_index < after.frame_index < video.num_frames:
         return False
     return video.starts_s[after.frame_index] - video.starts_s[row.frame_index] <= MAX_HOLD_S

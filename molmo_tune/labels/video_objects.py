@@ -1,16 +1,16 @@
-"""The objects and events of one video, collected row by row, and the video they lie on.
+"""Objects and events of one video, collected row by row.
 
-What readers of video labels share is here, as `molmo_tune.labels.image_objects` is for images. A
-video is looked up by its name and opened: its own timestamps make seconds of frame numbers, its
-size makes sense of pixels. If the labels state another size or number of frames, the video is
-dropped and counted: the frame numbers would point at other pictures. Every row is counted once.
-Rows stand for their own frame only; formats that label every n-th frame name those frames, and
-`filled` says what happens between them. A label of which a row was lost, or was only a group, is
-not exhaustive.
+All readers of video labels share this module, as readers of images share
+`molmo_tune.labels.image_objects`. The video is looked up by name and opened: its timestamps turn
+frame numbers into seconds, its size gives pixels a meaning. If the labels state a different size or
+number of frames, the video is dropped and counted, because frame numbers would refer to the wrong
+frames. Every row is counted once. A row holds for its own frame only; formats that label every n-th
+frame list those frames, and `fill_gaps` adds what is between them. A label with a dropped row or a
+group is not exhaustive.
 
-A folder of pictures is a video (`molmo_tune.media.frame_folder`), if it states its rate.
+A folder of frames is a video (`molmo_tune.media.frame_folder`) if it states its rate.
 
-What it does not do: draw lines between key frames (`molmo_tune.labels.tracks`).
+Limitations: does not interpolate between key frames (`molmo_tune.labels.tracks`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from molmo_tune.labels.geometry.interpolation import filled
+from molmo_tune.labels.geometry.interpolation import fill_gaps
 from molmo_tune.labels.geometry.shapes import SizeWH, fit, has_area
-from molmo_tune.labels.image_objects import LostError, MakeShape
+from molmo_tune.labels.image_objects import DroppedRowError, MakeShape
 from molmo_tune.labels.media_source import MediaSource, MissingMediaError
 from molmo_tune.labels.report import ClassTally, Tally
 from molmo_tune.labels.sample import Annotation, Media, Observation, Sample, Span, Track
@@ -38,17 +38,17 @@ from molmo_tune.labels.tracks import (
 )
 from molmo_tune.media.video import VideoInfo
 
-NOTHING_KEPT = "nothing annotated that can be kept"
-OTHER_SIZE = "the video has another size than the labels say"
-OTHER_LENGTH = "the video has another number of frames than the labels say"
-CONTINUES = "continues the event of the row before"
-ENDS_FIRST = "the event ends before it begins"
-OUTSIDE_TIME = "the event lies outside the video"
+NOTHING_KEPT = "no usable annotations"
+OTHER_SIZE = "video size differs from the labels"
+OTHER_LENGTH = "number of frames differs from the labels"
+CONTINUES = "continues the event of the previous row"
+ENDS_FIRST = "event ends before it starts"
+OUTSIDE_TIME = "event outside the video"
 
 
 @dataclass(frozen=True, slots=True)
 class OpenVideo:
-    """A video that is there."""
+    """An existing video and its frame times."""
 
     path: Path
     info: VideoInfo
@@ -63,19 +63,19 @@ def open_video(
     size_wh: SizeWH | None = None,
     num_frames: int | None = None,
 ) -> OpenVideo | None:
-    """The video, counted as read; None, and counted as dropped, when it is not there or another.
+    """Return the video and count it as read; None, counted as dropped, if missing or different.
 
     Args:
-        media: where it lies.
+        media: where to look for the video.
         names: see `MediaSource.open_video`.
-        hints: see there.
-        place: of the video in the label file.
-        tally: counts it.
-        size_wh: as the labels state it.
-        num_frames: as the labels state it.
+        hints: see `MediaSource.open_video`.
+        place: place of the video in the label file.
+        tally: counts the video.
+        size_wh: width and height stated by the labels.
+        num_frames: number of frames stated by the labels.
 
     Raises:
-        UserError: a name climbs out of the media folder, or several videos fit.
+        UserError: a name points outside the media folder, or several videos match.
     """
     counts = tally.of("", "video")
     counts.read()
@@ -87,10 +87,10 @@ def open_video(
         return None
     if size_wh is not None and size_wh != info.size_wh:
         (w, h), (own_w, own_h) = size_wh, info.size_wh
-        counts.drop(f"{OTHER_SIZE} ({w}x{h}, not {own_w}x{own_h})", place)
+        counts.drop(f"{OTHER_SIZE} (labels {w}x{h}, video {own_w}x{own_h})", place)
         return None
     if num_frames is not None and num_frames != info.num_frames:
-        counts.drop(f"{OTHER_LENGTH} ({num_frames}, not {info.num_frames})", place)
+        counts.drop(f"{OTHER_LENGTH} (labels {num_frames}, video {info.num_frames})", place)
         return None
     return OpenVideo(path, info)
 
@@ -103,12 +103,12 @@ class _Object:
 
 
 class VideoObjects:
-    """Collects the objects and events of one video.
+    """Collector of the objects and events of one video.
 
     Args:
-        video: None when it is missing; its rows are then counted as lost.
+        video: the video, None if missing; all rows are then dropped.
         tally: counts every row.
-        place: of the video in the label file.
+        place: place of the video in the label file, for the report.
     """
 
     def __init__(self, video: OpenVideo | None, tally: Tally, place: str) -> None:
@@ -128,133 +128,133 @@ class VideoObjects:
         *,
         occluded: bool = False,
     ) -> None:
-        """One row: one object in one frame.
+        """Add one row: one object in one frame.
 
         Args:
-            label: its class.
-            kind: word for its shape in the report.
-            id: of the object in the video.
-            frame_index: 0-based; None when the row does not say.
+            label: class label.
+            kind: name of the shape in the report.
+            id: id of the object in the video.
+            frame_index: 0-based; None if the row does not state it.
             place: ``file:line`` or an id.
-            make: the shape, given the size of the frame; raises `LostError`.
-            occluded: there, but hidden.
+            make: returns the shape in pixels, given the frame size; raises `DroppedRowError`.
+            occluded: present but hidden.
         """
         counts = self.read(label, kind)
         try:
-            observation, cut = self._observed(label, frame_index, make, occluded)
-            known = self._objects.setdefault((id, label), _Object(label, kind))
-            if observation.frame_index in known.seen:
-                raise LostError(SECOND_ROW)
-        except LostError as lost:
-            self._lose(counts, str(lost), place)
+            observation, is_clipped = self._observe(label, frame_index, make, occluded)
+            entry = self._objects.setdefault((id, label), _Object(label, kind))
+            if observation.frame_index in entry.seen:
+                raise DroppedRowError(SECOND_ROW)
+        except DroppedRowError as error:
+            self._drop(counts, str(error), place)
             return
-        known.seen[observation.frame_index] = observation
-        counts.keep(clipped=cut)
+        entry.seen[observation.frame_index] = observation
+        counts.keep(clipped=is_clipped)
 
     def span(self, label: str, start_s: float | None, end_s: float | None, place: str) -> None:
-        """One event, in seconds; None for a time that is none."""
+        """Add one event, in seconds; None for an invalid time."""
         counts = self.read(label, "span")
-        reason = self._span_fault(label, start_s, end_s)
+        reason = self._span_problem(label, start_s, end_s)
         if reason or self._video is None or start_s is None or end_s is None:
-            self._lose(counts, reason, place)
+            self._drop(counts, reason, place)
             return
         last_s = self._video.info.duration_s
         counts.keep(clipped=end_s > last_s)
         self._spans.append(Span(label, start_s, min(end_s, last_s)))
 
     def merged(self, label: str, place: str) -> None:
-        """A row that only continues an event of the row before."""
+        """Count a row that only continues the event of the previous row."""
         self.read(label, "span").skip(CONTINUES, place)
 
     def frame_time(self, frame_index: int) -> float | None:
-        """Seconds at which a frame is shown; None when the video has no such frame."""
+        """Return the start of a frame in seconds, None if the video has no such frame."""
         starts = self._video.info.starts_s if self._video else ()
         return starts[frame_index] if 0 <= frame_index < len(starts) else None
 
     def frame_end(self, frame_index: int) -> float | None:
-        """Seconds at which a frame gives way to the next."""
+        """Return the end of a frame in seconds, None if the video has no such frame."""
         if self._video is None or self.frame_time(frame_index) is None:
             return None
         after = self.frame_time(frame_index + 1)
         return self._video.info.duration_s if after is None else after
 
     def drop(self, label: str, kind: str, place: str, reason: str) -> None:
-        """A row that cannot be kept."""
-        self._lose(self.read(label, kind), reason, place)
+        """Count a row as dropped."""
+        self._drop(self.read(label, kind), reason, place)
 
     def skip(self, label: str, kind: str, place: str, reason: str, *, absent: bool = False) -> None:
-        """A row that means nothing is there (absent), or that stands for no single object."""
+        """Count a row that says the object is absent, or that is not a single object."""
         self.read(label, kind).skip(reason, place)
         if not absent:
             self._incomplete.add(label)
 
     def corrected(self, label: str, kind: str, reason: str, place: str) -> None:
-        """A row is kept, but not as it was drawn."""
+        """Count a row that was changed in order to be kept."""
         self._tally.of(label, kind).correct(reason, place)
 
     def read(self, label: str, kind: str) -> ClassTally:
-        """The account of a label and kind, with one more row read."""
+        """Count one row as read; return the counts of its label and kind."""
         counts = self._tally.of(label, kind)
         counts.read()
         return counts
 
     @property
     def spans(self) -> list[Span]:
-        """Events so far."""
+        """Events added so far."""
         return self._spans
 
     def sample(
         self, exhaustive: Iterable[str] = (), labeled_frames: Iterable[int] | None = None
     ) -> Sample | None:
-        """The sample; None, and counted, when there is no video or nothing is known about it.
+        """Return the sample, or None (counted) without a video or annotations.
 
         Args:
-            exhaustive: labels of which the format promises every object.
-            labeled_frames: the only frames that were labeled, when not all were.
+            exhaustive: labels whose objects are all annotated, as the format promises.
+            labeled_frames: indices of the labeled frames, unless all were labeled.
         """
         if self._video is None:
             return None
-        taken: dict[str, int] = {}
+        ids: dict[str, int] = {}
         tracks = [
-            Track(unique(id, taken), known.label, self._moments(known, labeled_frames))
-            for (id, _), known in self._objects.items()
-            if known.seen
+            Track(unique(id, ids), entry.label, self._observations(entry, labeled_frames))
+            for (id, _), entry in self._objects.items()
+            if entry.seen
         ]
         complete = tuple(dict.fromkeys(x for x in exhaustive if x not in self._incomplete))
         annotations: tuple[Annotation, ...] = (*tracks, *self._spans)
         return closed_sample(self._video, annotations, self._place, self._tally, complete)
 
-    def _moments(
-        self, known: _Object, labeled_frames: Iterable[int] | None
+    def _observations(
+        self, entry: _Object, labeled_frames: Iterable[int] | None
     ) -> tuple[Observation, ...]:
         assert self._video is not None
-        drawn = [known.seen[index] for index in sorted(known.seen)]
+        labeled = [entry.seen[index] for index in sorted(entry.seen)]
         if labeled_frames is None:
-            return tuple(drawn)
-        added = filled(drawn, sorted(set(labeled_frames)), self._video.info)
+            return tuple(labeled)
+        added = fill_gaps(labeled, sorted(set(labeled_frames)), self._video.info)
         for _ in added:
-            self._tally.of(known.label, known.kind).interpolate()
-        return tuple(sorted((*drawn, *added), key=lambda o: o.frame_index))
+            self._tally.of(entry.label, entry.kind).interpolate()
+        return tuple(sorted((*labeled, *added), key=lambda o: o.frame_index))
 
-    def _observed(
+    def _observe(
         self, label: str, frame_index: int | None, make: MakeShape, occluded: bool
     ) -> tuple[Observation, bool]:
         if self._video is None:
-            raise LostError(MISSING_VIDEO)
+            raise DroppedRowError(MISSING_VIDEO)
         if not label:
-            raise LostError(NO_LABEL)
+            raise DroppedRowError(NO_LABEL)
         if frame_index is None:
-            raise LostError(NO_FRAME)
+            raise DroppedRowError(NO_FRAME)
         info = self._video.info
         if not 0 <= frame_index < len(info.starts_s):
-            raise LostError(OUTSIDE_VIDEO)
-        drawn = make(info.size_wh)
-        shape, cut = fit(drawn, info.size_wh)
+            raise DroppedRowError(OUTSIDE_VIDEO)
+        original = make(info.size_wh)
+        shape, is_clipped = fit(original, info.size_wh)
         if shape is None:
-            raise LostError(OUTSIDE_FRAME if has_area(drawn) else NO_AREA)
-        return Observation(info.starts_s[frame_index], frame_index, shape, occluded), cut
+            raise DroppedRowError(OUTSIDE_FRAME if has_area(original) else NO_AREA)
+        return Observation(info.starts_s[frame_index], frame_index, shape, occluded), is_clipped
 
-    def _span_fault(self, label: str, start_s: float | None, end_s: float | None) -> str:
+    def _span_problem(self, label: str, start_s: float | None, end_s: float | None) -> str:
         if self._video is None:
             return MISSING_VIDEO
         if not label:
@@ -265,7 +265,7 @@ class VideoObjects:
             return ENDS_FIRST
         return OUTSIDE_TIME if start_s >= self._video.info.duration_s else ""
 
-    def _lose(self, counts: ClassTally, reason: str, place: str) -> None:
+    def _drop(self, counts: ClassTally, reason: str, place: str) -> None:
         counts.drop(reason, place)
         self._incomplete.add(counts.label)
 
@@ -277,7 +277,7 @@ def closed_sample(
     tally: Tally,
     exhaustive: tuple[str, ...] = (),
 ) -> Sample | None:
-    """The sample of a video, counted as kept; None, and counted, when nothing is known about it."""
+    """Return the sample of a video, or None without annotations; count the video either way."""
     counts = tally.of("", "video")
     if not annotations and not exhaustive:
         counts.skip(NOTHING_KEPT, place)
@@ -289,7 +289,7 @@ def closed_sample(
 
 
 def _name_of(path: Path) -> str:
-    """Of a file without its ending; of a folder of pictures that of the sequence."""
+    """Return a file's name without its extension, or the name of a folder's sequence."""
     if not path.is_dir():
         return path.stem
     return path.parent.name if path.name == "img1" else path.name

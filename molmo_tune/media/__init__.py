@@ -1,1 +1,1 @@
-"""Opening images, decoding videos and choosing the frames the model sees; knows no labels."""
+"""Opening images, decoding videos and sampling frames; independent of labels."""

@@ -1,19 +1,19 @@
-"""A folder of arrays that many processes read and write, and that never serves a damaged one.
+"""Folder of cached arrays that many processes share and that never returns a damaged one.
 
-An entry is a plain ``.npy`` file, named by the digest of *everything that decides its content*,
-with a check sum behind the array. It is written under another name and renamed when it is whole, so
-a reader finds all of it or nothing; what a power cut leaves fails the check sum, is taken for
-missing and removed. Reading gives a memory-mapped array: entries that several loader processes use
-are in memory once.
+An entry is a plain ``.npy`` file named by the digest of *everything that determines its content*,
+with a checksum after the array. It is written under a temporary name and renamed when complete, so
+a reader finds all of it or nothing. An entry damaged by a power cut fails the checksum, counts as
+missing and is removed. Entries are returned memory-mapped, so loader processes share one copy in
+memory.
 
-    put   `.part.*` (locked by its writer) → whole, check sum → renamed to `ab/abcd….npy`
-    get   check sum → map, and the entry's time becomes now
-    full  entries used longest ago go first, and parts that no living writer locks
+    put   `.part.*` (locked by its writer) → array, checksum → renamed to `ab/abcd….npy`
+    get   verify checksum → map, set the entry's time to now
+    full  evict the least recently used entries, and part files that no live writer locks
 
-The cap holds to a hundredth per writer, because a folder is measured only so often. A write that
-fails (full disk, no permission) is counted and leaves nothing behind; the first reason is kept.
+The size cap is exact to 1% per writer, because the folder is not measured before every write. A
+failed write (full disk, no permission) is counted and leaves no file.
 
-What it does not do: make or understand content, or fall back to another folder.
+Limitations: it does not compute or interpret content, or fall back to another folder.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from numpy.typing import NDArray
 
 from molmo_tune.errors import UserError
 
-_SEAL = b"crc32 %08x\n"
-_SEAL_BYTES = len(_SEAL % 0)
-_MEASURED_SHARE = 0.01  # of the cap is written before the folder is measured again
-_ROOM_SHARE = 0.05  # of the cap is freed at once
-_PART_AGE_S = 10.0  # by then a living writer has locked its part
+_TRAILER = b"crc32 %08x\n"
+_TRAILER_BYTES = len(_TRAILER % 0)
+_REMEASURE_FRACTION = 0.01  # of the cap, written before the folder is measured again
+_HEADROOM_FRACTION = 0.05  # of the cap, freed at once
+_PART_AGE_S = 10.0  # a live writer has locked its part file by then
 
 
 @dataclass(frozen=True, slots=True)
 class CachePlace:
-    """Where a store is and how large it may become."""
+    """Folder of a cache and its maximum size in bytes."""
 
     folder: Path
     max_bytes: int
@@ -59,38 +59,38 @@ class _Entry(NamedTuple):
 
 
 def key_of(*parts: object) -> str:
-    """The name of an entry: a digest of all that decides its content (numbers, texts, lists)."""
+    """Return an entry's name: the digest of what determines its content (JSON values)."""
     text = json.dumps(parts, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
 
 
 @lru_cache(maxsize=8)
 def cache_at(place: CachePlace) -> ArrayCache:
-    """This process's store at a place."""
+    """Return this process's cache at a place."""
     return ArrayCache(place)
 
 
 class ArrayCache:
-    """Arrays by name.
+    """Cache of arrays by name.
 
     Args:
-        place: made at the first `put`.
+        place: the folder, created by the first `put`, and its maximum size.
     """
 
     def __init__(self, place: CachePlace) -> None:
         self._folder, self._max_bytes = place.folder, place.max_bytes
-        self._known_bytes: int | None = None  # in the folder when it was last measured
+        self._known_bytes: int | None = None  # when the folder was last measured
         self._new_bytes = 0  # written by this process since then
-        self.num_damaged = self.num_evicted = self.num_unstored = 0
+        self.num_damaged = self.num_evicted = self.num_failed_writes = 0
 
     def require(self, key: str) -> None:
-        """Check that the folder can be written to.
+        """Check that the folder is writable.
 
         Args:
-            key: of the recipe, for the message.
+            key: recipe key of the folder, for the message.
 
         Raises:
-            UserError: it cannot.
+            UserError: the folder is not writable.
         """
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -98,20 +98,20 @@ class ArrayCache:
                 pass
         except OSError as error:
             found = f"{self._folder} cannot be written to ({error.strerror})"
-            raise UserError(key, found, fix="name another folder, or leave the key out") from error
+            raise UserError(key, found, fix="name a writable folder or remove the key") from error
 
     def get(self, key: str) -> NDArray[Any] | None:
-        """The array, mapped; None when there is no whole entry of that name.
+        """Return the array, memory-mapped, or None without an intact entry of that name.
 
-        It may be written to without changing the entry.
+        Writing to the array does not change the entry (copy on write).
         """
         path = self._path(key)
         try:
             with path.open("rb") as file:
-                seal = _read_seal(file)
+                trailer = _read_trailer(file)
             array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
-            if seal != _seal(key, array):
-                raise ValueError("the check sum is another")
+            if trailer != _trailer(key, array):
+                raise ValueError("checksum mismatch")
             os.utime(path)
         except FileNotFoundError:
             return None
@@ -123,19 +123,19 @@ class ArrayCache:
         return array
 
     def put(self, key: str, array: NDArray[Any]) -> str:
-        """Keep an array; returns why it could not be kept, or nothing.
+        """Store an array; return why that failed, or an empty string.
 
-        Two writers of one name write the same content; the later one stays.
+        Two writers of one name write the same content; the later one wins.
         """
-        if array.nbytes > self._max_bytes * (1 - _ROOM_SHARE):
-            self.num_unstored += 1
-            return "it is larger than the cache"
+        if array.nbytes > self._max_bytes * (1 - _HEADROOM_FRACTION):
+            self.num_failed_writes += 1
+            return "larger than the cache"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._make_room(array.nbytes)
+            self._free_space(array.nbytes)
             self._write(self._path(key), key, np.ascontiguousarray(array))
         except OSError as error:
-            self.num_unstored += 1
+            self.num_failed_writes += 1
             return error.strerror or type(error).__name__
         self._new_bytes += array.nbytes
         return ""
@@ -145,32 +145,32 @@ class ArrayCache:
 
     def _write(self, path: Path, key: str, array: NDArray[Any]) -> None:
         path.parent.mkdir(exist_ok=True)
-        number, name = tempfile.mkstemp(prefix=".part.", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=".part.", dir=path.parent)
         try:
-            with os.fdopen(number, "wb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # let go when the writer dies
+            with os.fdopen(descriptor, "wb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # released when the writer dies
                 np.lib.format.write_array(file, array, allow_pickle=False)
-                file.write(_seal(key, array))
+                file.write(_trailer(key, array))
                 file.flush()
-                os.rename(name, path)  # noqa: PTH104 (name is no Path)
+                os.rename(name, path)  # noqa: PTH104 (name is a string)
         except BaseException:
             with suppress(OSError):
                 os.unlink(name)  # noqa: PTH108
             raise
 
-    def _make_room(self, num_bytes: int) -> None:
-        """Measure the folder when that is due, and free some of it when it is full."""
-        if self._known_bytes is None or self._new_bytes > self._max_bytes * _MEASURED_SHARE:
+    def _free_space(self, num_bytes: int) -> None:
+        """Measure the folder when due, and evict entries when it is full."""
+        if self._known_bytes is None or self._new_bytes > self._max_bytes * _REMEASURE_FRACTION:
             self._known_bytes, self._new_bytes = sum(e.size for e in self._entries()), 0
         if self._known_bytes + self._new_bytes + num_bytes <= self._max_bytes:
             return
-        with _alone(self._folder / ".evicting") as is_mine:
-            if is_mine:
-                self._evict(int(self._max_bytes * (1 - _ROOM_SHARE)) - num_bytes)
+        with _try_lock(self._folder / ".evicting") as is_locked:
+            if is_locked:
+                self._evict(int(self._max_bytes * (1 - _HEADROOM_FRACTION)) - num_bytes)
         self._known_bytes, self._new_bytes = sum(e.size for e in self._entries()), 0
 
     def _evict(self, target_bytes: int) -> None:
-        self._remove_dead_parts()
+        self._remove_stale_parts()
         entries = sorted(self._entries())
         excess = sum(entry.size for entry in entries) - target_bytes
         for entry in entries:
@@ -188,7 +188,7 @@ class ArrayCache:
                     status = file.stat()
                     yield _Entry(status.st_mtime_ns, status.st_size, file.path)
 
-    def _remove_dead_parts(self) -> None:
+    def _remove_stale_parts(self) -> None:
         for file in self._files():
             if file.name.startswith(".part."):
                 with suppress(OSError), open(file.path, "rb") as part:  # noqa: PTH123
@@ -198,7 +198,7 @@ class ArrayCache:
                     os.unlink(file.path)  # noqa: PTH108
 
     def _files(self) -> Iterator[os.DirEntry[str]]:
-        """Of the folders that entries are in, which have names of two digits."""
+        """Yield the files of the entry folders, whose names are two hex digits."""
         with os.scandir(self._folder) as folders:
             names = [folder.path for folder in folders if len(folder.name) == 2]
         for name in names:
@@ -206,21 +206,21 @@ class ArrayCache:
                 yield from files
 
 
-def _seal(key: str, array: NDArray[Any]) -> bytes:
-    """The check sum of a name and an array's bytes, so that no entry stands for another."""
+def _trailer(key: str, array: NDArray[Any]) -> bytes:
+    """Return the checksum line; it covers the name, so a misplaced file is not accepted."""
     start = zlib.crc32(f"{key} {array.dtype.str} {array.shape}".encode())
-    return _SEAL % zlib.crc32(array.reshape(-1).view(np.uint8).data, start)
+    return _TRAILER % zlib.crc32(array.reshape(-1).view(np.uint8).data, start)
 
 
-def _read_seal(file: BinaryIO) -> bytes:
+def _read_trailer(file: BinaryIO) -> bytes:
     file.seek(0, os.SEEK_END)
-    file.seek(max(0, file.tell() - _SEAL_BYTES))
+    file.seek(max(0, file.tell() - _TRAILER_BYTES))
     return file.read()
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    """Whether no other process is at it; the lock goes with the process."""
+def _try_lock(path: Path) -> Iterator[bool]:
+    """Yield whether this process got the lock, which the process's end releases."""
     with path.open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""What the model sees of one medium: its pictures and, for a video, their times.
+"""The model's view of one media file: its frames and, for a video, their times.
 
-The one place where files, the sampling rule and the caps of the recipe meet; training, preview and
-evaluation all read media through `read_clip`, so that they see the same frames.
+Files, the sampling rule and the caps of the recipe meet here only: training, preview and evaluation
+all sample and read through this module, so they see the same frames.
 """
 
 from __future__ import annotations
@@ -28,14 +28,18 @@ from molmo_tune.media.video import VideoInfo, probe_video, read_frames
 
 Sampling = Literal["uniform_last_frame", "fps"]
 
-_RATE_SLACK = 0.01  # files round their timestamps, and only the whole part of a rate counts
+_RATE_SLACK = 0.01  # files round their timestamps, and only the integer part of a rate counts
 
 
 @dataclass(frozen=True, slots=True)
 class SampledTimes:
-    """The moments of a video that the model sees.
+    """Sampled times and frames of a video.
 
-    ``times_s``: target times. ``indices``: the frame on screen at each. ``size_wh`` in pixels.
+    Args:
+        times_s: target times in seconds, increasing.
+        indices: 0-based index of the frame on screen at each time.
+        size_wh: upright width and height in pixels.
+        duration_s: end of the last frame in seconds.
     """
 
     times_s: tuple[float, ...]
@@ -55,25 +59,25 @@ def sample_video(
     """Choose the frames of a video without decoding them.
 
     Args:
-        path: of the video.
-        max_frames: cap.
-        max_fps: cap.
+        path: the video file or folder of frames.
+        max_frames: maximum number of frames.
+        max_fps: maximum sampling rate in frames per second.
         sampling: the rule, see `molmo_tune.media.sampling`.
-        base_fps: for the rule `fps`, the rate that must divide the rate of sampling.
+        base_fps: for the rule `fps`, the rate that must divide the sampling rate.
 
     Raises:
-        UserError: see `probe_video`; or the rule `fps` has no rate for this video.
+        UserError: see `probe_video`; or no rate of the rule `fps` divides this video's rate.
     """
     info = probe_video(path)
     if sampling == "fps":
-        times = _times_at_a_rate(path, info, max_frames, max_fps, base_fps)
+        times = _times_at_whole_rate(path, info, max_frames, max_fps, base_fps)
     else:
         times = sample_times(info.duration_s, max_frames=max_frames, max_fps=max_fps)
     indices = tuple(frame_on_screen(info.starts_s, time) for time in times)
     return SampledTimes(times, indices, info.size_wh, info.duration_s)
 
 
-def _times_at_a_rate(
+def _times_at_whole_rate(
     path: Path, info: VideoInfo, max_frames: int, max_fps: float, base_fps: int
 ) -> tuple[float, ...]:
     measured_fps = info.num_frames / info.duration_s + _RATE_SLACK
@@ -83,8 +87,8 @@ def _times_at_a_rate(
         raise UserError(
             path,
             str(error),
-            "with video.sampling fps, a rate that divides the video's",
-            "take video.sampling uniform_last_frame, re-encode the video, raise video.max_fps, "
+            "a rate that divides the video's (video.sampling: fps)",
+            "set video.sampling: uniform_last_frame, re-encode the video, raise video.max_fps, "
             "or change fps in the data template",
         ) from error
     rate = choose_rate(rates, info.duration_s, max_frames)
@@ -92,10 +96,10 @@ def _times_at_a_rate(
 
 
 def read_video(path: Path, sampled: SampledTimes) -> NDArray[np.uint8]:
-    """Pictures ``(n, H, W, 3)`` of the sampled moments."""
+    """Return the sampled frames as RGB ``(n, H, W, 3)``, upright."""
     return read_frames(path, sampled.indices)
 
 
 def read_images(paths: Sequence[Path]) -> list[NDArray[np.uint8]]:
-    """Pictures of all images of a sample, in order."""
+    """Return all images of a sample as RGB ``(H, W, 3)``, upright, in order."""
     return [read_image(path) for path in paths]

@@ -1,11 +1,11 @@
-"""Take what an iterator gives from a thread of its own, and never wait longer than agreed.
+"""Iteration in another thread, with a timeout for each item.
 
-Decoders are C libraries that can hang on a broken file or a dead network mount, where no exception
-reaches them. So a file's pictures are produced in a thread (the libraries release the interpreter)
-and taken from a short queue; when nothing comes in time, the file is given up. The thread is then
-left behind: it ends with the process at the latest.
+Decoders are C libraries that can block forever on a broken file or a dead network mount, where no
+exception reaches them. So a thread produces a file's frames (the libraries release the GIL), and
+the caller takes them from a short queue. When no frame arrives in time, the file is abandoned,
+together with its thread, which ends with the process at the latest.
 
-What it does not do: stop a library that hangs, which nothing can inside one process.
+Limitations: a blocked library call is not interrupted; that is impossible inside one process.
 """
 
 from __future__ import annotations
@@ -18,68 +18,67 @@ from typing import TypeVar
 
 from molmo_tune.errors import UserError
 
-_AHEAD = 2  # pictures decoded before they are asked for
-_Thing = TypeVar("_Thing")
+_PREFETCHED = 2  # frames decoded ahead of the caller
+_Item = TypeVar("_Item")
 
 
-def in_background(things: Iterator[_Thing], timeout_s: float, where: Path) -> Iterator[_Thing]:
-    """The same things in the same order, errors included.
+def iterate_in_thread(items: Iterator[_Item], timeout_s: float, where: Path) -> Iterator[_Item]:
+    """Yield the same items in the same order, and raise the same errors.
 
     Args:
-        things: consumed in another thread.
-        timeout_s: longest wait for the next one.
+        items: iterated in another thread.
+        timeout_s: longest wait for the next item, in seconds.
         where: the file, for the message.
 
     Raises:
-        UserError: nothing came in time.
+        UserError: no item arrived in time.
     """
-    ready: queue.Queue[tuple[str, _Thing | BaseException | None]] = queue.Queue(_AHEAD)
-    is_left = threading.Event()
-    arguments = (things, ready, is_left)
+    ready: queue.Queue[tuple[str, _Item | BaseException | None]] = queue.Queue(_PREFETCHED)
+    is_closed = threading.Event()
+    arguments = (items, ready, is_closed)
     threading.Thread(target=_produce, args=arguments, daemon=True).start()
     try:
         while True:
-            kind, thing = _next(ready, timeout_s, where)
+            kind, item = _next(ready, timeout_s, where)
             if kind == "end":
                 return
-            if isinstance(thing, BaseException):
-                raise thing
-            yield thing  # type: ignore[misc]
+            if isinstance(item, BaseException):
+                raise item
+            yield item  # type: ignore[misc]
     finally:
-        is_left.set()
+        is_closed.set()
 
 
 def _next(
-    ready: queue.Queue[tuple[str, _Thing | BaseException | None]], timeout_s: float, where: Path
-) -> tuple[str, _Thing | BaseException | None]:
+    ready: queue.Queue[tuple[str, _Item | BaseException | None]], timeout_s: float, where: Path
+) -> tuple[str, _Item | BaseException | None]:
     try:
         return ready.get(timeout=timeout_s)
     except queue.Empty:
-        found = f"gives no picture for {timeout_s:g} s"
-        fix = "re-encode it or leave it out"
-        raise UserError(where, found, "one in time", fix) from None
+        found = f"no frame within {timeout_s:g} s"
+        raise UserError(where, found, fix="re-encode the file or remove it") from None
 
 
 def _produce(
-    things: Iterator[_Thing],
-    ready: queue.Queue[tuple[str, _Thing | BaseException | None]],
-    is_left: threading.Event,
+    items: Iterator[_Item],
+    ready: queue.Queue[tuple[str, _Item | BaseException | None]],
+    is_closed: threading.Event,
 ) -> None:
-    def put(kind: str, thing: _Thing | BaseException | None) -> None:
-        while not is_left.is_set():
+    def put(kind: str, item: _Item | BaseException | None) -> None:
+        while not is_closed.is_set():
             try:
-                ready.put((kind, thing), timeout=0.1)
+                ready.put((kind, item), timeout=0.1)
             except queue.Full:
                 continue
             return
 
     try:
-        for thing in things:
-            put("thing", thing)
-            if is_left.is_set():
+        for item in items:
+            put("item", item)
+            if is_closed.is_set():
                 return
         put("end", None)
     except BaseException as error:
         put("error", error)
     finally:
-        getattr(things, "close", lambda: None)()  # a generator closes its file
+        getattr(items, "close", lambda: None)()  # a generator closes its file

@@ -1,15 +1,16 @@
-"""Frames of a video at the size the model sees, decoded once and then taken from a cache.
+"""Video frames at the size the model sees, decoded once and then read from a cache.
 
-Each picture is made small as soon as it is decoded, so a clip never lies in memory at its own size.
-With a cache the small frames are kept, one byte a gray level and each frame once, and come back
-mapped into memory: the same bytes, so training does not know the difference.
+Each frame is resized right after decoding, so memory never contains a clip at full size. The cache
+stores resized frames as 8-bit RGB, each frame once, and returns them memory-mapped. They are
+bit-identical to decoded ones, so training results do not depend on the cache.
 
-What decides the bytes is in the name of an entry: the file (its full path, size and time of
-change; of a folder of pictures those of all files), the decoder with its version, our reading of
-files and the arithmetic of the resizing by version numbers, the size, and which frames were
-sampled. So nothing is ever stale; a moved or touched file is merely decoded again.
+An entry's name covers everything that determines its bytes: the file (absolute path, size and
+modification time; for a folder of images, those of all files), the decoder and its version, version
+numbers of our decoding and resizing code, the size, and the sampled frames. So no entry is ever
+stale, and a moved or touched file is only decoded again.
 
-What it does not do: choose frames (`clip`), resize (the caller says how), or hold images.
+Limitations: it does not choose frames (`clip`), resize (the caller passes a function) or cache
+images.
 """
 
 from __future__ import annotations
@@ -28,14 +29,20 @@ from molmo_tune.media.decoders import Decoder
 from molmo_tune.media.video import TIMEOUT_S, file_state, stream_frames
 
 READING_VERSION = 1
-"""Of our index and of the way decoders are used; to be raised when pictures change by it."""
+"""Version of our index and decoding code; raise it when a change alters frames."""
 
 _PACKAGES: dict[Decoder, str] = {"pyav": "av", "decord": "decord2", "torchcodec": "torchcodec"}
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How videos are read: the decoder, how long it is waited for, where frames are kept."""
+    """Settings of reading videos.
+
+    Args:
+        decoder: name of the decoder.
+        timeout_s: longest wait for the next frame, in seconds.
+        cache: where resized frames are stored; None for no cache.
+    """
 
     decoder: Decoder = "pyav"
     timeout_s: float = TIMEOUT_S
@@ -44,7 +51,13 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Resizing:
-    """What makes a picture ``(H, W, 3)`` small; its name changes when its results do."""
+    """A resizing function.
+
+    Args:
+        name: changes whenever the results of `resize` change.
+        resize: RGB frame ``(H, W, 3)``, height and width to the resized frame ``(h, w, 3)``.
+        size_hw: height and width to resize to, in pixels.
+    """
 
     name: str
     resize: Callable[[NDArray[np.uint8], int, int], NDArray[np.uint8]]
@@ -53,20 +66,23 @@ class Resizing:
 
 @dataclass(frozen=True, slots=True)
 class ResizedFrames:
-    """Frames ``(n, h, w, 3)`` in the order asked for; where they came from.
+    """Resized frames and their origin.
 
-    ``unstored``: why the cache does not keep them, empty when it does or there is none.
+    Args:
+        frames: RGB ``(n, h, w, 3)`` in the order of the requested indices.
+        is_from_cache: whether the cache had them.
+        cache_error: why the cache did not store them; empty if it did, or without a cache.
     """
 
     frames: NDArray[np.uint8]
     is_from_cache: bool
-    unstored: str = ""
+    cache_error: str = ""
 
 
 def read_resized_frames(
     path: Path, indices: Sequence[int], resizing: Resizing, reading: Reading
 ) -> ResizedFrames:
-    """The frames with these indices; repeats are allowed.
+    """Return the resized frames with these 0-based indices; repeats are allowed.
 
     Raises:
         UserError: see `molmo_tune.media.video.stream_frames`.
@@ -75,19 +91,19 @@ def read_resized_frames(
     places = np.searchsorted(numbers, indices)
     if reading.cache is None:
         return ResizedFrames(_in_order(_decoded(path, numbers, resizing, reading), places), False)
-    store = cache_at(reading.cache)
+    array_cache = cache_at(reading.cache)
     key = key_of("frames", *frames_identity(path, numbers, resizing, reading))
-    kept = store.get(key)
-    if kept is not None:
-        return ResizedFrames(_in_order(kept, places), True)
+    cached = array_cache.get(key)
+    if cached is not None:
+        return ResizedFrames(_in_order(cached, places), True)
     frames = _decoded(path, numbers, resizing, reading)
-    return ResizedFrames(_in_order(frames, places), False, store.put(key, frames))
+    return ResizedFrames(_in_order(frames, places), False, array_cache.put(key, frames))
 
 
 def frames_identity(
     path: Path, indices: Sequence[int], resizing: Resizing, reading: Reading
 ) -> tuple[object, ...]:
-    """Everything that decides what `read_resized_frames` gives."""
+    """Return everything that determines the result of `read_resized_frames`."""
     return (
         *media_identity(path),
         READING_VERSION,
@@ -100,10 +116,10 @@ def frames_identity(
 
 
 def media_identity(path: Path) -> tuple[str, int, int]:
-    """A file's full path and what changes when it does.
+    """Return a file's absolute path and its state, which changes with the file.
 
     Raises:
-        UserError: there is no such file.
+        UserError: there is no such file or folder.
     """
     return (str(path.resolve()), *file_state(path))
 
@@ -114,14 +130,14 @@ def _decoded(
     places = {number: place for place, number in enumerate(numbers)}
     frames = np.empty((len(numbers), *resizing.size_hw, 3), np.uint8)
     stream = stream_frames(path, numbers, decoder=reading.decoder, timeout_s=reading.timeout_s)
-    for number, picture in stream:
-        frames[places[number]] = resizing.resize(picture, *resizing.size_hw)
+    for number, frame in stream:
+        frames[places[number]] = resizing.resize(frame, *resizing.size_hw)
     return frames
 
 
 def _in_order(frames: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.uint8]:
     is_in_order = np.array_equal(places, np.arange(len(frames)))
-    return frames if is_in_order else frames[places]  # the latter copies
+    return frames if is_in_order else frames[places]  # indexing copies
 
 
 @cache

@@ -1,12 +1,12 @@
-"""Video files: presentation times of all frames, and the pictures of chosen ones.
+"""Video files: presentation times of all frames, and the pixels of chosen ones.
 
-Times come from the file's own timestamps, never from ``index / fps``: variable rates and clips that
-do not start at zero are normal. Index 0 is the first frame *shown*; seconds count from it. Frames
-are upright (rotation metadata applied) and RGB, in stored pixels: pixels that are not square stay
-as they are, because label tools count them so and the model's view is a square anyway.
+Times are the file's own timestamps, never ``index / fps``: variable rates and clips that do not
+start at zero are common. Index 0 is the first frame *shown*, and times count from it. Frames are
+upright (rotation metadata is applied) and RGB. Non-square pixels are not rescaled, because label
+tools use stored pixels and the model resizes frames to a square anyway.
 
-A folder of pictures is a video, too (`frame_folder`). A file is opened, used and closed inside one
-call, so nothing of a decoder is ever carried across a fork.
+A folder of images is a video, too (`frame_folder`). A file is opened, used and closed inside one
+call, so no decoder state crosses a fork.
 """
 
 from __future__ import annotations
@@ -20,24 +20,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from molmo_tune.errors import UserError
-from molmo_tune.media.decode_timeout import in_background
+from molmo_tune.media.decode_timeout import iterate_in_thread
 from molmo_tune.media.decoders import Decoder, decoder_of
 from molmo_tune.media.frame_folder import FrameFolder, folder_state, open_folder, read_folder
 from molmo_tune.media.frame_index import FrameIndex, in_seconds, index_file
 
 TIMEOUT_S = 120.0
-"""Longest wait for the next picture of a file."""
+"""Longest wait for the next frame of a file, in seconds."""
 
-_KEPT_INDICES = 256  # of files whose frames were asked for; a long video's takes a megabyte
+_CACHED_INDICES = 256  # files; the index of a long video takes a megabyte
 
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a file says of itself.
+    """Frame times, duration and size of a video.
 
-    ``starts_s``: presentation time of every frame, from the first frame's, increasing.
-    ``duration_s``: end of the last frame. ``size_wh``: upright width and height in pixels.
-    ``pixel_aspect``: width of a stored pixel divided by its height.
+    Args:
+        starts_s: start of every frame in seconds from the first frame's, increasing.
+        duration_s: end of the last frame.
+        size_wh: upright width and height in pixels.
+        pixel_aspect: width of a stored pixel divided by its height.
     """
 
     starts_s: tuple[float, ...]
@@ -47,16 +49,16 @@ class VideoInfo:
 
     @property
     def num_frames(self) -> int:
-        """Frames that are shown."""
+        """Number of frames shown."""
         return len(self.starts_s)
 
 
 def probe_video(path: Path) -> VideoInfo:
-    """Times, duration and size of a video.
+    """Return frame times, duration and size of a video.
 
     Raises:
-        UserError: the file is missing, is no video, is cut short, or its first frame does not
-        decode.
+        UserError: the file is missing, not a video or cut short, or its first frame does not
+            decode.
     """
     return _probe(path, *file_state(path))
 
@@ -68,13 +70,22 @@ def read_frames(
     decoder: Decoder = "pyav",
     timeout_s: float = TIMEOUT_S,
 ) -> NDArray[np.uint8]:
-    """Pictures ``(n, H, W, 3)`` of the frames with these indices; repeats are allowed.
+    """Return the frames with these 0-based indices as upright RGB; repeats are allowed.
+
+    Args:
+        path: the video file or folder of frames.
+        indices: in any order.
+        decoder: name of the decoder.
+        timeout_s: longest wait for the next frame, in seconds.
+
+    Returns:
+        Frames ``(n, H, W, 3)`` in the order of `indices`.
 
     Raises:
         UserError: see `stream_frames`.
     """
-    pictures = dict(stream_frames(path, indices, decoder=decoder, timeout_s=timeout_s))
-    return np.stack([pictures[index] for index in indices])
+    frames = dict(stream_frames(path, indices, decoder=decoder, timeout_s=timeout_s))
+    return np.stack([frames[index] for index in indices])
 
 
 def stream_frames(
@@ -84,24 +95,24 @@ def stream_frames(
     decoder: Decoder = "pyav",
     timeout_s: float = TIMEOUT_S,
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """The distinct frames among `indices`, increasing, each with its picture ``(H, W, 3)``.
+    """Yield the distinct frames among `indices`, increasing, each with its pixels ``(H, W, 3)``.
 
-    One after the other, so that memory does not grow with their number. They are decoded in a
-    thread of their own while the caller works on the one before.
+    Memory does not grow with their number: another thread decodes the next frames while the caller
+    works on one.
 
     Raises:
-        UserError: a frame does not decode, or none comes for `timeout_s` seconds.
+        UserError: a frame does not decode, or none arrives within `timeout_s` seconds.
     """
     numbers = sorted(set(indices))
     state = file_state(path)
     if path.is_dir():
         return read_folder(_folder(path, *state), numbers)
     decode = decoder_of(decoder)
-    return in_background(decode(path, _index(path, *state), numbers), timeout_s, where=path)
+    return iterate_in_thread(decode(path, _index(path, *state), numbers), timeout_s, where=path)
 
 
 def file_state(path: Path) -> tuple[int, int]:
-    """Two numbers that change when a video does: time of change and size, or `folder_state`.
+    """Return two numbers that change with a video: modification time and size, or `folder_state`.
 
     Raises:
         UserError: there is no such file or folder.
@@ -114,7 +125,7 @@ def file_state(path: Path) -> tuple[int, int]:
             return status.st_mtime_ns, status.st_size
     except OSError as error:
         raise UserError(path, f"cannot be read ({error.strerror})") from error
-    raise UserError(path, "no such video file", fix="check the media folder of the recipe")
+    raise UserError(path, "no such video file", fix="check the media path")
 
 
 @lru_cache(maxsize=4096)
@@ -127,11 +138,11 @@ def _probe(path: Path, modified: int, size: int) -> VideoInfo:
     return VideoInfo(tuple(in_seconds(index)), duration_s, index.size_wh, index.pixel_aspect)
 
 
-@lru_cache(maxsize=_KEPT_INDICES)
+@lru_cache(maxsize=_CACHED_INDICES)
 def _index(path: Path, _modified: int, _size: int) -> FrameIndex:
     return index_file(path)
 
 
-@lru_cache(maxsize=_KEPT_INDICES)
+@lru_cache(maxsize=_CACHED_INDICES)
 def _folder(path: Path, _modified: int, _size: int) -> FrameFolder:
     return open_folder(path)

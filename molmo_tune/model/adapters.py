@@ -19,13 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from molmo_tune.errors import UserError
+from molmo_tune.model.molmo import Molmo
 from molmo_tune.model.quantization import num_weights
 
 Part = Literal["language", "connector", "vision"]
@@ -44,7 +45,7 @@ _START_FOLDER = "start"
 
 
 def add_adapter(
-    model: Any,
+    model: Molmo,
     *,
     method: Method,
     rank: int,
@@ -52,7 +53,7 @@ def add_adapter(
     dropout: float,
     targets: Sequence[Part],
     rslora: bool = False,
-) -> Any:
+) -> torch.nn.Module:
     """The same model, only the named parts of it trainable.
 
     Returns:
@@ -74,14 +75,14 @@ def add_adapter(
         bias="none",
         task_type="CAUSAL_LM",
     )
-    peft_model = get_peft_model(model, config)
+    peft_model: torch.nn.Module = get_peft_model(model, config)
     for part in targets:
         if not any(part_of(name) == part for name, _ in trainable_parameters(peft_model)):
             raise UserError("adapter.targets", f"{part!r} matches no layer of this model")
     return peft_model
 
 
-def _unfreeze(model: Any, targets: Sequence[Part]) -> Any:
+def _unfreeze(model: Molmo, targets: Sequence[Part]) -> Molmo:
     for name, parameter in model.named_parameters():
         if part_of(name) in targets and "embed_tokens" not in name:
             parameter.data = parameter.data.float()  # an update of 1e-5 is lost in 16 bits
@@ -89,9 +90,9 @@ def _unfreeze(model: Any, targets: Sequence[Part]) -> Any:
     return model
 
 
-def keep_start(model: Any, folder: Path) -> None:
+def keep_start(model: torch.nn.Module, folder: Path) -> None:
     """Save what PiSSA starts from beside the adapter-to-be; nothing for other methods."""
-    if not _is_pissa(model):
+    if not isinstance(model, PeftModel) or not _is_pissa(model):
         return
     config = model.peft_config["default"]
     config.init_lora_weights = True
@@ -99,7 +100,9 @@ def keep_start(model: Any, folder: Path) -> None:
     config.init_lora_weights = _PISSA_START
 
 
-def save_adapter(model: Any, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+def save_adapter(
+    model: torch.nn.Module, folder: Path, weights: dict[str, torch.Tensor] | None = None
+) -> None:
     """Write what was trained (see the module's text for the formats).
 
     Args:
@@ -118,7 +121,7 @@ def save_adapter(model: Any, folder: Path, weights: dict[str, torch.Tensor] | No
         model.save_pretrained(str(folder), state_dict=weights)
 
 
-def load_adapter(model: Any, folder: Path) -> Any:
+def load_adapter(model: Molmo, folder: Path) -> torch.nn.Module:
     """A base model with what was trained on top, for evaluation.
 
     Raises:
@@ -129,12 +132,13 @@ def load_adapter(model: Any, folder: Path) -> Any:
     if not (folder / "adapter_config.json").is_file():
         raise UserError(folder, "no adapter_config.json", "a PEFT adapter folder")
     try:
-        return PeftModel.from_pretrained(model, str(folder)).eval()
+        adapted: torch.nn.Module = PeftModel.from_pretrained(model, str(folder)).eval()
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(folder, f"does not fit this base model ({str(error)[:200]})") from error
+    return adapted
 
 
-def _load_weights(model: Any, file: Path) -> Any:
+def _load_weights(model: Molmo, file: Path) -> Molmo:
     trained = load_file(str(file))
     known = dict(model.named_parameters())
     odd = [n for n, t in trained.items() if n not in known or known[n].shape != t.shape]
@@ -146,12 +150,12 @@ def _load_weights(model: Any, file: Path) -> Any:
     return model.eval()
 
 
-def bare_model(model: Any) -> Any:
+def bare_model(model: torch.nn.Module) -> Molmo:
     """`Molmo2ForConditionalGeneration`, with the adapters inside when there are some."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
+    return cast(Molmo, model.get_base_model() if isinstance(model, PeftModel) else model)
 
 
-def trainable_parameters(model: Any) -> list[tuple[str, Any]]:
+def trainable_parameters(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
     """Names and parameters that receive gradients."""
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
@@ -167,7 +171,7 @@ def part_of(parameter_name: str) -> Part | Literal["head"]:
     return "head"
 
 
-def parameter_table(model: Any) -> list[tuple[str, int, int]]:
+def parameter_table(model: torch.nn.Module) -> list[tuple[str, int, int]]:
     """Rows ``(part, parameters, trainable parameters)`` with a last row ``total``."""
     counts: dict[str, list[int]] = {"vision": [0, 0], "connector": [0, 0], "language": [0, 0]}
     for name, parameter in model.named_parameters():
@@ -179,7 +183,7 @@ def parameter_table(model: Any) -> list[tuple[str, int, int]]:
     return [*rows, ("total", sum(r[1] for r in rows), sum(r[2] for r in rows))]
 
 
-def _is_pissa(model: Any) -> bool:
+def _is_pissa(model: torch.nn.Module) -> bool:
     if not isinstance(model, PeftModel):
         return False
     return bool(model.peft_config["default"].init_lora_weights == _PISSA_START)

@@ -9,10 +9,11 @@ all branches share) and position in the row i, the query q may read the key k wh
     k ≤ q, or both are vision      causal, with the vision overlay
     b_k = 0 or b_k = b_q           the prefix and one's own branch
 
-The rule is written here three times, once for each way of computing it, and tests hold the three
-to each other and to the reference's logits:
+The rule is written here four times, once for each way of computing it, and tests hold the four to
+each other and to the reference's logits:
 
-    `dense_mask`    every pair, for PyTorch's scaled-dot-product attention: exact on any input
+    `dense_mask`    every pair of a row: exact on any input, and what the others are tested against
+    `rectangles`    each example by itself, for PyTorch's scaled-dot-product attention
     `allows`        a predicate of two indices, for FlexAttention (`flex_attention`)
     `pieces`        three disjoint sets of pairs that FlashAttention kernels can do
 
@@ -31,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 
@@ -78,6 +80,77 @@ def allows(
         return (in_order & same_example & same_branch & real) | (query == key)
 
     return may_read
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """Adjacent queries of one row and the adjacent keys that they may read.
+
+    Args:
+        row: number of the row.
+        queries, keys: the tokens in that row.
+        mask: ``(queries, keys)`` bool; None means causal, for as many queries as keys.
+    """
+
+    row: int
+    queries: slice
+    keys: slice
+    mask: torch.Tensor | None
+
+
+def rectangles(
+    example_ids: torch.Tensor, branch_ids: torch.Tensor, is_vision: torch.Tensor
+) -> tuple[Rectangle, ...]:
+    """Return the rule as one square per example, and for a tree one more rectangle.
+
+    A tree's prefix is a square. Its branches are one rectangle that reads the whole example. Pairs
+    of different examples, most of a packed row's square, are never computed, and neither are
+    padding's. Rectangles come in the order of their queries.
+
+    Args:
+        example_ids, branch_ids, is_vision: as for `dense_mask`.
+
+    Raises:
+        ValueError: an example's tokens are in several places, or a branch precedes its prefix.
+    """
+    found: list[Rectangle] = []
+    for row, (examples, branches) in enumerate(
+        zip(example_ids.tolist(), branch_ids.tolist(), strict=True)
+    ):
+        seen: set[int] = set()
+        for example, tokens in groupby(range(len(examples)), examples.__getitem__):
+            if example < 0:
+                continue
+            if example in seen:
+                raise ValueError("the tokens of an example must stand together")
+            seen.add(example)
+            places = list(tokens)
+            start, end = places[0], places[-1] + 1
+            split = next((place for place in places if branches[place]), end)
+            if split == start or not all(branches[split:end]):
+                raise ValueError("an example's branches must follow its prefix")
+            prefix = slice(start, split)
+            found.append(Rectangle(row, prefix, prefix, _overlaid(is_vision[row, prefix])))
+            if split < end:
+                mask = _branches_mask(branch_ids[row, start:end], split - start)
+                found.append(Rectangle(row, slice(split, end), slice(start, end), mask))
+    return tuple(found)
+
+
+def _overlaid(is_vision: torch.Tensor) -> torch.Tensor | None:
+    """Causal, or both are vision ``(n, n)``; None without vision tokens."""
+    if not bool(is_vision.any()):
+        return None
+    causal = torch.ones(len(is_vision), len(is_vision), dtype=torch.bool, device=is_vision.device)
+    return causal.tril() | (is_vision[:, None] & is_vision[None, :])
+
+
+def _branches_mask(branch_ids: torch.Tensor, num_prefix: int) -> torch.Tensor:
+    """What the branches of one example read: their prefix, and themselves causally."""
+    index = torch.arange(len(branch_ids), device=branch_ids.device)
+    own = branch_ids[num_prefix:, None] == branch_ids[None, :]
+    causal = index[num_prefix:, None] >= index[None, :]
+    return (own & causal) | (branch_ids == 0)[None, :]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Three ways to compute the same attention, and which one a device gets.
 
-    sdpa    PyTorch's scaled-dot-product attention under the dense mask. Works everywhere, in every
-            precision; memory and time grow with the square of the row.
+    sdpa    PyTorch's scaled-dot-product attention, one example at a time (`rectangle_attention`).
+            Works everywhere, in every precision; time grows with the square of each example.
     flex    FlexAttention under a block mask made once per batch; skips blocks nobody may read.
             On a GPU only: its CPU code has no backward pass, there the predicate becomes a mask.
     flash   FlashAttention kernels on disjoint pieces, merged exactly (`flash_attention`). On a GPU
@@ -28,13 +28,15 @@ from transformers.masking_utils import sdpa_mask
 
 from molmo_tune.encoding.encoded import Batch
 from molmo_tune.errors import UserError
-from molmo_tune.model.attention import allows, dense_mask, pieces
+from molmo_tune.model.attention import allows, dense_mask, pieces, rectangles
 from molmo_tune.model.flash_attention import flash_attention
+from molmo_tune.model.molmo import Molmo
+from molmo_tune.model.rectangle_attention import rectangle_attention
 
 Backend = Literal["sdpa", "flex", "flash"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 _NAMES: dict[Backend, str] = {  # transformers seeks on the hub whatever has "flash" in its name
-    "sdpa": "sdpa",
+    "sdpa": "molmo_tune_rectangles",
     "flex": "molmo_tune_blocks",
     "flash": "molmo_tune_pieces",
 }
@@ -44,12 +46,12 @@ FLASH_CAPABILITY = (8, 0)
 _NO_MASK_NEEDED = (1, 1, 1, 1)  # transformers leaves a four-dimensional mask alone
 
 
-def use_backend(model: Any, backend: Backend) -> None:
+def use_backend(model: Molmo, backend: Backend) -> None:
     """Let the decoder of `Molmo2ForConditionalGeneration` compute its attention this way."""
     model.model.language_model.set_attn_implementation(_NAMES[backend])
 
 
-def backend_of(model: Any) -> Backend:
+def backend_of(model: Molmo) -> Backend:
     """What `use_backend` chose last; ``sdpa`` for a model as transformers loads it."""
     name = model.model.language_model.config._attn_implementation
     return next((backend for backend in BACKENDS if _NAMES[backend] == name), "sdpa")
@@ -94,7 +96,7 @@ def resolve_backend(
     return asked
 
 
-def attention_inputs(model: Any, batch: Batch) -> dict[str, Any]:
+def attention_inputs(model: Molmo, batch: Batch) -> dict[str, Any]:
     """What the decoder's ``forward`` is given so that only allowed pairs meet; once per batch."""
     who = (batch.example_ids, batch.branch_ids, batch.is_vision)
     backend = backend_of(model)
@@ -106,7 +108,10 @@ def attention_inputs(model: Any, batch: Batch) -> dict[str, Any]:
         make = create_block_mask if batch.input_ids.is_cuda else create_mask
         device = str(batch.input_ids.device)
         return {"attention_mask": make(allows(*who), rows, 1, length, length, device=device)}
-    return {"attention_mask": dense_mask(*who)}
+    if model.model.language_model.config._attn_implementation == _NAMES["sdpa"]:
+        mask = torch.ones(_NO_MASK_NEEDED, dtype=torch.bool, device=batch.input_ids.device)
+        return {"attention_mask": mask, "rectangles": rectangles(*who)}
+    return {"attention_mask": dense_mask(*who)}  # a model as transformers loads it
 
 
 def _flash(
@@ -123,6 +128,22 @@ def _flash(
     if found is None:  # generation
         return _sdpa(module, query, key, value, attention_mask, scaling=scaling, **rest)
     return flash_attention(query, key, value, found, scaling), None
+
+
+def _rectangles(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    *,
+    scaling: float,
+    **rest: Any,
+) -> tuple[torch.Tensor, None]:
+    found = rest.pop("rectangles", None)
+    if found is None:  # generation
+        return _sdpa(module, query, key, value, attention_mask, scaling=scaling, **rest)
+    return rectangle_attention(query, key, value, found, scaling), None
 
 
 def _flex(
@@ -147,6 +168,10 @@ def _sdpa(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
     return sdpa_attention_forward(*args, **kwargs)[0], None
 
 
-for _name, _function in ((_NAMES["flex"], _flex), (_NAMES["flash"], _flash)):
+for _name, _function in (
+    (_NAMES["sdpa"], _rectangles),
+    (_NAMES["flex"], _flex),
+    (_NAMES["flash"], _flash),
+):
     AttentionInterface.register(_name, _function)
     AttentionMaskInterface.register(_name, sdpa_mask)

@@ -7,12 +7,13 @@ without gradient when a layer's input needs none, as the first layer of a vision
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+
+from molmo_tune.model.molmo import Molmo
 
 PARTS = {"language": "language_model", "vision": "vision_tower"}
 
 
-def checkpoint_layers(model: Any, parts: Collection[str]) -> None:
+def checkpoint_layers(model: Molmo, parts: Collection[str]) -> None:
     """Switch it on in the layers of the named parts of `Molmo2ForConditionalGeneration`, and off
     in the others. It only acts in training mode.
     """

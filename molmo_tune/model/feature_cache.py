@@ -15,28 +15,29 @@ What it does not do: look features up (`molmo_tune.encoding.media_inputs`, in th
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import torch
 
 from molmo_tune.encoding.encoded import Batch
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.media.array_cache import ArrayCache
+from molmo_tune.model.molmo import MolmoBody
 from molmo_tune.model.vision import encode_vision
 
 FEATURES_VERSION = 1
 """Of the computation in `vision`; to be raised when features change by it."""
 
 
-def fingerprint(model: Any, processor: Any, precision: str) -> str:
+def fingerprint(body: MolmoBody, processor: Processor, precision: str) -> str:
     """A digest of all that turns media into features.
 
     Args:
-        model: `Molmo2Model` (the body).
+        body: `Molmo2Model`.
         processor: of the checkpoint.
         precision: in which the run computes.
     """
     digest = hashlib.blake2b(f"{FEATURES_VERSION} {precision}".encode(), digest_size=20)
-    for part in (model.vision_tower, model.multi_modal_projector):
+    for part in (body.vision_tower, body.multi_modal_projector):
         for name, tensor in part.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
@@ -45,11 +46,11 @@ def fingerprint(model: Any, processor: Any, precision: str) -> str:
     return digest.hexdigest()
 
 
-def features_of(model: Any, batch: Batch, store: ArrayCache) -> torch.Tensor | None:
+def features_of(body: MolmoBody, batch: Batch, store: ArrayCache) -> torch.Tensor | None:
     """Features ``(T, d)`` of a batch in token order, in bfloat16; None without vision tokens.
 
     Args:
-        model: `Molmo2Model` (the body), nothing of whose vision is trained.
+        body: `Molmo2Model`, nothing of whose vision is trained.
         batch: with its pieces.
         store: keeps what is computed.
     """
@@ -58,7 +59,7 @@ def features_of(model: Any, batch: Batch, store: ArrayCache) -> torch.Tensor | N
     parts: list[torch.Tensor] = []
     with torch.no_grad():
         has_fresh = len(batch.patches) > 0
-        computed = encode_vision(model, batch.patches, batch.pooling) if has_fresh else None
+        computed = encode_vision(body, batch.patches, batch.pooling) if has_fresh else None
     fresh = computed.to(torch.bfloat16) if computed is not None else batch.features[:0]
     kept = batch.features
     for piece in batch.pieces:

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.errors import UserError
 from molmo_tune.model.adapters import bare_model
 
@@ -31,7 +32,7 @@ _NAMES = {
 }
 
 
-def base_identity(model: Any, processor: Any) -> dict[str, str]:
+def base_identity(model: torch.nn.Module, processor: Processor) -> dict[str, str]:
     """Digests of a loaded base, with or without adapters.
 
     The weights' is left away when they were loaded in float16, which other bfloat16 comes from.
@@ -39,7 +40,7 @@ def base_identity(model: Any, processor: Any) -> dict[str, str]:
     return processor_identity(processor) | decoder_identity(model)
 
 
-def decoder_identity(model: Any) -> dict[str, str]:
+def decoder_identity(model: torch.nn.Module) -> dict[str, str]:
     """The digest of a loaded base's weights alone, or none (float16)."""
     bare = bare_model(model)
     decoder = bare.model.language_model
@@ -49,7 +50,7 @@ def decoder_identity(model: Any) -> dict[str, str]:
     return {"weights": weights_identity(*(tensor[:ROWS] for tensor in tensors))}
 
 
-def weights_identity(norm: Any, embedding: Any, head: Any) -> str:
+def weights_identity(norm: torch.Tensor, embedding: torch.Tensor, head: torch.Tensor) -> str:
     """Digest of the first `ROWS` rows of these tensors."""
     digest = hashlib.sha256()
     for rows in (norm, embedding, head):
@@ -58,7 +59,7 @@ def weights_identity(norm: Any, embedding: Any, head: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def processor_identity(processor: Any) -> dict[str, str]:
+def processor_identity(processor: Processor) -> dict[str, str]:
     """Digests of the tokenizer and the chat template."""
     tokenizer = processor.tokenizer
     special = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]

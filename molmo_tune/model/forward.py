@@ -8,18 +8,17 @@ vision and connector (`vision.encode_vision`), embedding with the features *adde
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from molmo_tune.encoding.encoded import Batch
 from molmo_tune.media.array_cache import ArrayCache
 from molmo_tune.model.attention_backends import attention_inputs
 from molmo_tune.model.feature_cache import features_of
+from molmo_tune.model.molmo import Molmo
 from molmo_tune.model.vision import encode_vision
 
 
-def hidden_states(model: Any, batch: Batch, known: ArrayCache | None = None) -> torch.Tensor:
+def hidden_states(model: Molmo, batch: Batch, known: ArrayCache | None = None) -> torch.Tensor:
     """Last hidden states ``(B, L, d)`` of `Molmo2ForConditionalGeneration` for a batch.
 
     With a store of known features, what it has is not computed (`feature_cache`).
@@ -31,7 +30,7 @@ def hidden_states(model: Any, batch: Batch, known: ArrayCache | None = None) -> 
     return decode(model, batch, features)
 
 
-def decode(model: Any, batch: Batch, features: torch.Tensor | None) -> torch.Tensor:
+def decode(model: Molmo, batch: Batch, features: torch.Tensor | None) -> torch.Tensor:
     """Last hidden states ``(B, L, d)`` of the decoder, given its vision features ``(T, d)``."""
     decoder = model.model.language_model
     embeddings = decoder.embed_tokens(batch.input_ids)

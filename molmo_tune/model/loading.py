@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from transformers import AutoConfig, AutoProcessor, Molmo2ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.resize import ExactImageProcessor, ExactVideoProcessor
 from molmo_tune.errors import UserError
+from molmo_tune.model.molmo import Molmo, MolmoConfig
 from molmo_tune.model.quantization import (
     Quantize,
     keep_trainable_kernels,
@@ -57,7 +59,7 @@ def checkpoint_folder(name: str) -> Path:
     return Path(snapshot_download(source))
 
 
-def checkpoint_config(name: str) -> Any:
+def checkpoint_config(name: str) -> MolmoConfig:
     """The native configuration of a checkpoint.
 
     Raises:
@@ -65,7 +67,7 @@ def checkpoint_config(name: str) -> Any:
     """
     source = checkpoint_source(name)
     try:
-        config = AutoConfig.from_pretrained(source)
+        config: MolmoConfig = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
         fix = "is the hub reachable?" if not os.path.isdir(source) else ""  # noqa: PTH112
         raise UserError(name, f"no checkpoint found ({_first_line(error)})", fix=fix) from error
@@ -87,7 +89,7 @@ def resolve_dtype(name: DtypeName) -> torch.dtype:
 
 def load_model(
     name: str, *, dtype: torch.dtype = torch.float32, quantize: Quantize | None = None
-) -> Any:
+) -> Molmo:
     """The model in evaluation mode on the CPU, all parameters frozen.
 
     Args:
@@ -121,11 +123,11 @@ def load_model(
     if quantize:
         require_quantized(model, quantize, dtype)
         keep_trainable_kernels(model)
-    model.requires_grad_(False)
-    return model.eval()
+    loaded: Molmo = model.requires_grad_(False).eval()
+    return loaded
 
 
-def model_from_tensors(config: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def model_from_tensors(config: MolmoConfig, tensors: dict[str, torch.Tensor]) -> Molmo:
     """A model of tensors in memory, in evaluation mode, frozen: for files no library loads.
 
     Args:
@@ -140,16 +142,16 @@ def model_from_tensors(config: Any, tensors: dict[str, torch.Tensor]) -> Any:
         model.load_state_dict(tensors, strict=True, assign=True)
     except RuntimeError as error:
         raise ValueError(_first_line(error)) from error
-    model.requires_grad_(False)
-    return model.eval()
+    loaded: Molmo = model.requires_grad_(False).eval()
+    return loaded
 
 
-def load_processor(name: str) -> Any:
+def load_processor(name: str) -> Processor:
     """The checkpoint's `Molmo2Processor`, with resizing that is the same on every machine."""
     source = checkpoint_source(name)
     checkpoint_config(name)
     try:
-        processor = AutoProcessor.from_pretrained(source)
+        processor: Processor = AutoProcessor.from_pretrained(source)
         processor.image_processor = ExactImageProcessor.from_pretrained(source)
         processor.video_processor = ExactVideoProcessor.from_pretrained(source)
     except (OSError, ValueError) as error:

@@ -12,7 +12,7 @@ models not even that (`released`).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import try_to_load_from_cache
@@ -22,6 +22,7 @@ from transformers.quantizers import AutoHfQuantizer
 
 from molmo_tune.errors import UserError
 from molmo_tune.model.loading import checkpoint_config, checkpoint_source, quiet_loading
+from molmo_tune.model.molmo import Molmo, MolmoConfig
 from molmo_tune.model.quantization import (
     Quantize,
     keep_trainable_kernels,
@@ -32,8 +33,10 @@ from molmo_tune.model.quantization import (
 )
 from molmo_tune.model.released import RELEASED, released_config
 
+_Module = TypeVar("_Module", bound=torch.nn.Module)
 
-def config_without_weights(name: str) -> Any:
+
+def config_without_weights(name: str) -> MolmoConfig:
     """The native configuration of a checkpoint, of which nothing else need be there.
 
     For a released model that is not in the hub's cache it is the built-in one: nothing is fetched.
@@ -47,15 +50,16 @@ def config_without_weights(name: str) -> Any:
     )
     config = checkpoint_config(name) if is_here or name not in RELEASED else None
     if config is None:
-        return released_config(RELEASED[name])
+        released: MolmoConfig = released_config(RELEASED[name])
+        return released
     if getattr(config, "quantization_config", None):
         raise UserError(name, "is stored quantized", "a base in 16 or 32 bits to plan for")
     return config
 
 
 def model_without_weights(
-    config: Any, *, dtype: torch.dtype, quantize: Quantize | None = None
-) -> Any:
+    config: MolmoConfig, *, dtype: torch.dtype, quantize: Quantize | None = None
+) -> Molmo:
     """What `load_model` gives, on the ``meta`` device.
 
     Args:
@@ -79,11 +83,11 @@ def model_without_weights(
         )
     if quantize:
         _quantize(model, quantize, dtype)
-    model.requires_grad_(False)
-    return model.eval()
+    loaded: Molmo = model.requires_grad_(False).eval()
+    return loaded
 
 
-def _quantize(model: Any, kind: Quantize, dtype: torch.dtype) -> None:
+def _quantize(model: Molmo, kind: Quantize, dtype: torch.dtype) -> None:
     from bitsandbytes import functional
 
     # bitsandbytes keeps its table of 8-bit numbers for the whole process, on the device that asks
@@ -97,7 +101,7 @@ def _quantize(model: Any, kind: Quantize, dtype: torch.dtype) -> None:
     keep_trainable_kernels(model)
 
 
-def made_fake(model: Any, fake_mode: FakeTensorMode) -> Any:
+def made_fake(model: _Module, fake_mode: FakeTensorMode) -> _Module:
     """The same model with fake tensors of the CPU in the place of those on ``meta``.
 
     A quantized layer's weight is no longer of bitsandbytes' class, but keeps its attributes.

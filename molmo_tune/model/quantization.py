@@ -19,6 +19,7 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from molmo_tune.errors import UserError
+from molmo_tune.model.molmo import Molmo
 
 Quantize = Literal["nf4", "int8"]
 _KEPT_WHOLE = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
@@ -62,7 +63,7 @@ def require_bitsandbytes(key: str, value: str) -> None:
         )
 
 
-def require_quantized(model: Any, kind: Quantize, compute_dtype: torch.dtype) -> None:
+def require_quantized(model: Molmo, kind: Quantize, compute_dtype: torch.dtype) -> None:
     """Check that exactly the decoder's linear layers are quantized, and compute as asked.
 
     Raises:
@@ -79,7 +80,7 @@ def require_quantized(model: Any, kind: Quantize, compute_dtype: torch.dtype) ->
             raise RuntimeError(f"{name} computes in {module.compute_dtype}, not in {compute_dtype}")
 
 
-def keep_trainable_kernels(model: Any) -> None:
+def keep_trainable_kernels(model: Molmo) -> None:
     """Keep 4-bit layers on the kernels that have a way back.
 
     On a CPU with bfloat16 instructions bitsandbytes repacks a layer's weights at its first pass in
@@ -88,10 +89,10 @@ def keep_trainable_kernels(model: Any) -> None:
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  (no type knows it)
 
 
-def quantized_layers(model: Any) -> Iterator[tuple[str, Any]]:
+def quantized_layers(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     """Names and modules of the layers that are stored small."""
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and type(module).__name__ in _LAYERS.values():

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import torch
 from transformers import Molmo2Config, Molmo2ForConditionalGeneration
 
+from molmo_tune.model.molmo import Molmo
+
 Size = Literal["4B", "8B", "O-7B"]
 RELEASED: dict[str, Size] = {
     "allenai/Molmo2-4B": "4B",
@@ -117,7 +119,7 @@ def released_config(size: Size) -> Molmo2Config:
     )
 
 
-def random_model(size: Size, *, dtype: torch.dtype, device: str) -> Any:
+def random_model(size: Size, *, dtype: torch.dtype, device: str) -> Molmo:
     """A model of a released size with small random weights, frozen, made on its device."""
     config = released_config(size)
     with torch.device("meta"):
@@ -130,10 +132,11 @@ def random_model(size: Size, *, dtype: torch.dtype, device: str) -> Any:
             if name.endswith("bias"):
                 parameter.zero_()
     _fill_buffers(model, config, device)
-    return model.requires_grad_(False).eval()
+    frozen: Molmo = model.requires_grad_(False).eval()
+    return frozen
 
 
-def _fill_buffers(model: Any, config: Molmo2Config, device: str) -> None:
+def _fill_buffers(model: Molmo, config: Molmo2Config, device: str) -> None:
     """Rotary frequencies are no parameters; those of a fresh module are copied."""
     decoder = model.model.language_model
     for name in ("rotary_emb", "rotary_emb_unscaled"):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel
@@ -27,10 +26,11 @@ from molmo_tune.model.adapters import (
     part_of,
     trainable_parameters,
 )
+from molmo_tune.model.molmo import Molmo
 
 
 def continue_adapter(
-    base: Any,
+    base: Molmo,
     folder: Path,
     *,
     method: Method,
@@ -38,7 +38,7 @@ def continue_adapter(
     alpha: float,
     targets: Sequence[Part],
     rslora: bool = False,
-) -> Any:
+) -> torch.nn.Module:
     """The base with a run's trained weights on it, those weights trainable.
 
     Args:
@@ -89,16 +89,19 @@ def _require_equal(folder: Path, wanted: dict[str, object], found: dict[str, obj
         raise UserError(folder, f"holds {there}", f"what the recipe says, {ours}", "change these")
 
 
-def _lora(base: Any, folder: Path) -> Any:
+def _lora(base: Molmo, folder: Path) -> torch.nn.Module:
     config = PeftConfig.from_pretrained(str(folder))
     config.lora_dropout, config.inference_mode = 0.0, False
     try:
-        return PeftModel.from_pretrained(base, str(folder), is_trainable=True, config=config)
+        adapted: torch.nn.Module = PeftModel.from_pretrained(
+            base, str(folder), is_trainable=True, config=config
+        )
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(folder, f"does not fit this base model ({str(error)[:200]})") from error
+    return adapted
 
 
-def _whole(base: Any, folder: Path, targets: Sequence[Part]) -> Any:
+def _whole(base: Molmo, folder: Path, targets: Sequence[Part]) -> torch.nn.Module:
     model = add_adapter(base, method="full", rank=1, alpha=1, dropout=0.0, targets=targets)
     stored, trained = load_file(str(folder / WEIGHTS_FILE)), dict(trainable_parameters(model))
     if {n: t.shape for n, t in stored.items()} != {n: p.shape for n, p in trained.items()}:

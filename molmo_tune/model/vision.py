@@ -10,17 +10,17 @@ may be mixed freely, since after patching they differ in nothing but the pooling
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
+
+from molmo_tune.model.molmo import MolmoBody
 
 CROPS_PER_CHUNK = 16
 
 
 def encode_vision(
-    model: Any, patches: torch.Tensor, pooling: torch.Tensor, chunk: int = CROPS_PER_CHUNK
+    body: MolmoBody, patches: torch.Tensor, pooling: torch.Tensor, chunk: int = CROPS_PER_CHUNK
 ) -> torch.Tensor:
     """Vision features ``(T, d_model)`` in token order.
 
@@ -33,10 +33,10 @@ def encode_vision(
     """
     rows_of, pooled = [], []
     for start, end, rows in _groups(pooling, len(patches), patches.shape[1], chunk):
-        features = _tower_features(model, patches[start:end], chunk)
+        features = _tower_features(body, patches[start:end], chunk)
         shift = start * patches.shape[1]
         own = torch.where(pooling[rows] < 0, -1, pooling[rows] - shift)
-        projected: BaseModelOutput = model.multi_modal_projector(features, own)
+        projected: BaseModelOutput = body.multi_modal_projector(features, own)
         pooled.append(projected.last_hidden_state)
         rows_of.append(rows)
     return torch.cat(pooled)[torch.cat(rows_of).argsort()]
@@ -65,18 +65,18 @@ def _groups(
     return groups
 
 
-def _tower_features(model: Any, patches: torch.Tensor, chunk: int) -> torch.Tensor:
+def _tower_features(body: MolmoBody, patches: torch.Tensor, chunk: int) -> torch.Tensor:
     """What the connector reads, `chunk` crops at a time: ``(C, P, 2·width)``."""
-    trainable = any(p.requires_grad for p in model.vision_tower.parameters())
+    trainable = any(p.requires_grad for p in body.vision_tower.parameters())
     with torch.set_grad_enabled(torch.is_grad_enabled() and trainable):
-        return torch.cat([_wanted_layers(model, part) for part in patches.split(chunk)])
+        return torch.cat([_wanted_layers(body, part) for part in patches.split(chunk)])
 
 
-def _wanted_layers(model: Any, patches: torch.Tensor) -> torch.Tensor:
+def _wanted_layers(body: MolmoBody, patches: torch.Tensor) -> torch.Tensor:
     """The two layers the connector reads, side by side: ``(C, P, 2·width)``."""
-    tower = model.vision_tower
+    tower = body.vision_tower
     wanted = [
-        _layer_number(n, tower.layers) for n in model.config.adapter_config.vision_feature_layer
+        _layer_number(n, tower.layers) for n in body.config.adapter_config.vision_feature_layer
     ]
     hidden = tower.patch_embedding(patches.to(tower.dtype))
     hidden = hidden + tower.positional_embedding[None].to(hidden)

@@ -16,6 +16,7 @@ import numpy as np
 
 from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.encoding.items import Item
+from molmo_tune.encoding.processor import Tokenizer
 from molmo_tune.pages.frames import drawn_frames
 from molmo_tune.pages.pack_map import Row
 from molmo_tune.pages.page import write_page
@@ -33,7 +34,7 @@ class Piece:
 def write_preview(
     items: Sequence[Item],
     encode: Callable[[int], EncodedSample],
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     out: Path,
     *,
     lead: str,
@@ -57,7 +58,7 @@ def write_preview(
     write_page("preview.html.j2", out, title=title, lead=lead, cards=cards, rows=rows)
 
 
-def _card(item: Item, encoded: EncodedSample, tokenizer: Any) -> dict[str, Any]:
+def _card(item: Item, encoded: EncodedSample, tokenizer: Tokenizer) -> dict[str, Any]:
     return {
         "sample_id": item.sample.id,
         "labels": ", ".join(dict.fromkeys(c.label for c in item.conversations if c.label)),
@@ -71,7 +72,7 @@ def _card(item: Item, encoded: EncodedSample, tokenizer: Any) -> dict[str, Any]:
     }
 
 
-def branch_pieces(encoded: EncodedSample, tokenizer: Any) -> list[list[Piece]]:
+def branch_pieces(encoded: EncodedSample, tokenizer: Tokenizer) -> list[list[Piece]]:
     """Return the shared prefix and each branch as text pieces.
 
     Targets are shifted, so the weight of a token is stored at the position before it; the last
@@ -90,7 +91,7 @@ def branch_pieces(encoded: EncodedSample, tokenizer: Any) -> list[list[Piece]]:
 
 
 def _pieces(
-    ids: Sequence[int], weights: Sequence[float], largest: float, tokenizer: Any
+    ids: Sequence[int], weights: Sequence[float], largest: float, tokenizer: Tokenizer
 ) -> list[Piece]:
     patch = tokenizer.convert_tokens_to_ids("<im_patch>")
     pieces: list[Piece] = []

@@ -30,6 +30,7 @@ from molmo_tune.model.meta_model import (
     made_fake,
     model_without_weights,
 )
+from molmo_tune.model.molmo import MolmoConfig
 from molmo_tune.planning.concrete_tensors import ConcreteTensors
 from molmo_tune.planning.gpu_emulation import emulate_gpu, update_at_once
 from molmo_tune.planning.memory_tracker import MemoryTracker
@@ -131,7 +132,7 @@ def precision_plugin(recipe: Recipe) -> Precision:
 
 
 def _costs(
-    recipe: Recipe, config: Any, rows: tuple[Row, ...], device: Device
+    recipe: Recipe, config: MolmoConfig, rows: tuple[Row, ...], device: Device
 ) -> tuple[StepCost, ...]:
     fake_mode, ledger = FakeTensorMode(), MemoryTracker()
     trainer, on_gpu = recipe.trainer, device == "cuda"

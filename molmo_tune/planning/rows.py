@@ -12,7 +12,6 @@ What it does not do: know a recipe's data or limits (`counted`), or real token i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.encoded import IGNORED_ID, NO_PATCH, Batch, EncodedSample
 from molmo_tune.encoding.packing import pack
+from molmo_tune.model.molmo import MolmoConfig
 
 _TEXT_ID = _TARGET_ID = 5  # any of the base vocabulary
 _MARKS = 2  # a frame or crop stands between two tokens that read in both directions, too
@@ -71,7 +71,7 @@ class Row:
         """Crops and frames of all samples."""
         return sum(sample.num_crops for sample in self.samples)
 
-    def batch(self, config: Any, batch_size: int, patches: torch.Tensor) -> Batch:
+    def batch(self, config: MolmoConfig, batch_size: int, patches: torch.Tensor) -> Batch:
         """So many such rows.
 
         Args:
@@ -83,14 +83,14 @@ class Row:
         numbers = collate([encoded] * batch_size, pad_id=0)
         return Batch(**{**numbers.tensors(), "patches": patches})
 
-    def patches_shape(self, config: Any, batch_size: int) -> tuple[int, int, int]:
+    def patches_shape(self, config: MolmoConfig, batch_size: int) -> tuple[int, int, int]:
         """Crops, patches of a crop, and numbers of a patch."""
         vision = config.vision_config
         numbers = vision.patch_size**2 * vision.num_channels
         return batch_size * self.num_crops, vision.num_position_embeddings, numbers
 
 
-def _encoded(sample: RowSample, config: Any) -> EncodedSample:
+def _encoded(sample: RowSample, config: MolmoConfig) -> EncodedSample:
     """With patches of no numbers: how many there are is all that `pack` and `collate` ask."""
     prefix = 1 + sample.num_media_tokens
     branches = np.repeat(np.arange(1, 1 + len(sample.branch_tokens)), sample.branch_tokens)

@@ -128,7 +128,7 @@ class WatchedStep:
             )
 
 
-def accounts_of_weights(model: Any) -> Iterator[tuple[str, list[torch.Tensor]]]:
+def accounts_of_weights(model: torch.nn.Module) -> Iterator[tuple[str, list[torch.Tensor]]]:
     """Accounts and tensors of all weights and buffers, with the scales of quantized layers."""
     small = {}
     for name, layer in quantized_layers(model):

@@ -22,12 +22,14 @@ import numpy as np
 
 from molmo_tune.encoding.items import Item, vision_token_ids
 from molmo_tune.encoding.pack_plan import measure_packs, plan_packs, sizes_of
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sampler import ItemSampler
 from molmo_tune.encoding.sources import limits_of, pack_limits_of, read_items
 from molmo_tune.encoding.token_stream import conversation_stream
 from molmo_tune.encoding.vision_tokens import VisionLayout
 from molmo_tune.errors import UserError
 from molmo_tune.model.loading import checkpoint_source, load_processor
+from molmo_tune.model.molmo import MolmoConfig
 from molmo_tune.planning.rows import Row, RowSample
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.templates.template import load_template
@@ -59,7 +61,7 @@ class Workload:
     samples_per_row: float = 1.0
 
 
-def count_rows(recipe: Recipe, config: Any) -> Workload:
+def count_rows(recipe: Recipe, config: MolmoConfig) -> Workload:
     """The rows that a recipe trains on.
 
     Args:
@@ -96,7 +98,9 @@ def _processor(recipe: Recipe) -> tuple[Any, str]:
         return None, str(error)
 
 
-def _of_items(recipe: Recipe, items: Sequence[Item], processor: Any, allowed: Row) -> Workload:
+def _of_items(
+    recipe: Recipe, items: Sequence[Item], processor: Processor, allowed: Row
+) -> Workload:
     limits = pack_limits_of(recipe)
     source = f"{len(items)} sequences of data.train"
     if limits is None:
@@ -118,7 +122,7 @@ def _of_items(recipe: Recipe, items: Sequence[Item], processor: Any, allowed: Ro
     return Workload((allowed, usual_row), source, figures.packs_per_pass, figures.samples_per_pack)
 
 
-def _counted(item: Item, recipe: Recipe, processor: Any) -> RowSample:
+def _counted(item: Item, recipe: Recipe, processor: Processor) -> RowSample:
     ids = vision_token_ids(item, processor, limits_of(recipe))
     is_video = item.sampled is not None
     side = _pooling(processor, is_video)
@@ -137,7 +141,7 @@ def _counted(item: Item, recipe: Recipe, processor: Any) -> RowSample:
     )
 
 
-def _pooling(processor: Any, is_video: bool) -> int:
+def _pooling(processor: Processor | None, is_video: bool) -> int:
     """Patches that a token pools, along a side."""
     if processor is None:
         return _VIDEO_POOLING if is_video else _IMAGE_POOLING
@@ -156,7 +160,7 @@ class _Medium:
     other_tokens: int
 
     @classmethod
-    def of(cls, recipe: Recipe, config: Any, processor: Any) -> _Medium:
+    def of(cls, recipe: Recipe, config: MolmoConfig, processor: Processor) -> _Medium:
         """Videos, unless every template asks about images."""
         tasks = {load_template(source.template).task for source in recipe.data.train}
         is_video = tasks != {"image_pointing"}

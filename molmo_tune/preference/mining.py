@@ -26,7 +26,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -38,11 +37,13 @@ from molmo_tune.encoding.items import (
     num_vision_tokens,
     special_token_in,
 )
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sampler import ItemSampler
 from molmo_tune.errors import UserError
 from molmo_tune.evaluation.evaluate import Asked, question_batches
 from molmo_tune.evaluation.generation import generate_answers
 from molmo_tune.evaluation.rewards import reward
+from molmo_tune.model.molmo import Molmo
 from molmo_tune.preference.pairs import Mined, Pair, SampledAnswer, Unused, better_and_worse
 
 AnswerPair = tuple[SampledAnswer, SampledAnswer]
@@ -87,8 +88,8 @@ class _Account:
 
 
 def mine(
-    model: Any,
-    processor: Any,
+    model: Molmo,
+    processor: Processor,
     items: Sequence[Item],
     limits: MediaLimits,
     settings: MiningSettings,
@@ -133,7 +134,7 @@ def mine(
 
 
 @contextmanager
-def _answering(model: Any, seed: int) -> Iterator[None]:
+def _answering(model: Molmo, seed: int) -> Iterator[None]:
     """Evaluation mode and a seed, and afterwards both as they were."""
     was_training = model.training
     model.eval()
@@ -165,8 +166,8 @@ def _scored_items(items: Sequence[Item], account: _Account, seed: int) -> list[i
 
 
 def _drawn(
-    model: Any,
-    processor: Any,
+    model: Molmo,
+    processor: Processor,
     batch: Sequence[Asked],
     items: Sequence[Item],
     settings: MiningSettings,
@@ -198,7 +199,7 @@ def _judged(
     item: Item,
     question: int,
     couple: AnswerPair,
-    processor: Any,
+    processor: Processor,
     limits: MediaLimits,
     settings: MiningSettings,
 ) -> Unused | AnswerPair:
@@ -215,7 +216,7 @@ def _judged(
 
 
 def num_pair_tokens(
-    item: Item, question: int, texts: Sequence[str], processor: Any, limits: MediaLimits
+    item: Item, question: int, texts: Sequence[str], processor: Processor, limits: MediaLimits
 ) -> int:
     """Length of a sequence that holds a medium and these answers to one question about it."""
     asked = item.conversations[question].question

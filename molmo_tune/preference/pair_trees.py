@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from molmo_tune.encoding.items import Item, MediaLimits, num_branch_tokens, num_vision_tokens
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.preference.pairs import Pair
 from molmo_tune.templates.conversations import Conversation
 
@@ -45,7 +45,7 @@ class PairTree:
 def pair_trees(
     items: Sequence[Item],
     pairs: Sequence[Pair],
-    processor: Any,
+    processor: Processor,
     limits: MediaLimits,
     *,
     max_tokens: int,
@@ -71,7 +71,7 @@ def pair_trees(
 
 
 def _filled(
-    item: Item, pairs: Sequence[Pair], processor: Any, room: int
+    item: Item, pairs: Sequence[Pair], processor: Processor, room: int
 ) -> list[tuple[list[Pair], int]]:
     """First fit of pairs into sequences that have so much room behind their medium."""
     bins: list[tuple[list[Pair], int]] = []

@@ -20,6 +20,7 @@ from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.datasets import TrainingSet
 from molmo_tune.encoding.items import Item
 from molmo_tune.encoding.media_inputs import FeatureNames
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sources import (
     cache_place,
     limits_of,
@@ -37,6 +38,7 @@ from molmo_tune.model.checkpointing import checkpoint_layers
 from molmo_tune.model.feature_cache import fingerprint
 from molmo_tune.model.fingerprint import base_identity, decoder_identity, require_same_base
 from molmo_tune.model.loading import load_model, resolve_dtype
+from molmo_tune.model.molmo import Molmo
 from molmo_tune.model.resume_adapter import continue_adapter
 from molmo_tune.preference.pair_set import PairSet, collate_pairs
 from molmo_tune.recipe.sections import Recipe, TrainerSection
@@ -56,7 +58,7 @@ WARMUP_SHARE = 0.03
 MAX_STEPS_AT_RISK = 100  # a crash costs at most so many optimizer steps
 
 
-def build_model(recipe: Recipe) -> Any:
+def build_model(recipe: Recipe) -> torch.nn.Module:
     """Base model with fresh adapters, or those of the run to go on from, as the recipe says.
 
     ``auto`` precision follows the dtype: adapters are kept in float32 beside a 16-bit base.
@@ -69,7 +71,7 @@ def build_model(recipe: Recipe) -> Any:
     return prepare(base, recipe)
 
 
-def prepare(base: Any, recipe: Recipe) -> Any:
+def prepare(base: Molmo, recipe: Recipe) -> torch.nn.Module:
     """A base made ready for training: attention, adapters and checkpointing of the recipe."""
     use_backend(base, _attention(recipe))
     adapter = recipe.adapter
@@ -91,7 +93,7 @@ def prepare(base: Any, recipe: Recipe) -> Any:
     return model.train()
 
 
-def trained_base(recipe: Recipe, model: Any, processor: Any) -> dict[str, str]:
+def trained_base(recipe: Recipe, model: torch.nn.Module, processor: Processor) -> dict[str, str]:
     """Digests of the base of a model that is not trained yet; see `model.identity`.
 
     Where a run goes on from another they are taken from there: with ``full`` that run has changed
@@ -103,7 +105,9 @@ def trained_base(recipe: Recipe, model: Any, processor: Any) -> dict[str, str]:
     return recorded
 
 
-def build_module(recipe: Recipe, model: Any, known_features: ArrayCache | None) -> MolmoModule:
+def build_module(
+    recipe: Recipe, model: torch.nn.Module, known_features: ArrayCache | None
+) -> MolmoModule:
     """The model with the recipe's loss: of labels' answers, or of pairs."""
     optim, offload = optim_settings(recipe), recipe.trainer.offload_activations
     if recipe.preference is None:
@@ -147,7 +151,9 @@ def optim_settings(recipe: Recipe) -> OptimSettings:
     )
 
 
-def feature_names(recipe: Recipe, model: Any, processor: Any) -> FeatureNames | None:
+def feature_names(
+    recipe: Recipe, model: torch.nn.Module, processor: Processor
+) -> FeatureNames | None:
     """The recipe's cache of vision features; None when it has none."""
     place = cache_place(recipe.data.feature_cache)
     if place is None:
@@ -158,7 +164,7 @@ def feature_names(recipe: Recipe, model: Any, processor: Any) -> FeatureNames | 
 
 def data_module(
     recipe: Recipe,
-    processor: Any,
+    processor: Processor,
     train_items: list[Item],
     val_items: list[Item],
     features: FeatureNames | None = None,
@@ -260,7 +266,9 @@ def _attention(recipe: Recipe) -> Backend:
     )
 
 
-def evaluation_callbacks(recipe: Recipe, processor: Any, val_items: list[Item]) -> list[Callback]:
+def evaluation_callbacks(
+    recipe: Recipe, processor: Processor, val_items: list[Item]
+) -> list[Callback]:
     """Answers to the validation questions during training, if the recipe wants them."""
     every = recipe.eval.every_steps
     if every is None or not val_items:

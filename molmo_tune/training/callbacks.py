@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -14,6 +14,7 @@ from molmo_tune.evaluation.evaluate import Evaluation
 from molmo_tune.model.adapters import save_adapter, trainable_parameters
 from molmo_tune.run_folder import RunFolder
 from molmo_tune.training.fsdp import whole_trained_weights
+from molmo_tune.training.module import MolmoModule
 
 STEPS_UNTIL_ADAPTERS_LIVE = 5
 
@@ -57,9 +58,10 @@ class SaveAdapter(Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save from the first process; under FSDP all of them give their rows to it."""
-        gathered = whole_trained_weights(pl_module.model)
+        model = cast(MolmoModule, pl_module).model
+        gathered = whole_trained_weights(model)
         if trainer.is_global_zero:
-            save_adapter(pl_module.model, self._run.adapter, gathered)
+            save_adapter(model, self._run.adapter, gathered)
 
 
 class RecordLosses(Callback):

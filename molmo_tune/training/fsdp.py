@@ -12,7 +12,7 @@ PiSSA's start, and answers generated during training; the recipe refuses these.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
@@ -37,10 +37,10 @@ def shard(module: Any, mesh: DeviceMesh) -> None:
         fully_shard(layer, mesh=mesh)
     fully_shard(module, mesh=mesh)
     register_fsdp_forward_method(module, "sums")
-    model.enable_input_require_grads()
+    cast(Any, model).enable_input_require_grads()
 
 
-def whole_trained_weights(model: Any) -> dict[str, torch.Tensor] | None:
+def whole_trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor] | None:
     """Trained weights by name, gathered from all devices; None when nothing is split.
 
     Every process must ask, since every process gives.
@@ -48,4 +48,4 @@ def whole_trained_weights(model: Any) -> dict[str, torch.Tensor] | None:
     trained = trainable_parameters(model)
     if not any(isinstance(p, DTensor) for _, p in trained):
         return None
-    return {name: p.full_tensor().cpu() for name, p in trained}
+    return {name: cast(DTensor, p).full_tensor().cpu() for name, p in trained}

@@ -30,6 +30,7 @@ from molmo_tune.media.array_cache import ArrayCache
 from molmo_tune.model.adapters import bare_model, trainable_parameters
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loss import LossSums, loss_sums
+from molmo_tune.model.molmo import Molmo
 from molmo_tune.training import random_state
 from molmo_tune.training.fsdp import shard
 from molmo_tune.training.optimizers import OptimSettings, build_optimizer, clip_parts
@@ -50,7 +51,7 @@ class MolmoModule(L.LightningModule):
 
     def __init__(
         self,
-        model: Any,
+        model: torch.nn.Module,
         optim: OptimSettings,
         *,
         z_loss: float = 1e-4,
@@ -74,7 +75,7 @@ class MolmoModule(L.LightningModule):
             shard(self, self.device_mesh["data_parallel"])
 
     @property
-    def bare_model(self) -> Any:
+    def bare_model(self) -> Molmo:
         """`Molmo2ForConditionalGeneration` with the adapters inside."""
         return bare_model(self.model)
 

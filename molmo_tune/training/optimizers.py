@@ -38,7 +38,7 @@ class OptimSettings:
     min_lr_ratio: float = 0.1
 
 
-def build_optimizer(model: Any, settings: OptimSettings) -> torch.optim.Optimizer:
+def build_optimizer(model: torch.nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
     """AdamW over the trainable parameters of `model`, grouped.
 
     Raises:
@@ -55,7 +55,7 @@ def build_optimizer(model: Any, settings: OptimSettings) -> torch.optim.Optimize
     return optimizer
 
 
-def parameter_groups(model: Any, settings: OptimSettings) -> list[dict[str, Any]]:
+def parameter_groups(model: torch.nn.Module, settings: OptimSettings) -> list[dict[str, Any]]:
     """Groups of equal part, rate and decay; each names its part."""
     groups: dict[tuple[str, bool], list[Any]] = {}
     for name, parameter in trainable_parameters(model):

@@ -28,11 +28,13 @@ from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.datasets import TrainingSet
 from molmo_tune.encoding.items import Item, Refused
 from molmo_tune.encoding.media_inputs import FeatureNames
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sources import limits_of
 from molmo_tune.errors import UserError
 from molmo_tune.evaluation.evaluate import num_questions
 from molmo_tune.model.adapters import bare_model
 from molmo_tune.model.fingerprint import processor_identity, require_same_base
+from molmo_tune.model.molmo import Molmo
 from molmo_tune.preference.mining import MiningSettings, mine
 from molmo_tune.preference.pair_trees import PairTree, pair_trees
 from molmo_tune.preference.pairs import Mined
@@ -71,7 +73,7 @@ class Pairing:
         }
 
 
-def require_begun(recipe: Recipe, processor: Any) -> None:
+def require_begun(recipe: Recipe, processor: Processor) -> None:
     """Check that there is a run to go on from, before labels are read or a model is loaded.
 
     Raises:
@@ -85,7 +87,11 @@ def require_begun(recipe: Recipe, processor: Any) -> None:
 
 
 def make_pairs(
-    recipe: Recipe, model: Any, processor: Any, items: Sequence[Item], console: Console
+    recipe: Recipe,
+    model: torch.nn.Module,
+    processor: Processor,
+    items: Sequence[Item],
+    console: Console,
 ) -> Pairing:
     """Draw answers to all training questions and pair the better with the worse.
 
@@ -124,7 +130,9 @@ def make_pairs(
     return _pairing(recipe, processor, items, mined, bad)
 
 
-def stored_pairs(recipe: Recipe, run: RunFolder, processor: Any, items: Sequence[Item]) -> Pairing:
+def stored_pairs(
+    recipe: Recipe, run: RunFolder, processor: Processor, items: Sequence[Item]
+) -> Pairing:
     """The pairs that an interrupted run began with.
 
     Raises:
@@ -137,7 +145,7 @@ def with_reference(
     pairing: Pairing,
     recipe: Recipe,
     module: PreferenceModule,
-    processor: Any,
+    processor: Processor,
     items: Sequence[Item],
     features: FeatureNames | None,
 ) -> Pairing:
@@ -172,7 +180,7 @@ def with_reference(
 
 def _pairing(
     recipe: Recipe,
-    processor: Any,
+    processor: Processor,
     items: Sequence[Item],
     mined: Mined,
     bad: Sequence[Refused],
@@ -189,7 +197,7 @@ def _section(recipe: Recipe) -> PreferenceSection:
     return recipe.preference
 
 
-def _placed(model: Any, recipe: Recipe) -> Any:
+def _placed(model: torch.nn.Module, recipe: Recipe) -> Molmo:
     """The bare model where answers are to be generated; Lightning moves it again by itself."""
     on_gpu = recipe.trainer.accelerator != "cpu" and torch.cuda.is_available()
     return bare_model(model).to("cuda" if on_gpu else "cpu")

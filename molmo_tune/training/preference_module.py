@@ -62,7 +62,7 @@ class PreferenceModule(MolmoModule):
 
     def __init__(
         self,
-        model: Any,
+        model: torch.nn.Module,
         optim: OptimSettings,
         *,
         beta: float,

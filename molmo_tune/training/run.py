@@ -10,14 +10,17 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from molmo_tune.encoding.items import Item, Refused
 from molmo_tune.encoding.media_inputs import FeatureNames
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sources import (
     cache_place,
     measure_packing,
@@ -126,7 +129,9 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
     return result
 
 
-def _open_folder(run: RunFolder, recipe: Recipe, model: Any, processor: Any) -> None:
+def _open_folder(
+    run: RunFolder, recipe: Recipe, model: torch.nn.Module, processor: Processor
+) -> None:
     """Make the run's folder and write what is known before training."""
     run.create()
     run.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
@@ -138,7 +143,7 @@ def _paired(
     recipe: Recipe,
     run: RunFolder,
     module: PreferenceModule,
-    processor: Any,
+    processor: Processor,
     items: list[Item],
     names: FeatureNames | None,
     console: Console,
@@ -174,7 +179,7 @@ def _require_caches(recipe: Recipe) -> None:
             cache_at(place).require(f"data.{name}.dir")
 
 
-def _checkpoint_to_resume(run: RunFolder, resume: bool) -> Any:
+def _checkpoint_to_resume(run: RunFolder, resume: bool) -> Path | None:
     if resume and not run.last_checkpoint.is_file():
         raise UserError(run.root, "nothing to resume from", f"{run.last_checkpoint}")
     if not resume and run.recipe.is_file() and _is_first_process():

@@ -12,9 +12,9 @@ import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from molmo_tune.atomic_folder import atomic_folder, require_new
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sources import limits_of
 from molmo_tune.errors import UserError
 from molmo_tune.export.card import model_card, public_name
@@ -77,7 +77,7 @@ def export_peft_adapter(run: RunFolder, out: Path) -> PeftAdapter:
     return PeftAdapter(out, len(changes.pairs))
 
 
-def load_processor_of(adapter: Path, base: Path) -> Any:
+def load_processor_of(adapter: Path, base: Path) -> Processor:
     """The processor in an adapter's folder, which has no `config.json` to say what it is."""
     borrowed = adapter / "config.json"
     shutil.copyfile(base / "config.json", borrowed)

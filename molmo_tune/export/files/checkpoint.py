@@ -37,6 +37,7 @@ from molmo_tune.export.layouts.layouts import (
     tensor_parts,
     tensor_shape,
 )
+from molmo_tune.model.molmo import MolmoConfig
 
 INDEX_NAME, SINGLE_NAME = "model.safetensors.index.json", "model.safetensors"
 SHARDED_STATE = "model_and_optim"  # Ai2's trainer, before it is made one file
@@ -56,7 +57,7 @@ class Checkpoint:
     """Shards in order; ``where``: for each native tensor, the places of its rows, in order."""
 
     folder: Path
-    config: Any
+    config: MolmoConfig
     shapes: Shapes
     layout: Layout
     files: tuple[TensorFile, ...]

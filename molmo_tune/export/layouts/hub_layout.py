@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
+
+from molmo_tune.model.molmo import Molmo, MolmoConfig
 
 _LANGUAGE = "model.language_model.layers"
 _VISION = "model.vision_tower"
@@ -114,7 +115,7 @@ def hub_sources(hub_name: str) -> tuple[str, ...] | None:
     return None
 
 
-def hub_names(config: Any) -> list[str]:
+def hub_names(config: MolmoConfig) -> list[str]:
     """All tensor names of a checkpoint with this native configuration, sorted."""
     text, vision = config.text_config, config.vision_config
     names = [EMBEDDING, NEW_EMBEDDING, "model.transformer.ln_f.weight", "lm_head.weight"]
@@ -140,7 +141,7 @@ def hub_names(config: Any) -> list[str]:
     return sorted(names)
 
 
-def to_hub(native: dict[str, torch.Tensor], config: Any) -> dict[str, torch.Tensor]:
+def to_hub(native: dict[str, torch.Tensor], config: MolmoConfig) -> dict[str, torch.Tensor]:
     """A whole native state dict in hub names and shapes (small models; big ones are streamed)."""
     vocab_size = config.text_config.vocab_size
     tensors: dict[str, torch.Tensor] = {}
@@ -157,7 +158,7 @@ def to_hub(native: dict[str, torch.Tensor], config: Any) -> dict[str, torch.Tens
     return tensors
 
 
-def save_hub_weights(model: Any, folder: Path, *, dtype: torch.dtype) -> None:
+def save_hub_weights(model: Molmo, folder: Path, *, dtype: torch.dtype) -> None:
     """Write `model.safetensors` of a small model in hub layout."""
     tensors = to_hub(model.state_dict(), model.config)
     save_file(

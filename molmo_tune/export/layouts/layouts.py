@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from transformers import AutoConfig, Molmo2ForConditionalGeneration
@@ -28,6 +28,7 @@ from molmo_tune.export.layouts.hub_layout import (
     hub_names,
     hub_sources,
 )
+from molmo_tune.model.molmo import MolmoConfig
 
 Layout = Literal["hub", "native", "ai2"]
 LAYOUTS: tuple[Layout, ...] = ("hub", "native", "ai2")
@@ -52,14 +53,14 @@ class NativeRows:
     last: int
 
 
-def read_config(folder: Path) -> Any:
+def read_config(folder: Path) -> MolmoConfig:
     """The native configuration of a checkpoint folder, whichever way its fields are spelled.
 
     Raises:
         UserError: there is none, or it is of another architecture.
     """
     try:
-        config = AutoConfig.from_pretrained(str(folder))
+        config: MolmoConfig = AutoConfig.from_pretrained(str(folder))
     except (OSError, ValueError) as error:
         raise UserError(
             folder, "no readable config.json", "a Molmo 2 checkpoint folder", "name one with --like"
@@ -69,14 +70,14 @@ def read_config(folder: Path) -> Any:
     return config
 
 
-def native_shapes(config: Any) -> Shapes:
+def native_shapes(config: MolmoConfig) -> Shapes:
     """Names and shapes of all tensors of the native model; no memory is taken."""
     with torch.device("meta"):
         model = Molmo2ForConditionalGeneration(config)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def layout_names(layout: Layout, config: Any, shapes: Shapes) -> list[str]:
+def layout_names(layout: Layout, config: MolmoConfig, shapes: Shapes) -> list[str]:
     """All tensor names of a checkpoint in this layout, sorted."""
     if layout == "native":
         return sorted(shapes)

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from molmo_tune.model.molmo import Molmo
+
 _KEPT = (
     "lm_head",
     *(f"re:.*{part}.*" for part in ("vision_tower", "multi_modal_projector", "vision_backbone")),
@@ -54,12 +56,13 @@ def row_scales(weight: torch.Tensor, arguments: Any) -> tuple[torch.Tensor, torc
     return scale, zero
 
 
-def quantize_in_place(model: Any, config: Any) -> Any:
+def quantize_in_place(model: Molmo, config: Any) -> Molmo:
     """A model in memory that computes with quantized weights; the same model."""
     from compressed_tensors.quantization import QuantizationStatus, apply_quantization_config
 
     config.quantization_status = QuantizationStatus.FROZEN
     apply_quantization_config(model, config)
+    module: Any
     for module in model.modules():
         if getattr(module, "quantization_scheme", None) is not None:
             scale, zero = row_scales(module.weight, module.quantization_scheme.weights)

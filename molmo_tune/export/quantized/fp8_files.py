@@ -26,6 +26,7 @@ from molmo_tune.export.quantized.compressed_format import (
     row_scales,
     scheme_of,
 )
+from molmo_tune.model.molmo import Molmo
 from molmo_tune.run_folder import write_json
 
 _DECODER_MATRIX = re.compile(
@@ -59,7 +60,7 @@ def fp8_config() -> dict[str, Any]:
     return told
 
 
-def fp8_in_place(model: Any) -> Any:
+def fp8_in_place(model: Molmo) -> Molmo:
     """A model in memory, quantized by the library itself, for comparison; the same model."""
     return quantize_in_place(model, _config())
 

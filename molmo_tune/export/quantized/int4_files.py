@@ -23,6 +23,7 @@ from molmo_tune.export.quantized.compressed_format import (
     scheme_of,
 )
 from molmo_tune.model.loading import load_model
+from molmo_tune.model.molmo import Molmo
 
 _GROUPS = (128, 64, 32)
 
@@ -48,16 +49,16 @@ def write_int4(merged: Path, out: Path) -> dict[str, Any]:
     return told
 
 
-def int4_in_place(model: Any) -> Any:
+def int4_in_place(model: Molmo) -> Molmo:
     """A model in memory, quantized by the library itself, for comparison; the same model."""
     return quantize_in_place(model, _config(model))
 
 
-def _config(model: Any) -> Any:
+def _config(model: Molmo) -> Any:
     return compressed_config(scheme_of("W4A16", _group_size(model)), "pack-quantized")
 
 
-def _group_size(model: Any) -> int:
+def _group_size(model: Molmo) -> int:
     text = model.config.text_config
     widths = (
         text.hidden_size,

@@ -28,6 +28,7 @@ import torch
 from huggingface_hub import save_torch_state_dict
 
 from molmo_tune.encoding.encoded import EncodedSample
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.errors import UserError
 from molmo_tune.export.files.checkpoint import read_checkpoint
 from molmo_tune.export.files.config_files import CONFIG, side_files
@@ -41,6 +42,7 @@ from molmo_tune.export.verification.verify import (
     run_probes,
 )
 from molmo_tune.model.loading import load_model, load_processor
+from molmo_tune.model.molmo import Molmo
 from molmo_tune.model.quantization import keep_trainable_kernels, require_bitsandbytes
 from molmo_tune.run_folder import write_json
 
@@ -105,7 +107,7 @@ def _write(merged: Path, out: Path, kind: Kind) -> None:
     else:
         model = load_model(str(merged), dtype=torch.bfloat16, quantize=kind)
         save_torch_state_dict(model.state_dict(), out, metadata={"format": "pt"})
-        told = model.config.quantization_config.to_dict()
+        told = model.config.to_dict()["quantization_config"]
     config = json.loads((merged / CONFIG).read_text(encoding="utf-8"))
     write_json(out / CONFIG, config | {"quantization_config": told})
 
@@ -131,14 +133,14 @@ def _prove(merged: Path, out: Path, kind: Kind) -> dict[str, Any]:
     }
 
 
-def load_quantized(folder: Path) -> Any:
+def load_quantized(folder: Path) -> Molmo:
     """As transformers loads it, on the CPU."""
     model = load_model(str(folder), dtype=torch.bfloat16)
     keep_trainable_kernels(model)
     return model
 
 
-def _quantized_in_place(merged: Path, kind: Kind) -> Any:
+def _quantized_in_place(merged: Path, kind: Kind) -> Molmo:
     if kind == "fp8":
         return fp8_in_place(load_model(str(merged), dtype=torch.bfloat16))
     if kind == "w4a16":
@@ -147,7 +149,7 @@ def _quantized_in_place(merged: Path, kind: Kind) -> Any:
 
 
 def _hear(
-    load: Callable[[], Any], processor: Any, probes: dict[str, EncodedSample]
+    load: Callable[[], Any], processor: Processor, probes: dict[str, EncodedSample]
 ) -> ModelOutputs:
     logger = logging.getLogger("bitsandbytes")
     level = logger.level

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 
 from molmo_tune.model.loading import load_model
+from molmo_tune.model.molmo import Molmo
 
 LARGE = 2_000_000_000
 """Weights from which on a model is held so: 8 GB in float32."""
 
 
-def load_for_proof(name: str, stored: torch.dtype, num_weights: int) -> Any:
+def load_for_proof(name: str, stored: torch.dtype, num_weights: int) -> Molmo:
     """A checkpoint's model that computes in float32, large ones at rest in their own type.
 
     Args:
@@ -34,7 +35,7 @@ def load_for_proof(name: str, stored: torch.dtype, num_weights: int) -> Any:
     return keep_16bit(load_model(name, dtype=stored))
 
 
-def keep_16bit(model: Any) -> Any:
+def keep_16bit(model: Molmo) -> Molmo:
     """Let a 16-bit model compute in float32; the same model."""
     for name, module in model.named_modules():
         if _is_decoder_matrix(name, module):

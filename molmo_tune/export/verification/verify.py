@@ -29,6 +29,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.encoding.items import MediaLimits
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sample_encoder import encode_prompt
 from molmo_tune.encoding.vision_inputs import NO_VISION, VisionInputs, image_inputs, video_inputs
 from molmo_tune.errors import UserError
@@ -36,6 +37,7 @@ from molmo_tune.evaluation.generation import generate_answers
 from molmo_tune.export.files.config_files import image_settings, video_settings
 from molmo_tune.model.adapters import bare_model
 from molmo_tune.model.forward import hidden_states
+from molmo_tune.model.molmo import Molmo
 
 MAX_LOGIT_DIFF = 1e-4
 _AS_FAR, _MAX_FLOOR = 1.2, 1e-3
@@ -66,7 +68,7 @@ class Verification:
 def verify_export(
     load_run: Callable[[], Any],
     load_export: Callable[[], Any],
-    processors: tuple[Any, Any],
+    processors: tuple[Processor, Processor],
     *,
     max_crops: int,
     stored: torch.dtype,
@@ -111,7 +113,9 @@ class ModelOutputs:
     answers: tuple[str, ...]
 
 
-def run_probes(model: Any, processor: Any, probes: dict[str, EncodedSample]) -> ModelOutputs:
+def run_probes(
+    model: Molmo, processor: Processor, probes: dict[str, EncodedSample]
+) -> ModelOutputs:
     """Put the probes to a bare model; the answers are generated in one batch."""
     said = generate_answers(model, processor, list(probes.values()), max_new_tokens=_NEW_TOKENS)
     return ModelOutputs(_logits(model, probes), tuple(answer.text for answer in said))
@@ -124,14 +128,14 @@ def largest_diff(found: ModelOutputs, wanted: ModelOutputs) -> float:
 
 
 def _run_says(
-    adapted: Any, processor: Any, probes: dict[str, EncodedSample], stored: torch.dtype
+    adapted: Molmo, processor: Processor, probes: dict[str, EncodedSample], stored: torch.dtype
 ) -> tuple[ModelOutputs, ModelOutputs]:
     """What the run says, and what it would say with its merged weights stored in this type."""
     run = run_probes(bare_model(adapted), processor, probes)
     return run, ModelOutputs(_logits(_merge_and_round(adapted, stored), probes), ())
 
 
-def require_same_settings(processor: Any, limits: MediaLimits, where: Path) -> None:
+def require_same_settings(processor: Processor, limits: MediaLimits, where: Path) -> None:
     """Check that a processor, as loaded, carries the run's caps.
 
     Raises:
@@ -148,7 +152,7 @@ def require_same_settings(processor: Any, limits: MediaLimits, where: Path) -> N
                 raise UserError(where, f"its processor has {name} {found}", f"the run's {value}")
 
 
-def make_probes(processor: Any, max_crops: int | None = None) -> dict[str, EncodedSample]:
+def make_probes(processor: Processor, max_crops: int | None = None) -> dict[str, EncodedSample]:
     """Prompts on drawn pictures: text, image, two images, video.
 
     Args:
@@ -182,12 +186,12 @@ def _require_same_inputs(
 
 
 @torch.no_grad()
-def _logits(model: Any, probes: dict[str, EncodedSample]) -> tuple[torch.Tensor, ...]:
+def _logits(model: Molmo, probes: dict[str, EncodedSample]) -> tuple[torch.Tensor, ...]:
     batches = (collate([probe], pad_id=0) for probe in probes.values())
     return tuple(model.lm_head(hidden_states(model, batch))[0].float() for batch in batches)
 
 
-def _merge_and_round(adapted: Any, dtype: torch.dtype) -> Any:
+def _merge_and_round(adapted: torch.nn.Module, dtype: torch.dtype) -> Molmo:
     """The run's model merged by PEFT in float32, its weights then rounded; changed in place.
 
     Layer by layer, so that weights at rest in 16 bits (`at_rest`) are wide one layer at a time.
@@ -203,4 +207,4 @@ def _merge_and_round(adapted: Any, dtype: torch.dtype) -> Any:
     if dtype != torch.float32:
         for parameter in merged.parameters():  # not the buffers: rotary frequencies stay exact
             parameter.data = parameter.data.to(dtype).to(parameter.dtype)
-    return merged.eval()
+    return bare_model(merged.eval())

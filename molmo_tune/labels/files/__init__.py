@@ -1,1 +1,1 @@
-"""Bytes of label files as text, JSON, XML and rows, each with its place for messages."""
+"""Label files as text, JSON, XML and rows, each with its place for messages."""

@@ -1,8 +1,8 @@
 """Rows of Parquet files, and of the Arrow files that ``Dataset.save_to_disk`` writes.
 
-Both need ``pyarrow``, which comes with ``datasets`` and is not needed for anything else here. Rows
-come batch by batch; where they hold pictures or other bytes the batches are small. Hugging Face's
-features are kept in the schema: `class_names` finds what the numbers of a ``ClassLabel`` mean.
+Both need ``pyarrow``, which ``datasets`` installs and nothing else here needs. Rows are read in
+batches, small ones if they contain images or other bytes. The schema keeps Hugging Face's features;
+`class_names` looks up the class names of a ``ClassLabel`` column.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _BATCH_ROWS, _BATCH_ROWS_WITH_BYTES = 4096, 32
 
 
 def arrow_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[tuple[str, Row]]:
-    """Rows with their places, ``file: row``.
+    """Yield rows with their places, ``file: row``.
 
     Args:
         path: the file.
-        columns: those that are read; by default all.
+        columns: columns to read; by default all.
 
     Raises:
-        UserError: pyarrow is missing, or the file does not open.
+        UserError: pyarrow is not installed, or the file does not open.
     """
     number = 0
     for rows in _opened(path, lambda file: _batches(file, columns)):
@@ -39,7 +39,7 @@ def arrow_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[tup
 
 
 def column_names(path: Path) -> list[str]:
-    """Names of the columns.
+    """Return the names of the columns.
 
     Raises:
         UserError: see `arrow_rows`.
@@ -49,7 +49,7 @@ def column_names(path: Path) -> list[str]:
 
 
 def class_names(path: Path, column: str) -> tuple[str, ...]:
-    """Names of the classes of a column (``objects.category``), empty when it states none.
+    """Return the class names of a column (``objects.category``), empty if it states none.
 
     Raises:
         UserError: see `arrow_rows`.
@@ -63,20 +63,20 @@ def class_names(path: Path, column: str) -> tuple[str, ...]:
 
 
 def names_in(features: Any, column: str) -> tuple[str, ...]:
-    """The same, of features as `datasets` writes them."""
+    """Return the class names of a column, from features as `datasets` writes them."""
     feature = features
     try:
         for part in column.split("."):
-            feature = _inside(feature)[part]
-        names = _inside(feature)["names"]
+            feature = _element_of(feature)[part]
+        names = _element_of(feature)["names"]
     except (KeyError, TypeError, AttributeError, IndexError):
         return ()
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return tuple(names) if is_list else ()
 
 
-def _inside(feature: Any) -> Any:
-    """What a list is a list of: ``{"feature": …, "_type": "Sequence"}`` or a list of one."""
+def _element_of(feature: Any) -> Any:
+    """Return the element feature of a list: ``{"feature": …, "_type": "Sequence"}`` or ``[…]``."""
     while isinstance(feature, list) or feature.get("_type") in ("Sequence", "List", "LargeList"):
         feature = feature[0] if isinstance(feature, list) else feature["feature"]
     return feature
@@ -87,8 +87,8 @@ def _opened(path: Path, use: Callable[[Any], Iterator[Any]]) -> Iterator[Any]:
         parquet: Any = importlib.import_module("pyarrow.parquet")
         ipc: Any = importlib.import_module("pyarrow.ipc")
     except ImportError as error:
-        fix = "uv pip install pyarrow"
-        found = f"{path.suffix.lstrip('.').capitalize()} files need pyarrow, which is missing"
+        fix = "install it: uv pip install pyarrow"
+        found = f"{path.suffix.lstrip('.').capitalize()} files need pyarrow, which is not installed"
         raise UserError(path, found, fix=fix) from error
     is_parquet = path.suffix.lower() == ".parquet"
     try:
@@ -97,10 +97,10 @@ def _opened(path: Path, use: Callable[[Any], Iterator[Any]]) -> Iterator[Any]:
             yield from use(file)
     except UserError:
         raise
-    except Exception as error:  # pyarrow raises many kinds
+    except Exception as error:  # pyarrow raises many types
         reason = " ".join(str(error).split())[:120]
-        found = f"not {'a Parquet' if is_parquet else 'an Arrow'} file that opens ({reason})"
-        raise UserError(path, found) from error
+        found = f"not a readable {'Parquet' if is_parquet else 'Arrow'} file ({reason})"
+        raise UserError(path, found, fix="export or download it again") from error
 
 
 def _schema(file: Any) -> Any:
@@ -109,19 +109,19 @@ def _schema(file: Any) -> Any:
 
 def _batches(file: Any, columns: Sequence[str] | None) -> Iterator[Any]:
     schema = _schema(file)
-    wanted = list(schema.names if columns is None else columns)
+    names = list(schema.names if columns is None else columns)
     if not hasattr(file, "iter_batches"):
         for batch in file:
-            yield _checked(batch.select(wanted))
+            yield _validated(batch.select(names))
         return
-    has_bytes = any("binary" in str(schema.field(name).type) for name in wanted)
+    has_bytes = any("binary" in str(schema.field(name).type) for name in names)
     rows = _BATCH_ROWS_WITH_BYTES if has_bytes else _BATCH_ROWS
-    for batch in file.iter_batches(batch_size=rows, columns=wanted):
-        yield _checked(batch)
+    for batch in file.iter_batches(batch_size=rows, columns=names):
+        yield _validated(batch)
 
 
-def _checked(batch: Any) -> list[Row]:
-    """Pyarrow trusts the lengths in a file: on damaged ones it read beyond its memory and died."""
+def _validated(batch: Any) -> list[Row]:
+    """Return the rows of a valid batch; pyarrow crashed on damaged lengths it did not validate."""
     batch.validate(full=True)
     rows: list[Row] = batch.to_pylist()
     return rows

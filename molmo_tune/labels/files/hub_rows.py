@@ -1,9 +1,11 @@
-"""Rows of a data set on the Hugging Face hub, streamed: ``hf://OWNER/NAME[/CONFIG][:SPLIT]``.
+"""Rows of a dataset on the Hugging Face Hub, streamed: ``hf://OWNER/NAME[/CONFIG][:SPLIT]``.
 
-The place of a label file that is not on this machine. Rows come as they are downloaded and are not
-kept; the split is ``train`` unless the address says another. Pictures are handed on as bytes, not
-decoded. Needs ``datasets`` and a connection; data sets that need a program of their own to be read
-are not read, since ``datasets`` refuses to run it.
+The URL replaces the path of a label file. Rows are read as they are downloaded and are not stored;
+the split is ``train`` unless the URL names another. Images are passed on as bytes, not decoded.
+Needs ``datasets`` and a connection.
+
+Limitations: datasets that need their own loading script are not read, because ``datasets`` refuses
+to run it.
 """
 
 from __future__ import annotations
@@ -18,58 +20,59 @@ from molmo_tune.errors import UserError
 
 Row = Mapping[str, Any]
 
-_ADDRESS = re.compile(r"hf:/+([\w.-]+/[\w.-]+)(?:/([\w.-]+))?(?::([\w.-]+))?")
+_URL = re.compile(r"hf:/+([\w.-]+/[\w.-]+)(?:/([\w.-]+))?(?::([\w.-]+))?")
 
 
 def is_on_hub(path: Path) -> bool:
-    """Whether a path is the address of a data set (a `Path` keeps one slash of two)."""
+    """Whether a path is the URL of a dataset (a `Path` keeps one slash of two)."""
     return str(path).startswith("hf:")
 
 
-class HubTable:
-    """A split of a data set.
+class HubDataset:
+    """Split of a dataset on the Hub.
 
     Args:
-        path: its address.
+        path: URL of the dataset.
 
     Raises:
-        UserError: the address is none, `datasets` is missing, or there is no such data set.
+        UserError: an invalid URL, `datasets` is not installed, or there is no such dataset.
     """
 
     def __init__(self, path: Path) -> None:
-        found = _ADDRESS.fullmatch(str(path))
-        if found is None:
-            raise UserError(path, "not the address of a data set", "hf://OWNER/NAME/CONFIG:SPLIT")
-        name, config, split = found.groups()
+        match = _URL.fullmatch(str(path))
+        if match is None:
+            raise UserError(path, "not a dataset URL", "hf://OWNER/NAME/CONFIG:SPLIT")
+        name, config, split = match.groups()
         self._place = f"hf://{name}"
         try:
             datasets: Any = importlib.import_module("datasets")
         except ImportError as error:
-            fix = "uv pip install datasets"
-            raise UserError(self._place, "needs datasets, which is missing", fix=fix) from error
+            found = "needs datasets, which is not installed"
+            fix = "install it: uv pip install datasets"
+            raise UserError(self._place, found, fix=fix) from error
         try:
-            table = datasets.load_dataset(name, config, split=split or "train", streaming=True)
-            for column, feature in (table.features or {}).items():
+            dataset = datasets.load_dataset(name, config, split=split or "train", streaming=True)
+            for column, feature in (dataset.features or {}).items():
                 if isinstance(feature, datasets.Image):
-                    table = table.cast_column(column, datasets.Image(decode=False))
-        except Exception as error:  # of the hub, the connection, the files, pyarrow
+                    dataset = dataset.cast_column(column, datasets.Image(decode=False))
+        except Exception as error:  # from the Hub, the connection, the files or pyarrow
             raise self._failed(error) from error
-        self._table = table
+        self._dataset = dataset
 
     @property
     def features(self) -> Mapping[str, Any]:
-        """The features as `datasets` writes them into files, empty when unknown."""
-        features = self._table.features
+        """The features as `datasets` writes them into files, empty if unknown."""
+        features = self._dataset.features
         written: Mapping[str, Any] = features.to_dict() if features is not None else {}
         return written
 
     def rows(self) -> Iterator[tuple[str, Row]]:
-        """Rows with their places.
+        """Yield rows with their places.
 
         Raises:
-            UserError: the connection or the data fail.
+            UserError: the connection failed, or the data is damaged.
         """
-        rows = iter(self._table)
+        rows = iter(self._dataset)
         number = 0
         while True:
             try:
@@ -84,4 +87,4 @@ class HubTable:
     def _failed(self, error: Exception) -> UserError:
         reason = " ".join(str(error).split())[:160]
         found = f"cannot be read ({type(error).__name__}: {reason})"
-        return UserError(self._place, found, fix="check the address and the connection")
+        return UserError(self._place, found, fix="check the URL and the connection")

@@ -1,7 +1,6 @@
-"""A JSON label file as plain Python values, each fault as one error with its line.
+"""A JSON label file as plain Python values; an invalid file is one error with its line.
 
-Limitations: does not check what the values mean; `files.strict_json` asks for
-keys and types one at a time.
+Limitations: does not check the values; `files.strict_json` checks keys and types.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from molmo_tune.labels.files.text import EXPORT_AGAIN, read_text
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file. ``NaN`` is let through as a number; the readers judge numbers.
+    """Return the values of a JSON file. ``NaN`` is accepted; the readers check numbers.
 
     Raises:
         UserError: the file is empty, not text, or not JSON.
@@ -27,4 +26,4 @@ def read_json(path: Path) -> Any:
         where = f"{path}:{error.lineno}"
         raise UserError(where, f"not valid JSON ({error.msg})", fix=EXPORT_AGAIN) from error
     except (RecursionError, ValueError) as error:
-        raise UserError(path, f"not usable JSON ({error})", fix=EXPORT_AGAIN) from error
+        raise UserError(path, f"JSON that cannot be read ({error})", fix=EXPORT_AGAIN) from error

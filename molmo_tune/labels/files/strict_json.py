@@ -1,7 +1,7 @@
-"""JSON that is taken at its word: every question about a key ends in a value or in an error.
+"""Strict JSON: each lookup of a key returns a value of the right type or raises an error.
 
-No unknown keys, no doubled keys, no ``NaN``, no text where a number belongs, no number where true
-or false belongs; each error names the line. Which keys an object may have is said by its caller.
+Unknown keys, duplicate keys, ``NaN``, text instead of a number, and a number instead of a boolean
+are errors that name the line. The caller defines the keys of an object.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from typing import Any, NoReturn
 from molmo_tune.errors import UserError
 
 
-def parse_strictly(text: str, where: str) -> Any:
-    """One JSON value.
+def parse_strict_json(text: str, where: str) -> Any:
+    """Return one JSON value.
 
     Raises:
-        UserError: the text is not JSON, or has a doubled key or a number that is none.
+        UserError: the text is not JSON, or contains a duplicate key, ``NaN`` or infinity.
     """
 
     def refuse(word: str) -> NoReturn:
         raise UserError(where, f"{word} is not a number", "finite numbers")
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) < len(pairs):
-            raise UserError(where, "a key appears twice in one object", "every key once")
+            raise UserError(where, "a key appears twice in one object", "unique keys")
         return dict(pairs)
 
     try:
-        return json.loads(text, parse_constant=refuse, object_pairs_hook=once)
+        return json.loads(text, parse_constant=refuse, object_pairs_hook=refuse_duplicates)
     except json.JSONDecodeError as error:
         found = f"not valid JSON ({error.msg} at column {error.colno})"
         raise UserError(where, found, "one JSON object") from error
@@ -41,18 +41,18 @@ def parse_strictly(text: str, where: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One JSON object: its values, what it is called, and the ``file:line`` it stands in."""
+class JsonObject:
+    """One JSON object: its values, its name in messages, and its ``file:line``."""
 
     values: Mapping[str, Any]
     name: str
     where: str
 
     @staticmethod
-    def of(value: object, name: str, keys: Sequence[str], where: str) -> Part:
-        """The object, which has no keys but these."""
+    def of(value: object, name: str, keys: Sequence[str], where: str) -> JsonObject:
+        """Return the object, which may contain only these keys."""
         if not isinstance(value, dict):
-            raise UserError(where, f"{name} is {shown(value)}", "an object")
+            raise UserError(where, f"{name} is {short_json(value)}", "an object")
         for key in value:
             if key not in keys:
                 close = get_close_matches(str(key), keys, n=1)
@@ -60,59 +60,66 @@ class Part:
                 raise UserError(
                     where, f"{name} has the unknown key {key!r}", f"one of {', '.join(keys)}", fix
                 )
-        return Part(value, name, where)
+        return JsonObject(value, name, where)
 
-    def wrong(self, key: str, expected: str) -> NoReturn:
-        """Raise: the key is missing or has a value of another sort."""
-        has = key in self.values
-        found = (
-            f"{self.name}.{key} is {shown(self.values[key])}"
-            if has
-            else f"{self.name} has no {key}"
-        )
+    def reject(self, key: str, expected: str) -> NoReturn:
+        """Raise an error: the key is missing or has an invalid value."""
+        found = f"{self.name} has no {key}"
+        if key in self.values:
+            found = f"{self.name}.{key} is {short_json(self.values[key])}"
         raise UserError(self.where, found, expected)
 
     def error(self, found: str, expected: str) -> UserError:
-        """An error that names the place of this object."""
+        """Return an error that names the place of this object."""
         return UserError(self.where, found, expected)
 
     def text(self, key: str, default: str | None = None) -> str:
-        """Text."""
+        """Return a text."""
         value = self.values.get(key, default)
-        return value if isinstance(value, str) else self.wrong(key, "text")
+        return value if isinstance(value, str) else self.reject(key, "text")
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of texts, empty when missing."""
+        """Return a list of texts, empty if missing."""
         value = self.items(key)
-        return tuple(value) if all(isinstance(v, str) for v in value) else self.wrong(key, "texts")
+        return (
+            tuple(value)
+            if all(isinstance(v, str) for v in value)
+            else self.reject(key, "a list of texts")
+        )
 
     def items(self, key: str, *, required: bool = False) -> list[Any]:
-        """A list, empty when missing and not required."""
+        """Return a list, empty if missing and not required."""
         value = self.values.get(key, None if required else [])
-        return value if isinstance(value, list) else self.wrong(key, "a list")
+        return value if isinstance(value, list) else self.reject(key, "a list")
 
     def flag(self, key: str) -> bool:
-        """True or false; false when missing."""
+        """Return a boolean, false if missing."""
         value = self.values.get(key, False)
-        return value if isinstance(value, bool) else self.wrong(key, "true or false")
+        return value if isinstance(value, bool) else self.reject(key, "true or false")
 
-    def whole(self, key: str, default: int, least: int) -> int:
-        """A whole number from ``least``."""
+    def integer(self, key: str, default: int, least: int) -> int:
+        """Return an integer of at least ``least``."""
         value = self.values.get(key, default)
-        is_whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
-        return int(value) if is_whole else self.wrong(key, f"a whole number from {least}")
+        is_valid = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        return int(value) if is_valid else self.reject(key, f"an integer of at least {least}")
 
     def seconds(self, key: str) -> float:
-        """A finite number from 0."""
+        """Return a finite number of at least 0."""
         value = self.values.get(key)
         number = _finite(value)
-        return number if number is not None and number >= 0 else self.wrong(key, "seconds from 0")
+        return (
+            number
+            if number is not None and number >= 0
+            else self.reject(key, "seconds, at least 0")
+        )
 
     def numbers(self, key: str, count: int) -> tuple[float, ...]:
-        """So many finite numbers."""
+        """Return `count` finite numbers."""
         found = tuple(map(_finite, self.items(key)))
-        known = tuple(number for number in found if number is not None)
-        return known if len(known) == len(found) == count else self.wrong(key, f"{count} numbers")
+        finite = tuple(number for number in found if number is not None)
+        return (
+            finite if len(finite) == len(found) == count else self.reject(key, f"{count} numbers")
+        )
 
 
 def _finite(value: object) -> float | None:
@@ -124,7 +131,7 @@ def _finite(value: object) -> float | None:
         return None
 
 
-def shown(value: object) -> str:
-    """A value as JSON, cut to what fits a message."""
+def short_json(value: object) -> str:
+    """Return a value as JSON, truncated to fit a message."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 40 else text[:37] + "…"

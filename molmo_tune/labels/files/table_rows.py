@@ -1,8 +1,8 @@
-"""Rows of a CSV, JSONL, Parquet or Arrow file, one at a time: a million rows are never held.
+"""Rows of a CSV, JSONL, Parquet or Arrow file, one at a time, so they need not fit in memory.
 
-The kind of file goes by its ending. Cells of CSV are text, those of the others have types; what a
-column means is the reader's business. A column inside another is named with a dot, as in
-``objects.bbox``; here only the outer one is looked for.
+The extension decides the kind of file. CSV cells are text, those of the other kinds are typed;
+readers interpret the columns. A nested column is named with a dot, as in ``objects.bbox``; only the
+outer column is looked up here.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from molmo_tune.labels.files.arrow_rows import SUFFIXES, arrow_rows, column_name
 
 Row = Mapping[str, Any]
 
-SAVED_BESIDE = ("state.json", "dataset_info.json", "dataset_dict.json")
-"""What `Dataset.save_to_disk` writes beside the files of rows."""
+DATASETS_METADATA = ("state.json", "dataset_info.json", "dataset_dict.json")
+"""Files that `Dataset.save_to_disk` writes in addition to the rows."""
 
 
 def table_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Row]]:
-    """Rows with their places, ``file:line`` or ``file: row``.
+    """Yield rows with their places, ``file:line`` or ``file: row``.
 
     Args:
         path: the file.
-        columns: those that must be there.
+        columns: required columns.
 
     Raises:
-        UserError: the file cannot be read, is no such table, or lacks a column.
+        UserError: the file cannot be read, is not such a table, or lacks a column.
     """
     suffix = path.suffix.lower()
-    if path.name in SAVED_BESIDE:
+    if path.name in DATASETS_METADATA:
         return iter(())
     if suffix in SUFFIXES:
         return _arrow_rows(path, columns)
@@ -41,7 +41,7 @@ def table_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Row]
 
 
 def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Row]]:
-    """Rows of a CSV file; see `table_rows`."""
+    """Yield rows of a CSV file; see `table_rows`."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
@@ -49,7 +49,7 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Row]]:
             for row in rows:
                 yield f"{path}:{rows.line_num}", row
     except (csv.Error, UnicodeError) as error:
-        raise UserError(path, f"not UTF-8 text in CSV ({error})") from error
+        raise UserError(path, f"not CSV in UTF-8 ({error})") from error
     except OSError as error:
         raise UserError(path, f"cannot be read ({error.strerror})") from error
 
@@ -71,17 +71,17 @@ def _object(line: str, columns: tuple[str, ...], where: str) -> Row:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        raise UserError(where, f"not valid JSON ({reason})", "an object per line") from error
+        raise UserError(where, f"not valid JSON ({reason})", "one object per line") from error
     if not isinstance(row, dict):
-        raise UserError(where, "no object", "an object per line")
+        raise UserError(where, "not a JSON object", "one object per line")
     _check_columns(tuple(row), columns, where)
     return row
 
 
 def _arrow_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, Row]]:
-    known = column_names(path)
-    _check_columns(known, columns, str(path))
-    outer = [name if name in known else name.split(".", 1)[0] for name in columns]
+    existing = column_names(path)
+    _check_columns(existing, columns, str(path))
+    outer = [name if name in existing else name.split(".", 1)[0] for name in columns]
     yield from arrow_rows(path, list(dict.fromkeys(outer)))
 
 
@@ -89,4 +89,4 @@ def _check_columns(names: Any, columns: tuple[str, ...], where: str) -> None:
     missing = [n for n in columns if n not in names and n.split(".", 1)[0] not in names]
     if missing:
         listed = ", ".join(map(str, names)) or "none"
-        raise UserError(where, f"no column {missing[0]!r}", f"columns; there are {listed[:200]}")
+        raise UserError(where, f"no column {missing[0]!r}", f"one of {listed[:200]}")

@@ -1,9 +1,9 @@
-"""Label files as text: the beginning for telling formats apart, or the whole, strictly decoded.
+"""Label files as text: the beginning, for format detection, or the whole file, strictly decoded.
 
 A label file comes from another person's tool or machine. A file that cannot be read or decoded is
-one error with the line where it goes wrong; nothing is guessed.
+one error with its line; nothing is guessed.
 
-Limitations: knows no format (`molmo_tune.labels.formats`) and does not follow names to media
+Limitations: knows no format (`molmo_tune.labels.formats`) and looks up no media
 (`molmo_tune.labels.media_source`).
 """
 
@@ -18,12 +18,12 @@ EXPORT_AGAIN = "export the file again"
 
 
 def read_head(path: Path) -> str:
-    """The beginning of a file, for telling formats apart; bytes that are no text are replaced."""
+    """Return the beginning of a file, for format detection; undecodable bytes are replaced."""
     return _decoded(read_bytes(path, HEAD_BYTES), "replace")
 
 
 def read_text(path: Path) -> str:
-    """A whole text file in UTF-8 (or UTF-16 with a byte order mark).
+    """Return the text of a file in UTF-8 (or UTF-16 with a byte order mark).
 
     Raises:
         UserError: the file is empty or is not text in these encodings.
@@ -41,7 +41,7 @@ def read_text(path: Path) -> str:
 
 
 def read_bytes(path: Path, count: int = -1) -> bytes:
-    """The first `count` bytes of a file; all of them by default.
+    """Return the first `count` bytes of a file, by default all.
 
     Raises:
         UserError: the file cannot be read.

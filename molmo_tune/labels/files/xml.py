@@ -1,4 +1,4 @@
-"""An XML label file as plain `Node`s that know their line, each fault as one error with its line.
+"""An XML label file as plain `Node`s with their lines; an invalid file is one error with its line.
 
 XML is parsed with `defusedxml`, and any document type declaration is refused: no label tool writes
 one, while entity bombs and external entities need one.
@@ -32,24 +32,24 @@ class Node:
     children: list[Node] = field(default_factory=list)
 
     def all(self, tag: str) -> Iterator[Node]:
-        """Children of that tag."""
+        """Yield the children with that tag."""
         return (child for child in self.children if child.tag == tag)
 
     def at(self, *tags: str) -> Node | None:
-        """The first descendant along these tags."""
+        """Return the first descendant along these tags, None if missing."""
         node: Node | None = self
         for tag in tags:
             node = next(node.all(tag), None) if node is not None else None
         return node
 
     def text_at(self, *tags: str) -> str:
-        """Text of that descendant, stripped; empty when there is none."""
+        """Return the stripped text of that descendant, empty if missing."""
         node = self.at(*tags)
         return node.text.strip() if node is not None else ""
 
 
 def read_xml(path: Path) -> Node:
-    """The root element of an XML file.
+    """Return the root element of an XML file.
 
     Raises:
         UserError: the file is empty, declares a document type or entities, or is not XML.
@@ -61,11 +61,11 @@ def read_xml(path: Path) -> Node:
     try:
         parse(BytesIO(data), builder, forbid_dtd=True)
     except DefusedXmlException as error:
-        found = "declares a document type or entities, which could be used against the reader"
+        found = "declares a document type or entities, which can attack the parser"
         raise UserError(f"{path}:{builder.line}", found, "plain XML without <!DOCTYPE>") from error
     except SAXParseException as error:
         raise _malformed(path, error.getLineNumber(), error.getMessage()) from error
-    except (SAXException, ValueError, LookupError) as error:  # encodings that expat does not know
+    except (SAXException, ValueError, LookupError) as error:  # e.g., encodings unknown to expat
         raise _malformed(path, builder.line, error) from error
     return builder.root.children[0]
 
@@ -76,7 +76,7 @@ def _malformed(path: Path, line: int | None, reason: object) -> UserError:
 
 
 class _TreeBuilder(ContentHandler):
-    """Builds `Node`s without recursion, so that depth costs no stack."""
+    """Builder of `Node`s without recursion, so that deep nesting needs no stack."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class _TreeBuilder(ContentHandler):
     def line(self) -> int:
         return (self._where.getLineNumber() if self._where else None) or 1
 
-    def setDocumentLocator(self, locator: Locator) -> None:  # noqa: N802 (name given by SAX)
+    def setDocumentLocator(self, locator: Locator) -> None:  # noqa: N802 (SAX's name)
         self._where = locator
 
     def startElement(self, name: str, attrs: AttributesImpl) -> None:  # noqa: N802

@@ -1,35 +1,44 @@
-"""molmo-tune's own label file: one `Sample` per line, nothing lost, nothing guessed.
+"""molmo-tune's own label file: one `Sample` per line, kept as written.
 
-Every line is a JSON object in UTF-8. Keys in brackets may be left out.
+Every line is a JSON object in UTF-8. Keys in brackets are optional.
 
     sample        format              always "molmo-tune/1"
                   id                  text, unique in the file
                   media               object, below
                   [annotations]       list of tracks, instances, spans and dialogues
-                  [exhaustive_labels] list of texts: every visible object of these was annotated
+                  [exhaustive_labels] list of texts: labels whose visible objects are all annotated
     media         kind                "image", "video" or "text"
                   [paths]             list of texts: one video, one or more images, none for text
-                  [size_wh]           [width, height], whole pixels of the upright frame
+                  [size_wh]           [width, height], integers, of the upright frame in pixels
                   [duration_s]        seconds
     track         kind "track", id, label, observations
     observation   time_s              seconds from the first frame
-                  a shape             point, box, polygon, mask or keypoints in pixels of the frame,
-                                      as in `molmo_tune.labels.shape_record`
-                  [frame_index]       whole number from 0, in presentation order; -1 is unknown
+                  a shape             below, in pixels of the frame
+                  [frame_index]       integer from 0, in presentation order; -1 means unknown
                   [occluded]          true or false
                   [interpolated]      true or false
     instance      kind "instance", id, label, a shape, [image_index] from 0
     span          kind "span", label, start_s and end_s: seconds from the first frame, videos only
+    shape         point               [x, y]
+     (one of)     box                 [left, top, right, bottom]
+                  polygon             list of parts, each a list of at least three [x, y]
+                  mask                {"counts": COCO's compressed run lengths, "size_hw":
+                                      [height, width]}, which must cover the image exactly
+                  keypoints           list of {"name": text, "xy": [x, y], ["visible": false]}, with
+                                      an optional box, polygon or mask as the object's extent
     dialogue      kind "dialogue", answer
-                  question            text, empty for a caption: the template asks for it
-                  [style]             text, "user_qa" when left out
-                  [options]           2 to 26 different texts (multiple choice); the answer is then
+                  question            text, empty for a caption: the template supplies it
+                  [style]             text, default "user_qa"
+                  [options]           2 to 26 distinct texts (multiple choice); the answer is then
                                       the text of one of them, or its letter: A for the first
 
-Pixels have their origin top left. An unknown key, ``NaN``, a missing key and a wrong type are all
-errors that name the line. Paths are kept as they were written: absolute, or relative to the working
-directory. `read_jsonl` does not look at the media; `read_labels` does, and where a media folder is
-given looks the paths up in that folder only.
+Coordinates: pixels, origin at the top left.
+Media: paths are kept as written, absolute or relative to the working directory. `read_labels`
+    checks that they exist and, if a media folder is given, looks them up in that folder only;
+    `read_jsonl` does not look at the media.
+Dropped: samples with missing media.
+Exhaustive labels: as listed in `exhaustive_labels`.
+Errors: an unknown key, ``NaN``, a missing key and a wrong type are errors that name the line.
 """
 
 from __future__ import annotations
@@ -43,7 +52,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from molmo_tune.errors import UserError
-from molmo_tune.labels.files.strict_json import parse_strictly
+from molmo_tune.labels.files.strict_json import parse_strict_json
 from molmo_tune.labels.files.text import read_text
 from molmo_tune.labels.geometry.shapes import kind_of
 from molmo_tune.labels.media_source import MediaSource, MissingMediaError
@@ -52,61 +61,61 @@ from molmo_tune.labels.record import format_record, parse_record
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Annotation, Dialogue, Instance, MediaKind, Sample, Span
 
-MISSING_MEDIA = "the medium is missing"
+MISSING_MEDIA = "media missing"
 
 
 def looks_like_jsonl(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Whether the beginning of a file matches this format."""
     return bool(re.match(r'\s*\{[^\n]*"format"\s*:\s*"molmo-tune/', head))
 
 
 def write_jsonl(
     samples: Iterable[Sample], path: Path, accept: Callable[[int], None] = lambda _: None
 ) -> int:
-    """Write samples in order, one at a time; the file appears whole or not at all.
+    """Write samples in order, one at a time; the file appears complete or not at all.
 
     Args:
-        samples: are taken as they come, never all held.
-        path: of the file.
-        accept: asked with their number when all are written; if it raises, there is no file.
+        samples: samples to write; they are never all in memory.
+        path: path of the file.
+        accept: called with the number of samples before the file appears; it can raise to stop.
 
     Returns:
         The number of samples.
 
     Raises:
-        UserError: there are no samples, two have the same id, a number is not finite, or the place
-            cannot be written to.
+        UserError: there are no samples, two have the same id, a number is not finite, or the file
+            cannot be written.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    taken: set[str] = set()
+    ids: set[str] = set()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # a half of a surrogate pair is not UTF-8 and becomes its JSON escape
+        # an unpaired surrogate is not UTF-8 and is written as its JSON escape
         with unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             for sample in samples:
-                if sample.id in taken:
+                if sample.id in ids:
                     raise UserError(
                         path, f"several samples have the id {sample.id!r}", "unique ids"
                     )
-                taken.add(sample.id)
+                ids.add(sample.id)
                 file.write(_line(sample))
-        if not taken:
+        if not ids:
             raise UserError(path, "no samples to write", "at least one")
-        accept(len(taken))
+        accept(len(ids))
         unfinished.replace(path)
     except OSError as error:
         raise UserError(path, f"cannot be written ({error.strerror})") from error
     finally:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
-    return len(taken)
+    return len(ids)
 
 
 def read_jsonl(path: Path) -> list[Sample]:
-    """The samples of a file as they were written.
+    """Return the samples of a file as written.
 
     Raises:
-        UserError: the file is empty or no text, or a line is not a sample.
+        UserError: the file is empty or not text, or a line is not a sample.
     """
     samples: list[Sample] = []
     line_of: dict[str, int] = {}
@@ -114,9 +123,9 @@ def read_jsonl(path: Path) -> list[Sample]:
         where = f"{path}:{number}"
         if not line.strip():
             continue
-        sample = parse_record(parse_strictly(line, where), where)
+        sample = parse_record(parse_strict_json(line, where), where)
         if sample.id in line_of:
-            found = f"the id {sample.id!r} is also that of line {line_of[sample.id]}"
+            found = f"id {sample.id!r} is also used in line {line_of[sample.id]}"
             raise UserError(where, found, "unique ids")
         line_of[sample.id] = number
         samples.append(sample)
@@ -124,19 +133,19 @@ def read_jsonl(path: Path) -> list[Sample]:
 
 
 def read_jsonl_source(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """The samples of a file whose media are there; the others are dropped and counted.
+    """Return the samples of a file whose media exist; the others are dropped and counted.
 
     Args:
         path: the JSONL file.
-        media: if given by the user, the folder in which the paths are looked up.
-        tally: counts samples (by kind of medium) and their annotations.
+        media: folder in which the paths are looked up, if given by the user.
+        tally: counts samples (by kind of media) and their annotations.
 
     Raises:
-        UserError: see `read_jsonl`; or a path climbs out of the media folder.
+        UserError: see `read_jsonl`; or a path points outside the media folder.
     """
     samples = read_jsonl(path)
     if media.given:
-        media.check_number(sum(len(sample.media.paths) for sample in samples), path)
+        media.check_single_file(sum(len(sample.media.paths) for sample in samples), path)
     kept = []
     for sample in samples:
         counts = tally.of("", sample.media.kind)
@@ -147,7 +156,7 @@ def read_jsonl_source(path: Path, media: MediaSource, tally: Tally) -> list[Samp
             paths = tuple(_found(p, kind, media, where) for p in sample.media.paths)
         except MissingMediaError as error:
             counts.drop(f"{MISSING_MEDIA} ({error.found})", where)
-            _count(sample, tally, lost_at=where)
+            _count(sample, tally, dropped_at=where)
             continue
         counts.keep()
         _count(sample, tally)
@@ -165,13 +174,13 @@ def _found(path: Path, kind: MediaKind, media: MediaSource, where: str) -> Path:
     return path
 
 
-def _count(sample: Sample, tally: Tally, lost_at: str = "") -> None:
+def _count(sample: Sample, tally: Tally, dropped_at: str = "") -> None:
     for annotation in sample.annotations:
         for label, kind in _rows(annotation):
             counts = tally.of(label, kind)
             counts.read()
-            if lost_at:
-                counts.drop(MISSING_MEDIA, lost_at)
+            if dropped_at:
+                counts.drop(MISSING_MEDIA, dropped_at)
             else:
                 counts.keep()
 

@@ -1,1 +1,1 @@
-"""Shapes in pixels: bounds, masks, the point of a shape, and what is between labeled frames."""
+"""Shapes in pixels: bounds, masks, points, and interpolation between labeled frames."""

@@ -1,12 +1,11 @@
-"""What lies between the labeled frames of a video of which only every n-th frame was labeled.
+"""Fills the gaps between labeled frames when only every n-th frame of a video was labeled.
 
-A track says "not there" where it has no observation. In a set that labels every fourth frame that
-would be wrong for three frames of four. So between two labeled frames that both show an object it
-is filled in, and flagged as interpolated: boxes and points on a straight line over at most two
-seconds, other shapes by the nearer of the two over at most a quarter of a second, in which little
-moves. After the last labeled frame the object stays for less than one step and as short a time.
-Where the object is seen in one labeled frame and not in the next nobody knows when it left, and
-nothing is added.
+A track says "absent" where it has no observation. With every fourth frame labeled, that would be
+wrong for three of four frames. So an object that is in two successive labeled frames is filled in
+between, flagged as interpolated: boxes and points linearly over at most two seconds, other shapes
+by copying the nearer one over at most a quarter of a second, in which little moves. After the last
+labeled frame, the object stays for less than one step and at most a quarter of a second. If it is
+in one labeled frame but not in the next, the moment it left is unknown, and nothing is added.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ MAX_LINE_S = 2.0
 MAX_HOLD_S = 0.25
 
 
-def filled(
-    drawn: Sequence[Observation], labeled_frames: Sequence[int], video: VideoInfo
+def fill_gaps(
+    labeled: Sequence[Observation], labeled_frames: Sequence[int], video: VideoInfo
 ) -> list[Observation]:
-    """Observations to add to those of one object.
+    """Return the observations to add to one object.
 
     Args:
-        drawn: in frame order.
-        labeled_frames: 0-based, increasing; all others were not looked at.
-        video: gives the times.
+        labeled: annotated observations in frame order.
+        labeled_frames: 0-based indices in increasing order; other frames were not labeled.
+        video: video with the frame times.
     """
-    seen = {o.frame_index: o for o in drawn}
+    seen = {o.frame_index: o for o in labeled}
     added: list[Observation] = []
     for before, after in pairwise(labeled_frames):
         if before in seen and after in seen:
@@ -50,7 +49,7 @@ def _between(before: Observation, after: Observation, video: VideoInfo) -> list[
         return []
     span = after.frame_index - before.frame_index
     return [
-        _moved(before, _shape(before.shape, after.shape, number / span), index, video)
+        _copied(before, _shape(before.shape, after.shape, number / span), index, video)
         for number, index in enumerate(range(before.frame_index, after.frame_index))
         if number
     ]
@@ -58,27 +57,27 @@ def _between(before: Observation, after: Observation, video: VideoInfo) -> list[
 
 def _after(last: Observation, step: int, video: VideoInfo) -> list[Observation]:
     end = min(last.frame_index + step, video.num_frames)
-    held = (_moved(last, last.shape, index, video) for index in range(last.frame_index + 1, end))
+    held = (_copied(last, last.shape, index, video) for index in range(last.frame_index + 1, end))
     return [o for o in held if o.time_s - last.time_s <= MAX_HOLD_S]
 
 
-def _shape(before: Shape, after: Shape, share: float) -> Shape:
+def _shape(before: Shape, after: Shape, fraction: float) -> Shape:
     if isinstance(before, Box) and isinstance(after, Box):
-        left, top, right, bottom = _line(before.xyxy_px, after.xyxy_px, share)
+        left, top, right, bottom = _line(before.xyxy_px, after.xyxy_px, fraction)
         return Box((left, top, right, bottom))
     if isinstance(before, Point) and isinstance(after, Point):
-        x, y = _line(before.xy_px, after.xy_px, share)
+        x, y = _line(before.xy_px, after.xy_px, fraction)
         return Point((x, y))
-    return before if share <= 0.5 else after
+    return before if fraction <= 0.5 else after
 
 
-def _line(before: Sequence[float], after: Sequence[float], share: float) -> list[float]:
-    return [a + (b - a) * share for a, b in zip(before, after, strict=True)]
+def _line(before: Sequence[float], after: Sequence[float], fraction: float) -> list[float]:
+    return [a + (b - a) * fraction for a, b in zip(before, after, strict=True)]
 
 
-def _moved(like: Observation, shape: Shape, index: int, video: VideoInfo) -> Observation:
+def _copied(original: Observation, shape: Shape, index: int, video: VideoInfo) -> Observation:
     return replace(
-        like,
+        original,
         time_s=video.starts_s[index],
         frame_index=index,
         shape=shape,

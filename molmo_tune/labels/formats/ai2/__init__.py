@@ -1,1 +1,1 @@
-"""Ai2's own sets: PixMo, Molmo2-VideoPoint, Molmo2-VideoTrack and the instruction sets."""
+"""Ai2's own datasets: PixMo, Molmo2-VideoPoint, Molmo2-VideoTrack, molmo2-track-instruction."""

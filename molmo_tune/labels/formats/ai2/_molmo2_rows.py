@@ -1,9 +1,8 @@
-"""Rows of Ai2's Molmo 2 video sets on disk: JSON, JSONL, Parquet, or saved by `datasets`.
+"""Rows of Ai2's Molmo 2 video datasets on disk: JSON, JSONL, Parquet, or saved by `datasets`.
 
-``Dataset.save_to_disk`` writes a folder of ``.arrow`` files with ``state.json`` and
-``dataset_info.json`` beside them; the Arrow files hold the rows, the other two are passed over. The
-kind of file goes by its ending. What a column means is the business of the reader of each set. What
-they share is here as well: rows of one video are put together, whatever file they stand in.
+``Dataset.save_to_disk`` writes a folder of ``.arrow`` files with the rows, and ``state.json`` and
+``dataset_info.json`` next to them, which are skipped. The extension decides how a file is read.
+Rows of one video are grouped across files; each format interprets the columns.
 """
 
 from __future__ import annotations
@@ -14,18 +13,27 @@ from pathlib import Path
 from molmo_tune.errors import UserError
 from molmo_tune.labels.files.arrow_rows import arrow_rows
 from molmo_tune.labels.files.json import read_json
-from molmo_tune.labels.files.table_rows import SAVED_BESIDE, Row, table_rows
+from molmo_tune.labels.files.table_rows import DATASETS_METADATA, Row, table_rows
 
 Placed = tuple[str, Row]
+"""A row and its place in the file."""
 
 
 def rows_by_video(
     files: Sequence[Path], columns: tuple[str, ...], keys: tuple[str, ...]
 ) -> dict[tuple[str, ...], list[Placed]]:
-    """The rows of all files, by what some columns say, in order of first appearance.
+    """Return the rows of all files, grouped by their values in some columns.
+
+    Args:
+        files: JSON, JSONL, Parquet or Arrow files.
+        columns: every row must have these.
+        keys: columns to group by, which contain names of videos.
+
+    Returns:
+        Rows by values of `keys`, in order of first appearance.
 
     Raises:
-        UserError: a file is no such table, lacks a column, or a key is no text.
+        UserError: a file is not such a table, lacks a column, or a key is not text.
     """
     groups: dict[tuple[str, ...], list[Placed]] = {}
     for path in files:
@@ -38,13 +46,13 @@ def rows_by_video(
 def _text(row: Row, name: str, place: str) -> str:
     value = row[name]
     if not isinstance(value, str) or not value:
-        raise UserError(place, f"{name} is no text", "the name of a video")
+        raise UserError(place, f"{name} is not text", "the name of a video")
     return value
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterable[Placed]:
     suffix = path.suffix.lower()
-    if path.name in SAVED_BESIDE:
+    if path.name in DATASETS_METADATA:
         return ()
     if suffix == ".arrow":
         return _checked(arrow_rows(path), columns)
@@ -64,5 +72,5 @@ def _checked(rows: Iterable[Placed], columns: tuple[str, ...]) -> Iterator[Place
 def _json_rows(path: Path) -> Iterator[Placed]:
     data = read_json(path)
     if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
-        raise UserError(path, "no list of rows", "rows of a Molmo 2 set")
+        raise UserError(path, "not a list of rows", "rows of a Molmo 2 dataset")
     yield from ((f"{path}: row {number}", row) for number, row in enumerate(data, 1))

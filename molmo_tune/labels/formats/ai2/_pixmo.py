@@ -1,18 +1,7 @@
-"""PixMo-Points and PixMo-Count of Ai2, as Parquet or JSONL: a row per image and label.
+"""Rows of PixMo-Points and PixMo-Count: points per image and label, in Parquet or JSONL.
 
-    PixMo-Points   image_url, image_sha256, label, count, points: [{"x": 50.1, "y": 20.3}, …]
-    PixMo-Count    image_url, image_sha256, label, count, points: {"x": [310.5, …], "y": […]}
-
-*Their units differ.* Points of PixMo-Points are percent of the image's width and height: Ai2's
-loader, with which the model was trained, says so, its data card says pixels. Like the loader we
-move a point a little outside to the edge (counted); a number above 110 contradicts the loader, and
-the file is refused. Points of PixMo-Count are pixels. The images are
-not in the files: put them into the media folder under their SHA-256, or the last part of their
-address, with or without an ending.
-
-``exhaustive_labels``: the annotators pointed at every object of a label, so a label is exhaustive
-when its row has as many points as its ``count`` says, also when that is none. Rows of PixMo-Count
-outside the training split have counts without points; those are losses.
+The two datasets differ in how points are written, and *in their units*: percent in PixMo-Points,
+pixels in PixMo-Count. So each has its own format.
 """
 
 from __future__ import annotations
@@ -25,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from molmo_tune.errors import UserError
 from molmo_tune.labels.files.table_rows import Row, table_rows
 from molmo_tune.labels.geometry.shapes import XY, SizeWH
-from molmo_tune.labels.image_objects import LostError, Objects, open_objects, with_endings
+from molmo_tune.labels.image_objects import DroppedRowError, Objects, open_objects, with_extensions
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Point, Sample, Shape
@@ -33,8 +22,8 @@ from molmo_tune.labels.sample import Point, Sample, Shape
 COLUMNS = ("image_url", "image_sha256", "label", "count", "points")
 NO_POINTS = "a count without points"
 LARGEST_PERCENT = 110.0
-MOVED = "a point beyond the edge was moved to it"
-OTHER_COUNT = "its count is not its number of points: the label is not exhaustive"
+MOVED = "a point outside the image was moved to its edge"
+OTHER_COUNT = "count and number of points differ: the label is not exhaustive"
 
 
 @dataclass(slots=True)
@@ -44,9 +33,9 @@ class _Image:
 
 
 def looks_like_pixmo(head: str, bracket: str) -> bool:
-    """Whether this is JSONL of PixMo whose points open with that bracket.
+    """Return whether the head of a file looks like PixMo's JSONL with points in this bracket.
 
-    Parquet files name their columns at the end.
+    Parquet files are not recognized: their column names are at the end.
     """
     first = head.lstrip().split("\n", 1)[0]
     is_row = first.startswith("{") and '"image_url"' in first
@@ -61,10 +50,17 @@ def read_pixmo(
     *,
     percent: bool,
 ) -> list[Sample]:
-    """One sample per image, in the order of first appearance.
+    """Return one sample per image, in order of first appearance.
+
+    Args:
+        files: Parquet or JSONL files.
+        media: the folder of the images.
+        tally: counts every point.
+        points_of: the points of a row's ``points``, as ``(x, y)``.
+        percent: whether points are percent of width and height; else they are pixels.
 
     Raises:
-        UserError: a file is no such table, or a coordinate in percent is far above 100.
+        UserError: a file is not such a table, or a coordinate in percent is above 110.
     """
     images: dict[str, _Image] = {}
     for path in files:
@@ -72,7 +68,7 @@ def read_pixmo(
             names = _names(row)
             key = names[0] if names else place
             if key not in images:
-                media.check_number(len(images) + 1, path)
+                media.check_single_file(len(images) + 1, path)
                 images[key] = _Image(open_objects(media, names, place, None, tally))
             _add(row, images[key], points_of, percent, place, tally)
     samples = [image.objects.sample(image.complete) for image in images.values()]
@@ -80,14 +76,16 @@ def read_pixmo(
 
 
 def _names(row: Row) -> list[str]:
-    """What the image may be called: its SHA-256, then the last part of its address."""
+    """Return possible names of the image: its SHA-256, then the last part of its URL."""
     url = row["image_url"] if isinstance(row["image_url"], str) else ""
     try:
         last = unquote(urlsplit(url).path).rsplit("/", 1)[-1]
     except ValueError:
         last = ""
     sha = row["image_sha256"] if isinstance(row["image_sha256"], str) else ""
-    return [name for text in (sha, last) if text not in ("", "..") for name in with_endings(text)]
+    return [
+        name for text in (sha, last) if text not in ("", "..") for name in with_extensions(text)
+    ]
 
 
 def _add(
@@ -101,7 +99,7 @@ def _add(
     label = row["label"].strip() if isinstance(row["label"], str) else ""
     try:
         points = points_of(row["points"])
-    except LostError as lost:
+    except DroppedRowError as lost:
         image.objects.drop(label, "point", place, str(lost))
         return
     if percent:
@@ -123,14 +121,12 @@ def _add(
 
 
 def _clipped(points: list[XY], label: str, objects: Objects, place: str) -> list[XY]:
-    found = []
+    clipped = []
     for x, y in points:
         if max(x, y) > LARGEST_PERCENT:
-            raise UserError(
-                place, f"a coordinate of {max(x, y):g}", "percent, as Ai2's loader has it"
-            )
+            raise UserError(place, f"a coordinate of {max(x, y):g}", "percent, as in Ai2's loader")
         inside = (min(max(x, 0.0), 100.0), min(max(y, 0.0), 100.0))
         if inside != (x, y):
             objects.corrected(label, "point", MOVED, place)
-        found.append(inside)
-    return found
+        clipped.append(inside)
+    return clipped

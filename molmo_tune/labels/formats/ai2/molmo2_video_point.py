@@ -1,16 +1,19 @@
-"""``allenai/Molmo2-VideoPoint``: a row per video and label, with points at moments of the video.
+"""Molmo2-VideoPoint of Ai2: the points of one label in one video per row, at moments of the video.
 
     {"video_id": "abc", "video_duration": 12.4, "clip_start": null, "clip_end": null,
      "label": "cats", "count": 2, "annotator_unsure": false,
      "two_fps_timestamps": [0.5, 3.0], "points": [[{"x": 50.1, "y": 20.3}], [{"x": 7, "y": 9}]]}
 
-Points are percent of width and height; moments are seconds of the *whole* video, multiples of half
-a second; ``clip_start`` and ``clip_end`` bound what the annotator saw. A point is one object at the
-moment it was pointed at: a track with one observation, on the frame that is on screen then. If the
-video has another length than the row says (by more than a second), it is dropped.
-
-``exhaustive_labels``: the annotators pointed at everything, so a label is exhaustive if its row has
-as many points as ``count``, the annotator was sure, and saw the whole video.
+Points: percent of width and height. Each point is one object at one moment: a track with a single
+    observation.
+Times: seconds of the *complete* video, in steps of half a second; a point is on the frame that is
+    on screen then.
+Media: videos are named like ``video_id``. A video whose length differs from ``video_duration`` by
+    more than a second is dropped.
+Dropped: coordinates outside 0 to 100, rows with different numbers of points and times.
+Exhaustive labels: labels whose row has as many points as its ``count``, unless the annotator was
+    unsure or saw only a part of the video (``clip_start`` to ``clip_end``).
+Source: Ai2's loader of ``allenai/Molmo2-VideoPoint``.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Any
 from molmo_tune.labels.files.table_rows import Row
 from molmo_tune.labels.formats.ai2._molmo2_rows import Placed, rows_by_video
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import LostError, floats
+from molmo_tune.labels.image_objects import DroppedRowError, floats
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import Tally
@@ -34,34 +37,34 @@ COLUMNS = (
     *("video_id", "video_duration", "clip_start", "clip_end", "label", "count"),
     *("annotator_unsure", "points", "two_fps_timestamps"),
 )
-OTHER_DURATION = "the video is longer or shorter than the labels say"
-OTHER_COUNT = "its count is not its number of points: the label is not exhaustive"
-PAST_100 = "a coordinate is not one of 0 to 100 percent"
-NOT_PAIRED = "the points and their moments do not pair"
+OTHER_DURATION = "the video's length differs from the labels"
+OTHER_COUNT = "count and number of points differ: the label is not exhaustive"
+PAST_100 = "a coordinate is outside 0 to 100%"
+NOT_PAIRED = "the numbers of points and times differ"
 
 
 def looks_like_molmo2_video_point(head: str) -> bool:
-    """Whether this is the beginning of such JSON."""
+    """Return whether the head of a file looks like JSON of this format."""
     return head.lstrip()[:1] in ("[", "{") and '"two_fps_timestamps"' in head
 
 
 def read_molmo2_video_point(
     files: Sequence[Path], media: MediaSource, tally: Tally
 ) -> list[Sample]:
-    """One sample per video, in the order of first appearance.
+    """Return one sample per video, in order of first appearance.
 
     Raises:
-        UserError: a file is no such table, or a name climbs out of the media folder.
+        UserError: a file is not a table of this format, or a name points outside the media folder.
     """
     videos = rows_by_video(files, COLUMNS, ("video_id",))
-    media.check_number(len(videos), files[0])
+    media.check_single_file(len(videos), files[0])
     found = (_sample(name, rows, media, tally) for (name,), rows in videos.items())
     return [sample for sample in found if sample is not None]
 
 
 def _sample(name: str, rows: Sequence[Placed], media: MediaSource, tally: Tally) -> Sample | None:
     place = rows[0][0]
-    video = _same_length(open_video(media, (name,), (), place, tally), rows[0][1], place, tally)
+    video = _check_length(open_video(media, (name,), (), place, tally), rows[0][1], place, tally)
     objects = VideoObjects(video, tally, place)
     complete = [
         label
@@ -74,15 +77,15 @@ def _sample(name: str, rows: Sequence[Placed], media: MediaSource, tally: Tally)
 def _add(
     row: Row, number: int, place: str, video: OpenVideo | None, objects: VideoObjects, tally: Tally
 ) -> str:
-    """Add the points of a row; its label if that is exhaustive, else an empty text."""
+    """Add the points of a row; return its label if that is exhaustive, else an empty string."""
     label = row["label"].strip() if isinstance(row["label"], str) else ""
-    moments, points = row["two_fps_timestamps"] or [], row["points"] or []
-    if not isinstance(moments, list) or not isinstance(points, list) or len(moments) != len(points):
+    times, points = row["two_fps_timestamps"] or [], row["points"] or []
+    if not isinstance(times, list) or not isinstance(points, list) or len(times) != len(points):
         objects.drop(label, "point", place, NOT_PAIRED)
         return ""
-    pairs = [(t, p) for t, ps in zip(moments, points, strict=True) for p in _listed(ps)]
-    for position, (moment, point) in enumerate(pairs):
-        frame, id = _frame(moment, video), f"{number}-{position}"
+    pairs = [(t, p) for t, ps in zip(times, points, strict=True) for p in _as_list(ps)]
+    for position, (time_s, point) in enumerate(pairs):
+        frame, id = _frame(time_s, video), f"{number}-{position}"
 
         def make(size: SizeWH, point: Any = point) -> Point:
             return _point(point, size)
@@ -91,11 +94,11 @@ def _add(
     if row["count"] != len(pairs):
         tally.note(OTHER_COUNT, place)
         return ""
-    is_whole = video is not None and _saw_all(row, video.info.duration_s)
-    return label if is_whole and row["annotator_unsure"] is False else ""
+    saw_all = video is not None and _saw_all(row, video.info.duration_s)
+    return label if saw_all and row["annotator_unsure"] is False else ""
 
 
-def _listed(value: object) -> list[Any]:
+def _as_list(value: object) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
@@ -103,15 +106,15 @@ def _point(value: Any, size_wh: SizeWH) -> Point:
     pair = value if isinstance(value, dict) else {}
     x, y = floats([pair.get("x"), pair.get("y")])
     if not (0 <= x <= 100 and 0 <= y <= 100):
-        raise LostError(PAST_100)
+        raise DroppedRowError(PAST_100)
     return Point((x / 100 * size_wh[0], y / 100 * size_wh[1]))
 
 
-def _frame(moment: object, video: OpenVideo | None) -> int | None:
-    """The frame on screen; one past the end when the video is over by then."""
-    if video is None or type(moment) not in (int, float):
+def _frame(value: object, video: OpenVideo | None) -> int | None:
+    """Return the frame on screen, or the number of frames for a time outside the video."""
+    if video is None or type(value) not in (int, float):
         return None
-    time_s = float(str(moment))
+    time_s = float(str(value))
     info = video.info
     is_inside = 0 <= time_s <= info.duration_s
     return frame_on_screen(info.starts_s, time_s) if is_inside else info.num_frames
@@ -125,7 +128,7 @@ def _saw_all(row: Row, duration_s: float) -> bool:
     return numbers and float(str(start)) <= 0 and float(str(end)) >= duration_s - 0.5
 
 
-def _same_length(video: OpenVideo | None, row: Row, place: str, tally: Tally) -> OpenVideo | None:
+def _check_length(video: OpenVideo | None, row: Row, place: str, tally: Tally) -> OpenVideo | None:
     stated = row["video_duration"]
     if video is None or type(stated) not in (int, float):
         return video

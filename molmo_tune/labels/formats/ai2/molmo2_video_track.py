@@ -1,12 +1,17 @@
-"""``allenai/Molmo2-VideoTrack``: a row per expression, with a point of each object in every frame.
+"""Molmo2-VideoTrack of Ai2: one expression per row, with a point of each object in every frame.
 
     {"id": "1", "video": "abc", "clip": "abc_10_90", "start_frame": 10, "end_frame": 90, "w": 640,
      "h": 360, "exp": "the left dog", "points": [{"object_id": 3, "points": [[10.5, 20], [], …]}]}
 
-Points are pixels; the n-th of a list is on frame n of the *clip*, an empty one says that the object
-is not there. The medium is the clip or the whole video, whichever is in the media folder: one with
-as many frames as the lists is the clip, another is taken for the whole video, where the clip begins
-at ``start_frame``. Whether an object is hidden was not recorded. No expression is exhaustive.
+Points: pixels from 0. An empty point means that the object is absent; occlusion was not recorded.
+Frames: the n-th point of a list is on frame n of the *clip*, from 0.
+Labels: the expression, with a track for each of its objects.
+Media: the clip or the complete video, named like ``clip`` or ``video``. With as many frames as the
+    list has points it is the clip, otherwise the complete video, in which the clip starts at
+    ``start_frame``. Its size must be ``w`` by ``h``.
+Skipped: empty points.
+Exhaustive labels: none.
+Source: Ai2's loader of ``allenai/Molmo2-VideoTrack``.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from molmo_tune.labels.files.table_rows import Row
 from molmo_tune.labels.files.text_rows import whole
 from molmo_tune.labels.formats.ai2._molmo2_rows import Placed, rows_by_video
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import LostError, floats, stated_size
+from molmo_tune.labels.image_objects import DroppedRowError, floats, stated_size
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import Tally
@@ -28,11 +33,11 @@ from molmo_tune.labels.tracks import NOT_A_NUMBER
 from molmo_tune.labels.video_objects import VideoObjects, open_video
 
 COLUMNS = ("video", "clip", "start_frame", "exp", "w", "h", "points")
-NOT_THERE = "an empty point: the object is not there"
+ABSENT = "an empty point: object absent"
 
 
 def looks_like_molmo2_video_track(head: str) -> bool:
-    """Whether this is the beginning of such JSON."""
+    """Return whether the head of a file looks like JSON of this format."""
     is_json = head.lstrip()[:1] in ("[", "{")
     return is_json and all(f'"{name}"' in head for name in ("clip", "exp", "object_id"))
 
@@ -40,13 +45,13 @@ def looks_like_molmo2_video_track(head: str) -> bool:
 def read_molmo2_video_track(
     files: Sequence[Path], media: MediaSource, tally: Tally
 ) -> list[Sample]:
-    """One sample per clip, in the order of first appearance.
+    """Return one sample per clip, in order of first appearance.
 
     Raises:
-        UserError: a file is no such table, or a name climbs out of the media folder.
+        UserError: a file is not a table of this format, or a name points outside the media folder.
     """
     clips = rows_by_video(files, COLUMNS, ("clip", "video"))
-    media.check_number(len(clips), files[0])
+    media.check_single_file(len(clips), files[0])
     found = (_sample(names, rows, media, tally) for names, rows in clips.items())
     return [sample for sample in found if sample is not None]
 
@@ -81,7 +86,7 @@ def _add(
     for number, xy in enumerate(points):
         where = f"{place}, object {id}, frame {number}"
         if xy is None or xy == []:
-            to.skip(label, "point", where, NOT_THERE, absent=True)
+            to.skip(label, "point", where, ABSENT, absent=True)
             continue
 
         def make(_: SizeWH, xy: Any = xy) -> Point:
@@ -91,13 +96,13 @@ def _add(
 
 
 def pixel_point(value: Any) -> Point:
-    """The point of ``[x, y]``.
+    """Return the point in pixels of ``[x, y]``.
 
     Raises:
-        LostError: it is none.
+        DroppedRowError: the value is not a pair of numbers.
     """
     if not isinstance(value, list):
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     x, y = floats(value, 2)
     return Point((x, y))
 

@@ -1,13 +1,19 @@
-"""``allenai/molmo2-track-instruction`` and its sisters: a row per expression, points at a low rate.
+"""molmo2-track-instruction of Ai2 and its sister datasets: one expression per row, at a low rate.
 
     {"id": "1", "video": "abc", "expression": "the left dog", "fps": 24, "sampling_fps": 2,
      "height": 360, "width": 640, "n_frames": 480, "frame_trajectories": [
         {"frame": 12, "time": 0.5, "points": [{"id": 0, "point": [10.5, 20], "occluded": false}]}]}
 
-Points are pixels. ``frame`` counts from 0 in the video, which must have ``n_frames``; ``time`` is
-``frame / fps`` with a whole ``fps`` and is not used. Only ``sampling_fps`` frames per second were
-labeled: between two of them an object moves on a straight line (`geometry.interpolation`). An
-object that a labeled frame does not list is not there. No expression is exhaustive.
+Points: pixels from 0. An object without a point in a labeled frame is absent there.
+Frames: ``frame`` counts the video's frames from 0; ``time`` is ``frame / fps`` with a rounded
+    ``fps``, and is not used.
+Gaps: ``sampling_fps`` frames per second are labeled; between them, points move on a straight line
+    (over at most 2 s) and count as interpolated.
+Labels: the expression, with a track for each of its objects.
+Hidden: points with ``occluded``.
+Media: videos are named like ``video``; size and ``n_frames`` must match.
+Exhaustive labels: none.
+Source: Ai2's loader of ``allenai/molmo2-track-instruction``.
 """
 
 from __future__ import annotations
@@ -33,18 +39,18 @@ COLUMNS = ("video", "expression", "height", "width", "n_frames", "frame_trajecto
 
 
 def looks_like_track_instruction(head: str) -> bool:
-    """Whether this is the beginning of such JSON."""
+    """Return whether the head of a file looks like JSON of this format."""
     return head.lstrip()[:1] in ("[", "{") and '"frame_trajectories"' in head
 
 
 def read_track_instruction(files: Sequence[Path], media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per video, in the order of first appearance.
+    """Return one sample per video, in order of first appearance.
 
     Raises:
-        UserError: a file is no such table, or a name climbs out of the media folder.
+        UserError: a file is not a table of this format, or a name points outside the media folder.
     """
     videos = rows_by_video(files, COLUMNS, ("video",))
-    media.check_number(len(videos), files[0])
+    media.check_single_file(len(videos), files[0])
     found = (_sample(name, rows, media, tally) for (name,), rows in videos.items())
     return [sample for sample in found if sample is not None]
 
@@ -57,7 +63,7 @@ def _sample(name: str, rows: Sequence[Placed], media: MediaSource, tally: Tally)
     labeled: set[int] = set()
     for where, row in rows:
         label = " ".join(str(row["expression"] or "").split())
-        for frame, points in _moments(row):
+        for frame, points in _labeled_frames(row):
             if frame is not None:
                 labeled.add(frame)
             for point in points:
@@ -65,12 +71,12 @@ def _sample(name: str, rows: Sequence[Placed], media: MediaSource, tally: Tally)
     return objects.sample(labeled_frames=labeled)
 
 
-def _moments(row: Row) -> Iterator[tuple[int | None, list[Any]]]:
-    moments = row["frame_trajectories"]
-    for moment in moments if isinstance(moments, list) else [None]:
-        moment = moment if isinstance(moment, dict) else {"points": None}
-        points = moment.get("points")
-        yield whole(str(moment.get("frame"))), points if isinstance(points, list) else [None]
+def _labeled_frames(row: Row) -> Iterator[tuple[int | None, list[Any]]]:
+    entries = row["frame_trajectories"]
+    for entry in entries if isinstance(entries, list) else [None]:
+        entry = entry if isinstance(entry, dict) else {"points": None}
+        points = entry.get("points")
+        yield whole(str(entry.get("frame"))), points if isinstance(points, list) else [None]
 
 
 def _add(value: Any, frame: int | None, label: str, place: str, objects: VideoObjects) -> None:

@@ -1,1 +1,1 @@
-"""COCO JSON of images, and its relatives for videos."""
+"""COCO JSON of images, and related formats of videos."""

@@ -1,19 +1,22 @@
-"""COCO JSON of images: boxes, polygons, masks in both spellings, and named points.
+"""COCO JSON of images: boxes, polygons, masks and keypoints.
 
     {"images": [{"id": 1, "file_name": "a.jpg", "width": 640, "height": 480}],
      "categories": [{"id": 18, "name": "dog", "keypoints": ["nose", …]}],
      "annotations": [{"image_id": 1, "category_id": 18, "bbox": [x, y, width, height],
                       "segmentation": …, "keypoints": [x, y, v, …], "iscrowd": 0}]}
 
-Pixels count from 0 at the top left. ``segmentation`` is a list of polygons, run lengths as a list
-or as text (`geometry.masks`), or empty, and then the box is the object. Of a named point
-``v`` says: 0 not labeled (its 0, 0 is no place), 1 hidden, 2 visible. ``iscrowd: 1`` outlines a
-group and is left out. A category is a label only where an annotation has it: exports of Roboflow
-list their project's name as category 0.
-
-``exhaustive_labels``: COCO promises nothing. Images of LVIS do (``neg_category_ids``: looked for
-and absent; ``not_exhaustive_category_ids``: present and incomplete; other categories present were
-annotated completely), and only theirs are set. Files with ``videos`` are another format.
+Coordinates: pixels, origin at the top left.
+Objects: ``segmentation`` is a list of polygons, run lengths as a list or text (`geometry.masks`),
+    or empty; then the box is the object. A keypoint's ``v`` is 0 for not labeled (its 0, 0 is not a
+    place), 1 for hidden, 2 for visible. A category is a label only if an annotation has it:
+    Roboflow exports the project's name as category 0.
+Skipped: groups (``iscrowd: 1``).
+Dropped: annotations whose image or category is not listed, or without a usable shape. An unusable
+    segmentation is replaced by the box, and counted as corrected.
+Exhaustive labels: none, except in LVIS, per image: labels in ``neg_category_ids`` (verified absent)
+    and present labels outside ``not_exhaustive_category_ids``.
+Limitations: files with ``videos`` are a different format.
+Source: COCO's data format (cocodataset.org), LVIS's dataset page.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from molmo_tune.labels.geometry.shapes import SizeWH
 from molmo_tune.labels.image_objects import (
     GROUP,
     NEGATIVE,
-    LostError,
+    DroppedRowError,
     Objects,
     corners_of,
     floats,
@@ -44,12 +47,12 @@ from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Keypoint, Keypoints, Mask, Polygon, Sample, Shape
 from molmo_tune.labels.tracks import NOT_A_NUMBER
 
-UNKNOWN_IMAGE = "its image is not in the list of images"
-UNKNOWN_CATEGORY = "its category is not in the list of categories"
-NO_SHAPE = "neither box, segmentation nor keypoints"
-BOX_INSTEAD = "an unusable segmentation: the box was taken"
-BAD_RUNS = "the run lengths of the mask do not fit its image"
-BAD_KEYPOINTS = "keypoints that do not fit the category's names"
+UNKNOWN_IMAGE = "image not in the list of images"
+UNKNOWN_CATEGORY = "category not in the list of categories"
+NO_SHAPE = "no bbox, segmentation or keypoints"
+BOX_INSTEAD = "unusable segmentation replaced by the box"
+BAD_RUNS = "mask run lengths do not match the image size"
+BAD_KEYPOINTS = "keypoints do not match the category's names"
 
 _IDS = (int, str)
 
@@ -57,7 +60,7 @@ Row = Mapping[str, Any]
 
 
 def looks_like_coco(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Whether the beginning of a file matches this format."""
     if not head.lstrip().startswith("{") or re.search(r'"videos"\s*:\s*\[\s*\{', head):
         return False
     if re.search(r'"categories"\s*:\s*\{', head):  # Datumaro's
@@ -73,20 +76,20 @@ class _Category:
 
 
 def read_coco(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per image that something is known about, in the order of the images.
+    """Return one sample per image with annotations or exhaustive labels, in the images' order.
 
     Raises:
-        UserError: the file is not such JSON, or a name climbs out of the media folder.
+        UserError: the file is not COCO JSON, or a name points outside the media folder.
     """
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("images"), list):
-        raise UserError(path, "no list of images", "COCO JSON: images, annotations, categories")
+        raise UserError(path, "no list of images", "images, annotations and categories")
     if data.get("videos"):
         raise UserError(path, "has a list of videos", "COCO JSON of images")
     images, rows = _listed(data, "images", path), _listed(data, "annotations", path)
     categories = _categories(_listed(data, "categories", path), path)
     by_image = _by_image(rows, images, categories, path, tally)
-    media.check_number(len(images), path)
+    media.check_single_file(len(images), path)
     file = str(path)
     found = (
         _sample(i, by_image[_key(i.get("id"))], categories, file, media, tally) for i in images
@@ -97,7 +100,7 @@ def read_coco(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
 def _listed(data: Row, name: str, path: Path) -> list[Row]:
     value = data.get(name, [])
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise UserError(path, f"{name} is no list of objects", "COCO JSON")
+        raise UserError(path, f"{name} is not a list of objects", "COCO JSON")
     return value
 
 
@@ -120,7 +123,7 @@ def _by_image(
 ) -> dict[object, list[Row]]:
     found: dict[object, list[Row]] = {_key(image.get("id")): [] for image in images}
     if len(found) < len(images):
-        raise UserError(path, "several images have the same id", "unique ids")
+        raise UserError(path, "images share an id", "unique ids")
     for row in rows:
         of_image = found.get(_key(row.get("image_id")))
         if of_image is not None:
@@ -144,15 +147,15 @@ def _sample(
     place, name = f"{file}: image {image.get('id')}", image.get("file_name")
     size = stated_size(image.get("width"), image.get("height"))
     objects = open_objects(media, [name] if isinstance(name, str) else [], place, size, tally)
-    before = f"{file}: annotation "
+    place_prefix = f"{file}: annotation "
     for row in rows:
-        _add(row, categories.get(_key(row.get("category_id"))), objects, before)
+        _add(row, categories.get(_key(row.get("category_id"))), objects, place_prefix)
     return objects.sample(_exhaustive(image, objects, categories))
 
 
-def _add(row: Row, category: _Category | None, objects: Objects, before: str) -> None:
+def _add(row: Row, category: _Category | None, objects: Objects, place_prefix: str) -> None:
     id = str(row.get("id", ""))
-    place, kind = before + id, _kind(row)
+    place, kind = place_prefix + id, _kind(row)
     if category is None:
         objects.drop("", kind, place, UNKNOWN_CATEGORY)
     elif row.get("iscrowd") == 1:
@@ -160,8 +163,8 @@ def _add(row: Row, category: _Category | None, objects: Objects, before: str) ->
     else:
 
         def make(size_wh: SizeWH) -> Shape:
-            shape, is_instead = _shape(row, category.keypoints, size_wh)
-            if is_instead:
+            shape, is_replaced = _shape(row, category.keypoints, size_wh)
+            if is_replaced:
                 objects.corrected(category.name, kind, BOX_INSTEAD, place)
             return shape
 
@@ -178,8 +181,8 @@ def _exhaustive(
         number: {c.name for c in map(categories.get, map(_key, ids)) if c is not None}
         for number, ids in enumerate((absent, incomplete))
     }
-    known = dict.fromkeys([*objects.labels, *sorted(names[0])])
-    return tuple(name for name in known if name not in names[1])
+    labels = dict.fromkeys([*objects.labels, *sorted(names[0])])
+    return tuple(name for name in labels if name not in names[1])
 
 
 def _kind(row: Row) -> str:
@@ -190,16 +193,16 @@ def _kind(row: Row) -> str:
 
 
 def _shape(row: Row, names: tuple[str, ...], size_wh: SizeWH) -> tuple[Shape, bool]:
-    """The shape, and whether a box had to stand in for what was drawn."""
-    extent, is_instead = _extent(row, size_wh)
+    """Return the shape, and whether the box replaced an unusable segmentation."""
+    extent, is_replaced = _extent(row, size_wh)
     keypoints = row.get("keypoints")
     if keypoints:
         points = _keypoints(keypoints, names)
         if points:
-            return Keypoints(points, extent), is_instead
+            return Keypoints(points, extent), is_replaced
     if extent is None:
-        raise LostError(NO_SHAPE)
-    return extent, is_instead
+        raise DroppedRowError(NO_SHAPE)
+    return extent, is_replaced
 
 
 def _extent(row: Row, size_wh: SizeWH) -> tuple[Box | Polygon | Mask | None, bool]:
@@ -210,9 +213,9 @@ def _extent(row: Row, size_wh: SizeWH) -> tuple[Box | Polygon | Mask | None, boo
         if isinstance(segmentation, dict):
             return mask_of(segmentation, size_wh, BAD_RUNS), False
         if not isinstance(segmentation, list):
-            raise LostError(NOT_A_NUMBER)
+            raise DroppedRowError(NOT_A_NUMBER)
         return Polygon(tuple([corners_of(floats(part)) for part in segmentation])), False
-    except LostError:
+    except DroppedRowError:
         if not has_box:
             raise
         return _box(row["bbox"]), True
@@ -221,7 +224,7 @@ def _extent(row: Row, size_wh: SizeWH) -> tuple[Box | Polygon | Mask | None, boo
 def _box(values: object) -> Box:
     left, top, width, height = floats(values, 4)
     if width < 0 or height < 0:
-        raise LostError(NEGATIVE)
+        raise DroppedRowError(NEGATIVE)
     return Box((left, top, left + width, top + height))
 
 
@@ -229,9 +232,9 @@ def _keypoints(values: object, names: tuple[str, ...]) -> tuple[Keypoint, ...]:
     numbers = floats(values)
     triples = list(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=False))
     if len(numbers) % 3 or (names and len(names) != len(triples)):
-        raise LostError(BAD_KEYPOINTS)
+        raise DroppedRowError(BAD_KEYPOINTS)
     if not all(v in (0, 1, 2) for _, _, v in triples):
-        raise LostError(BAD_KEYPOINTS)
+        raise DroppedRowError(BAD_KEYPOINTS)
     named = names or tuple(str(number + 1) for number in range(len(triples)))
     return tuple(
         Keypoint(name, (x, y), v == 2) for name, (x, y, v) in zip(named, triples, strict=True) if v
@@ -239,7 +242,7 @@ def _keypoints(values: object, names: tuple[str, ...]) -> tuple[Keypoint, ...]:
 
 
 def _key(value: object) -> object:
-    """Ids are numbers or texts; anything else is an id of nothing."""
+    """Return an id that is an integer or text; None for anything else."""
     return value if isinstance(value, _IDS) else None
 
 

@@ -1,18 +1,23 @@
-"""TAO, BURST-like and other COCO JSON of videos: a row per object and frame, with ``track_id``.
+"""TAO and other COCO JSON of videos: a row per object and frame, with ``track_id``.
 
     {"videos": [{"id": 0, "name": "train/YFCC100M/v_f69e", "width": …, "neg_category_ids": [342],
                  "not_exhaustive_category_ids": [95]}],
      "images": [{"id": 1, "video_id": 0, "frame_index": 420, "file_name": "…/frame0421.jpg"}],
      "annotations": [{"image_id": 1, "track_id": 3, "category_id": 95, "bbox": [x, y, w, h]}]}
 
-TAO labels about one frame per second; what lies between is filled (`geometry.interpolation`).
-``frame_index`` counts from 0 in the video. Where it is missing (mmtracking's layout, whose objects
-have an ``instance_id``) the names of the frames tell, see `frame_masks.frame_numbers`. The box is
-taken; a segmentation only if it is run lengths, as TAO's polygons are the boxes once more.
-
-**Absence is not a negative.** Labels are exhaustive only as the video says: those in
-``neg_category_ids``, which were looked for and absent, and those that are present and not in
-``not_exhaustive_category_ids``. A video that says neither promises nothing.
+Coordinates: pixels, origin at the top left.
+Times: ``frame_index`` counts from 0 in the video. If it is missing (mmtracking's layout, whose
+    objects have an ``instance_id``), the last number in a frame's name is its index, or its
+    position if the video has as many frames as names.
+Objects: the box; a segmentation only if it is run lengths, because TAO's polygons repeat the boxes.
+    TAO labels about one frame per second; gaps are filled (`geometry.interpolation`).
+Media: the video's ``name``, else the folder of its first image.
+Skipped: groups (``iscrowd: 1``).
+Dropped: annotations whose video or category is not listed, or without an id.
+Exhaustive labels: per video, those in ``neg_category_ids`` (verified absent) and the present ones
+    outside ``not_exhaustive_category_ids``; without these lists none. A label that is neither
+    present nor listed is unknown, not absent.
+Source: TAO's annotation format, mmtracking's CocoVID.
 """
 
 from __future__ import annotations
@@ -39,26 +44,26 @@ from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Sample
 from molmo_tune.labels.video_objects import OpenVideo, VideoObjects, open_video
 
-NO_IDENTITY = "neither track_id nor instance_id: a detection without identity"
+NO_IDENTITY = "neither track_id nor instance_id: detection without identity"
 
 
 def looks_like_tao(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Whether the beginning of a file matches this format."""
     is_object = head.lstrip().startswith("{") and '"file_names"' not in head
     return is_object and '"videos"' in head and bool(re.search(r'"(track|instance)_id"', head))
 
 
 def read_tao(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per video, in file order.
+    """Return one sample per video, in file order.
 
     Raises:
-        UserError: the file is not such JSON, or a name climbs out of the media folder.
+        UserError: the file is not JSON with these lists, or a name points outside the media folder.
     """
     data = VideoJson(path, tally)
     images: dict[object, list[Row]] = {key: [] for key in data.rows}
     for image in data.listed("images"):
         images.setdefault(key_of(image.get("video_id")), []).append(image)
-    media.check_number(len(data.videos), path)
+    media.check_single_file(len(data.videos), path)
     found = (_sample(v, images[key_of(v.get("id"))], data, media, tally) for v in data.videos)
     return [sample for sample in found if sample is not None]
 
@@ -82,7 +87,7 @@ def _sample(
 
 
 def _frames(images: list[Row], video: OpenVideo | None) -> dict[object, int | None]:
-    """The frame of the video that each image id stands for."""
+    """Return the frame index of each image id."""
     stated = {key_of(i.get("id")): whole(str(i.get("frame_index"))) for i in images}
     if None not in stated.values():
         return stated

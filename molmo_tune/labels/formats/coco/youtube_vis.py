@@ -1,13 +1,19 @@
-"""YouTube-VIS JSON (also OVIS, UVO): one row per *object*, with a mask or null for every frame.
+"""YouTube-VIS JSON (also OVIS, UVO): a row per *object*, with a mask or null for every frame.
 
     {"videos": [{"id": 1, "width": …, "height": …, "length": 3, "file_names": ["v/00000.jpg", …]}],
      "annotations": [{"video_id": 1, "category_id": 3, "iscrowd": 0,
                       "segmentations": [{"size": …, "counts": …}, null, …], "bboxes": [[…], …]}]}
 
-A null or empty mask says that the object is not there. A frame with a box and no mask has the box.
-The folder of ``file_names`` is the name of the video; which of its frames a name stands for says
-`frame_masks.frame_numbers`: the sets label every fifth frame or so, and what lies between is filled
-(`geometry.interpolation`). Crowds are left out, and no label is exhaustive.
+Coordinates: pixels, origin at the top left.
+Times: the last number in a file name is the frame's index, or its position if the video has as many
+    frames as names. These datasets label about every fifth frame; gaps are filled
+    (`geometry.interpolation`).
+Objects: masks; in a frame with a box but no mask, the box. A null or empty mask means absent.
+Media: the folder of ``file_names``, else the video's ``name``.
+Skipped: groups (``iscrowd: 1``), and frames in which an object is absent.
+Dropped: rows whose video or category is not listed, or without masks and boxes.
+Exhaustive labels: none.
+Source: YouTube-VIS's annotation format.
 """
 
 from __future__ import annotations
@@ -33,22 +39,22 @@ from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Sample, Shape
 from molmo_tune.labels.video_objects import VideoObjects, open_video
 
-NO_MASKS = "a row without masks per frame"
+NO_MASKS = "no masks or boxes per frame"
 
 
 def looks_like_youtube_vis(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Whether the beginning of a file matches this format."""
     return head.lstrip().startswith("{") and '"file_names"' in head and '"videos"' in head
 
 
 def read_youtube_vis(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per video, in file order.
+    """Return one sample per video, in file order.
 
     Raises:
-        UserError: the file is not such JSON, or a name climbs out of the media folder.
+        UserError: the file is not JSON with these lists, or a name points outside the media folder.
     """
     data = VideoJson(path, tally)
-    media.check_number(len(data.videos), path)
+    media.check_single_file(len(data.videos), path)
     found = (_sample(video, data, media, tally) for video in data.videos)
     return [sample for sample in found if sample is not None]
 
@@ -59,8 +65,10 @@ def _sample(entry: Row, data: VideoJson, media: MediaSource, tally: Tally) -> Sa
     names = [str(name) for name in listed] if isinstance(listed, list) else []
     folder = str(PurePosixPath(names[0]).parent) if names else ""
     size = stated_size(entry.get("width"), entry.get("height"))
-    known = tuple(name for name in (folder, str(entry.get("name") or "")) if name not in ("", "."))
-    video = open_video(media, known, (), place, tally, size)
+    media_names = tuple(
+        name for name in (folder, str(entry.get("name") or "")) if name not in ("", ".")
+    )
+    video = open_video(media, media_names, (), place, tally, size)
     objects = VideoObjects(video, tally, place)
     frames = frame_numbers(names, video.info.num_frames if video else -1)
     for row in data.rows[key_of(entry.get("id"))]:

@@ -1,11 +1,11 @@
-"""The shapes of CVAT's REST API as the elements that its XML has, so that one module knows shapes.
+"""Shapes of CVAT's REST API as the elements of its XML, so that one module reads both.
 
     {"type": "rectangle", "points": [3, 4, 10, 5], "rotation": 45.9, "occluded": true}
     <box xtl="3" ytl="4" xbr="10" ybr="5" rotation="45.9" occluded="1"/>
 
-Nothing is judged here: what is no number becomes an attribute that is missing or none, which
-`formats.cvat._shapes` refuses with its reason. The track of a skeleton is several tracks,
-of its points; `key_frames` puts them together, frame by frame.
+Nothing is validated here: an invalid number becomes a missing or invalid attribute, which
+`formats.cvat._shapes` refuses with its reason. A skeleton's track consists of one track per point;
+`key_frames` combines them, frame by frame.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from molmo_tune.labels.files.xml import Node
 from molmo_tune.labels.formats.cvat._shapes import kind_of_node
-from molmo_tune.labels.image_objects import LostError, floats
+from molmo_tune.labels.image_objects import DroppedRowError, floats
 
 Entry = Mapping[str, Any]
 
@@ -25,7 +25,7 @@ _SIDES = ("xtl", "ytl", "xbr", "ybr")
 
 
 def node_of(entry: Entry, label_of: Callable[[Entry], str], frame: int | None) -> Node:
-    """The element of a shape, or of a tag, which has no type."""
+    """Return the element of a shape, or of a tag (an entry without a type)."""
     kind = str(entry.get("type", "tag"))
     node = Node(_TAGS.get(kind, kind), {"label": label_of(entry)}, 0)
     node.attributes |= {
@@ -46,18 +46,18 @@ def node_of(entry: Entry, label_of: Callable[[Entry], str], frame: int | None) -
 
 
 def kind_of(entry: Entry) -> str:
-    """The word for a shape in the report."""
+    """Return a shape's name in the report."""
     return kind_of_node(node_of(entry, lambda _: "", None))
 
 
 def elements_of(entry: Entry) -> list[Entry]:
-    """The points of a skeleton."""
+    """Return the points of a skeleton."""
     listed = entry.get("elements")
     return [e for e in listed if isinstance(e, dict)] if isinstance(listed, list) else []
 
 
 def key_frames(track: Entry) -> list[Entry]:
-    """The shapes of a track; of a skeleton one for each frame in which a point has one."""
+    """Return the shapes of a track; for a skeleton, one per frame with a key frame of a point."""
     shapes, elements = _shapes(track), elements_of(track)
     if not elements:
         return shapes
@@ -67,17 +67,20 @@ def key_frames(track: Entry) -> list[Entry]:
         {"type": "skeleton", "frame": frame, "elements": [_point_at(*e, frame) for e in keyed]}
         for frame in sorted(frames)
     ]
-    gone = {s["frame"] for s in shapes if _has_frame(s) and s.get("outside") is True}
+    outside = {s["frame"] for s in shapes if _has_frame(s) and s.get("outside") is True}
     for entry in found:
-        if entry["frame"] in gone:
+        if entry["frame"] in outside:
             entry["elements"] = [{**e, "outside": True} for e in entry["elements"]]
     return [*found, *(s for s in shapes if not _has_frame(s))]
 
 
 def _point_at(track: Entry, shapes: list[Entry], frame: int) -> dict[str, Any]:
-    """A point of a skeleton in a frame: its key frame, or between two on a straight line.
+    """Return a point of a skeleton in a frame: its key frame, or interpolated between two.
 
-    ``shapes``: the point's key frames, in order.
+    Args:
+        track: track of the point.
+        shapes: its key frames, in order.
+        frame: frame number in the task.
     """
     label = {key: track[key] for key in ("label_id", "label") if key in track}
     after = bisect_right(shapes, frame, key=_frame_of)
@@ -86,8 +89,8 @@ def _point_at(track: Entry, shapes: list[Entry], frame: int) -> dict[str, Any]:
     first, second = shapes[after - 1], shapes[after] if after < len(shapes) else None
     here = {"occluded": False, "outside": False, **first, **label}
     if second is not None and first["frame"] < frame and not second.get("outside"):
-        share = (frame - first["frame"]) / (second["frame"] - first["frame"])
-        here["points"] = _between(first, second, share)
+        fraction = (frame - first["frame"]) / (second["frame"] - first["frame"])
+        here["points"] = _between(first, second, fraction)
     return here
 
 
@@ -96,12 +99,12 @@ def _frame_of(shape: Entry) -> int:
     return frame
 
 
-def _between(first: Entry, second: Entry, share: float) -> object:
+def _between(first: Entry, second: Entry, fraction: float) -> object:
     try:
         ends = floats(first.get("points"), 2), floats(second.get("points"), 2)
-    except LostError:
+    except DroppedRowError:
         return None
-    return [a + (b - a) * share for a, b in zip(*ends, strict=True)]
+    return [a + (b - a) * fraction for a, b in zip(*ends, strict=True)]
 
 
 def _shapes(track: Entry) -> list[Entry]:
@@ -120,7 +123,7 @@ def _flag(entry: Entry, name: str) -> str:
 def _numbers(entry: Entry) -> list[float]:
     try:
         return floats(entry.get("points"))
-    except LostError:
+    except DroppedRowError:
         return []
 
 
@@ -133,8 +136,8 @@ def _coordinates(kind: str, values: list[float]) -> dict[str, str]:
     if kind == "mask":
         return _mask(values)
     pairs = zip(words[::2], words[1::2], strict=False)
-    is_whole = words and len(words) % 2 == 0
-    return {"points": ";".join(f"{x},{y}" for x, y in pairs) if is_whole else "none"}
+    is_complete = words and len(words) % 2 == 0
+    return {"points": ";".join(f"{x},{y}" for x, y in pairs) if is_complete else "none"}
 
 
 def _ellipse(values: list[float]) -> dict[str, str]:

@@ -1,19 +1,20 @@
-"""What a CVAT server says about a task, beside its annotations: names of labels, frames, media.
+"""Responses of a CVAT server that accompany a task's annotations: label names, frames, media.
 
-The annotations of the REST API hold numbers only. What they stand for is in two more answers, which
-are saved beside the file:
+The annotations of the REST API contain numbers only. Two more responses, saved in the same folder,
+give their meaning:
 
     labels.json   GET /api/labels?task_id=ID       {"results": [{"id": 3, "name": "car",
                                                      "sublabels": [{"id": 19, "name": "nose"}]}]}
     meta.json     GET /api/tasks/ID/data/meta      {"frames": [{"name": "clip.mp4", "width": …}],
                                                      "size": 30, "start_frame": 10,
                                                      "frame_filter": "step=3", "deleted_frames": []}
-    job.json      GET /api/jobs/ID                 for a job: where it ends, {"stop_frame": 19}
+    job.json      GET /api/jobs/ID                 optional, the end of a job: {"stop_frame": 19}
 
-Several tasks in one folder are told apart by the name: ``12_annotations.json``, ``12_labels.json``,
-``12_meta.json``. A frame of the annotations is a number within the task, also in those of a job:
-``start_frame + frame * step`` is the frame of the video. A list with a name for each frame is that
-of pictures, else the task is about one video. Nothing is guessed where an answer is missing.
+Several tasks in one folder are distinguished by a prefix: ``12_annotations.json``,
+``12_labels.json``, ``12_meta.json``. A frame is a number within the task, even in a job:
+``start_frame + frame * step`` is the frame of the video. One name of a video file means a video
+task; otherwise the task has images, with one name per frame. If a response is missing, nothing is
+guessed.
 """
 
 from __future__ import annotations
@@ -30,21 +31,21 @@ from molmo_tune.labels.formats.cvat._rest_nodes import Entry, kind_of
 from molmo_tune.labels.media_source import VIDEO_SUFFIXES
 from molmo_tune.labels.report import Tally
 
-DELETED = "its frame was deleted from the task"
+DELETED = "frame deleted from the task"
 
 
 @dataclass(frozen=True, slots=True)
 class CvatFrames:
-    """The frames of a task.
+    """Frames of a task.
 
     Args:
-        names: of the pictures; of a video its one name.
-        sizes: as stated, for each name.
-        is_video: the frames are those of one video.
-        start: frame of the video that is the task's first.
-        step: frames of the video from one of the task to the next.
-        last: the last frame, in the task's numbers.
-        deleted: frames that were deleted from the task.
+        names: names of the images, or the name of the video.
+        sizes: stated width and height for each name.
+        is_video: whether the task is about a video.
+        start: index in the video of the task's first frame.
+        step: frames of the video per frame of the task.
+        last: last frame number in the task.
+        deleted: frame numbers deleted from the task.
     """
 
     names: tuple[str, ...]
@@ -56,14 +57,14 @@ class CvatFrames:
     deleted: frozenset[int]
 
     def in_video(self, frame: object) -> int | None:
-        """The frame of the video; None when it is no frame."""
-        known = type(frame) is int and abs(frame) < 2**31
-        return self.start + int(str(frame)) * self.step if known else None
+        """Return the index in the video of a frame of the task, None if it is not a number."""
+        is_valid = type(frame) is int and abs(frame) < 2**31
+        return self.start + int(str(frame)) * self.step if is_valid else None
 
 
 @dataclass(frozen=True, slots=True)
-class CvatAnswer:
-    """An answer with what belongs to it."""
+class CvatAnnotations:
+    """Annotations of a task with their label names and frames."""
 
     path: Path
     frames: CvatFrames
@@ -71,44 +72,44 @@ class CvatAnswer:
     lists: Mapping[str, list[Entry]]
 
     def label(self, entry: Entry) -> str:
-        """Its class; backups of CVAT write the name itself."""
+        """Return the class label of an entry; CVAT backups store the name itself."""
         id, name = entry.get("label_id"), entry.get("label")
         return self.names.get(id, "") if type(id) is int else str(name or "").strip()
 
     def place(self, what: str, entry: Entry) -> str:
-        """Where an entry stands."""
+        """Return the place of an entry for the report."""
         return f"{self.path}: {what} {entry.get('id', '')}, frame {entry.get('frame')}"
 
 
-def beside(path: Path, what: str) -> Path | None:
-    """The answer that belongs to a file of annotations."""
+def companion(path: Path, what: str) -> Path | None:
+    """Return the response file that accompanies a file of annotations."""
     named = path.with_name(path.name.replace("annotations", what))
     plain = path.with_name(f"{what}.json")
     return next((file for file in (named, plain) if file != path and file.is_file()), None)
 
 
 def read_label_names(path: Path) -> dict[int, str]:
-    """Names by id, those of sublabels as well.
+    """Return the names of labels and sublabels by id.
 
     Raises:
-        UserError: there is no such answer, or it is something else.
+        UserError: the response is missing or invalid.
     """
-    file = beside(path, "labels")
+    file = companion(path, "labels")
     if file is None:
         fix = f"save GET /api/labels?task_id=… as {path.with_name('labels.json')}"
-        raise UserError(path, "the labels are numbers, and their names are not beside it", fix=fix)
+        raise UserError(path, "the file with the names of the labels is missing", fix=fix)
     data = read_json(file)
     for key in ("results", "labels"):
         data = data.get(key, data) if isinstance(data, dict) else data
     if not isinstance(data, list):
-        raise UserError(file, "no list of labels", "the answer of CVAT's /api/labels")
+        raise UserError(file, "no list of labels", "the response of CVAT's /api/labels")
     return dict(_names_in(data, file))
 
 
 def _names_in(labels: list[Any], file: Path) -> Iterator[tuple[int, str]]:
     for label in labels:
         if not isinstance(label, dict) or type(label.get("id")) is not int:
-            raise UserError(file, "a label without an id", "the answer of CVAT's /api/labels")
+            raise UserError(file, "a label without an id", "the response of CVAT's /api/labels")
         if not isinstance(label.get("name"), str):
             raise UserError(file, f"label {label['id']} has no name", "a name as text")
         yield label["id"], label["name"].strip()
@@ -118,24 +119,24 @@ def _names_in(labels: list[Any], file: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_frames(path: Path) -> CvatFrames:
-    """The frames of the task that a file of annotations is about.
+    """Return the frames of the task of a file of annotations.
 
     Raises:
-        UserError: there is no such answer, or it is something else.
+        UserError: the response is missing or invalid.
     """
-    file = beside(path, "meta")
+    file = companion(path, "meta")
     if file is None:
         fix = f"save GET /api/tasks/…/data/meta as {path.with_name('meta.json')}"
-        raise UserError(path, "the frames are numbers, and their media are not named", fix=fix)
+        raise UserError(path, "the file with the names of the media is missing", fix=fix)
     meta = read_json(file)
     listed = meta.get("frames") if isinstance(meta, dict) else None
     if not isinstance(listed, list) or not listed or not all(map(_is_frame, listed)):
-        raise UserError(file, "no list of frames with names", "the answer of CVAT's data/meta")
-    size, start = _whole(meta, "size", len(listed), file), _whole(meta, "start_frame", 0, file)
+        raise UserError(file, "no list of frames with names", "the response of CVAT's data/meta")
+    size, start = _integer(meta, "size", len(listed), file), _integer(meta, "start_frame", 0, file)
     names = tuple(frame["name"] for frame in listed)
     is_video = len(names) == 1 and names[0].lower().endswith(VIDEO_SUFFIXES)
     if not is_video and len(names) < size:
-        raise UserError(file, f"{len(names)} names for {size} frames", "a name for each picture")
+        raise UserError(file, f"{len(names)} names for {size} frames", "a name for each image")
     deleted = meta.get("deleted_frames")
     return CvatFrames(
         names,
@@ -155,13 +156,13 @@ def _is_frame(value: object) -> bool:
 
 
 def _last(path: Path, last: int) -> int:
-    file = beside(path, "job")
+    file = companion(path, "job")
     if file is None:
         return last
     job = read_json(file)
     if not isinstance(job, dict):
-        raise UserError(file, "no object", "the answer of CVAT's /api/jobs/ID")
-    return min(_whole(job, "stop_frame", last, file), last)
+        raise UserError(file, "not a JSON object", "the response of CVAT's /api/jobs/ID")
+    return min(_integer(job, "stop_frame", last, file), last)
 
 
 def _step(meta: Entry, file: Path) -> int:
@@ -172,24 +173,24 @@ def _step(meta: Entry, file: Path) -> int:
     return int(found.group(1))
 
 
-def _whole(values: Entry, key: str, default: int, file: Path) -> int:
+def _integer(values: Entry, key: str, default: int, file: Path) -> int:
     value = values.get(key)
     if value is None:
         return default
     if type(value) is not int or not 0 <= value < 2**31:
-        raise UserError(file, f"{key} is {value!r:.40}", "a whole number from 0")
+        raise UserError(file, f"{key} is {value!r:.40}", "an integer of at least 0")
     return value
 
 
-def lose(task: CvatAnswer, entry: Entry, key: str, reason: str, tally: Tally) -> None:
-    """Count an entry that cannot be kept."""
+def drop_entry(task: CvatAnnotations, entry: Entry, key: str, reason: str, tally: Tally) -> None:
+    """Count an entry as dropped."""
     counts = tally.of(task.label(entry), "tag" if key == "tags" else kind_of(entry))
     counts.read()
     counts.drop(reason, task.place(key.removesuffix("s"), entry))
 
 
-def skip(task: CvatAnswer, entry: Entry, key: str, tally: Tally) -> None:
-    """Count an entry on a deleted frame."""
+def skip_entry(task: CvatAnnotations, entry: Entry, key: str, tally: Tally) -> None:
+    """Count an entry in a deleted frame as skipped."""
     counts = tally.of(task.label(entry), "tag" if key == "tags" else kind_of(entry))
     counts.read()
     counts.skip(DELETED, task.place(key.removesuffix("s"), entry))

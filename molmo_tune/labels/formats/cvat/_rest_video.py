@@ -1,43 +1,47 @@
-"""A CVAT task about a video, as its server answers: tracks by key frames, single shapes, tags.
+"""CVAT video task of the REST API: tracks by key frames, single shapes, tags.
 
-A shape alone is a track of one frame; tags on successive frames are one event. What lies between
-key frames, and how long a shape stays, is said in `formats.cvat.cvat_rest`.
+A single shape is a track of one frame; tags in successive frames are one event.
+`formats.cvat.cvat_rest` defines the interpolation between key frames and how long a shape stays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from molmo_tune.labels.formats.cvat._rest_nodes import Entry, key_frames, kind_of, node_of
-from molmo_tune.labels.formats.cvat._rest_task import DELETED, CvatAnswer, CvatFrames, lose
+from molmo_tune.labels.formats.cvat._rest_task import (
+    DELETED,
+    CvatAnnotations,
+    CvatFrames,
+    drop_entry,
+)
 from molmo_tune.labels.formats.cvat.cvat_video import is_outside, row_of, shape_of_values
 from molmo_tune.labels.image_objects import stated_size
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.report import Tally
-from molmo_tune.labels.sample import Sample, Track
+from molmo_tune.labels.sample import Sample, Span, Track
 from molmo_tune.labels.tracks import MISSING_VIDEO, NO_FRAME, Row, observations, unique
 from molmo_tune.labels.video_objects import OpenVideo, VideoObjects, closed_sample, open_video
 
 UNTIL_THE_END = (
-    "the last key frame of a track holds to the end of the task (job.json ends it earlier)"
+    "last key frame of a track holds to the end of the task, or of the job with job.json"
 )
 
 
-def read_video(task: CvatAnswer, media: MediaSource, tally: Tally) -> list[Sample]:
-    """The sample of the video, if something is known about it.
+def read_video(task: CvatAnnotations, media: MediaSource, tally: Tally) -> list[Sample]:
+    """Return the sample of the video, if it has annotations.
 
     Raises:
-        UserError: the name climbs out of the media folder, or several videos fit.
+        UserError: the name points outside the media folder, or several videos match.
     """
     (name,), (size,) = task.frames.names, task.frames.sizes
     place = str(task.path)
     video = open_video(media, (name,), (), place, tally, stated_size(*size))
-    taken: dict[str, int] = {}
+    ids: dict[str, int] = {}
     tracks = [
-        *(_track(task, track, video, tally, taken) for track in task.lists["tracks"]),
-        *(_shape_track(task, shape, video, tally, taken) for shape in task.lists["shapes"]),
+        *(_track(task, track, video, tally, ids) for track in task.lists["tracks"]),
+        *(_shape_track(task, shape, video, tally, ids) for shape in task.lists["shapes"]),
     ]
     objects = VideoObjects(video, tally, place)
     spans = _events(task, objects)
@@ -49,19 +53,23 @@ def read_video(task: CvatAnswer, media: MediaSource, tally: Tally) -> list[Sampl
 
 
 def _track(
-    task: CvatAnswer, track: Entry, video: OpenVideo | None, tally: Tally, taken: dict[str, int]
+    task: CvatAnnotations,
+    track: Entry,
+    video: OpenVideo | None,
+    tally: Tally,
+    ids: dict[str, int],
 ) -> Track | None:
     label, id = task.label(track), track.get("id", "")
     shapes = [{**shape, "id": id} for shape in key_frames(track)]
     rows = [_row(task, label, shape, "track", video, tally) for shape in shapes]
-    known = _held([row for row in rows if row is not None], task.frames)
-    if known and known[-1].holds_to > known[-1].frame_index:
+    held = _held([row for row in rows if row is not None], task.frames)
+    if held and held[-1].holds_to > held[-1].frame_index:
         tally.note(UNTIL_THE_END, f"{task.path}: track {id}")
-    return _closed(label, track, known, video, tally, taken)
+    return _finished_track(label, track, held, video, tally, ids)
 
 
 def _held(rows: list[Row], frames: CvatFrames) -> list[Row]:
-    """Rows in order, each with how long it stays where no key frame says where it moves."""
+    """Return rows in order, each with its last frame where no later key frame moves it."""
     rows = sorted(rows, key=lambda row: row.frame_index)
     last = frames.in_video(frames.last)
     held = [replace(row, keyed=True) for row in rows]
@@ -74,33 +82,42 @@ def _held(rows: list[Row], frames: CvatFrames) -> list[Row]:
 
 
 def _shape_track(
-    task: CvatAnswer, shape: Entry, video: OpenVideo | None, tally: Tally, taken: dict[str, int]
+    task: CvatAnnotations,
+    shape: Entry,
+    video: OpenVideo | None,
+    tally: Tally,
+    ids: dict[str, int],
 ) -> Track | None:
     label = task.label(shape)
     row = _row(task, label, shape, "shape", video, tally)
-    return _closed(label, shape, [row] if row is not None else [], video, tally, taken)
+    return _finished_track(label, shape, [row] if row is not None else [], video, tally, ids)
 
 
-def _closed(
+def _finished_track(
     label: str,
     entry: Entry,
     rows: Sequence[Row],
     video: OpenVideo | None,
     tally: Tally,
-    taken: dict[str, int],
+    ids: dict[str, int],
 ) -> Track | None:
     if video is None:
         return None
     found = observations(rows, video.info, shape_of_values, lambda kind: tally.of(label, kind))
-    return Track(unique(str(entry.get("id", "track")), taken), label, found)
+    return Track(unique(str(entry.get("id", "track")), ids), label, found)
 
 
 def _row(
-    task: CvatAnswer, label: str, shape: Entry, what: str, video: OpenVideo | None, tally: Tally
+    task: CvatAnnotations,
+    label: str,
+    shape: Entry,
+    what: str,
+    video: OpenVideo | None,
+    tally: Tally,
 ) -> Row | None:
     place, frame = task.place(what, shape), shape.get("frame")
     if video is None:
-        lose(task, {**shape, "label": label}, what, MISSING_VIDEO, tally)
+        drop_entry(task, {**shape, "label": label}, what, MISSING_VIDEO, tally)
         return None
     if type(frame) is int and frame in task.frames.deleted:
         counts = tally.of(label, kind_of(shape))
@@ -112,8 +129,8 @@ def _row(
     return replace(row, ends=True) if row is not None and is_outside(node) else row
 
 
-def _events(task: CvatAnswer, objects: VideoObjects) -> list[Any]:
-    """Tags on successive frames of the task are one event."""
+def _events(task: CvatAnnotations, objects: VideoObjects) -> list[Span]:
+    """Return one event for tags in successive frames of the task."""
     tags = sorted(
         (tag for tag in task.lists["tags"] if type(tag.get("frame")) is int),
         key=lambda tag: (task.label(tag), tag["frame"]),

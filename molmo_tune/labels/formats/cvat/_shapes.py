@@ -1,9 +1,9 @@
-"""The shapes of CVAT's XML: boxes, polygons, points, ellipses, masks and skeletons, in pixels.
+"""Shapes of CVAT's XML: boxes, polygons, points, ellipses, masks and skeletons, in pixels.
 
-Images and videos write them alike. A mask's run lengths go row by row through its own box, zeros
-first, which is not COCO's order. A ``<points>`` of several is one object with landmarks (CVAT
-manual, "Annotation with points"), not several objects: its points have no names, so it is lost.
-Polylines and cuboids have no inside to point at. Tracks and images are the readers' business.
+Image and video files use the same elements. A mask's run lengths go row by row through its own box,
+zeros first, which is not COCO's order. A ``<points>`` element with several points is one object
+with landmarks (CVAT manual, "Annotation with points"), not several objects; it is dropped, because
+its points have no names. Polylines and cuboids are dropped, because they have no interior.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ from __future__ import annotations
 from typing import TypeVar
 
 from molmo_tune.labels.files.xml import Node
-from molmo_tune.labels.geometry.masks import crop_of_rows, pack
-from molmo_tune.labels.geometry.shapes import SizeWH, ellipse, turned_box
-from molmo_tune.labels.image_objects import LostError, corners_of, spelled
+from molmo_tune.labels.geometry.masks import pack, unpack_rows
+from molmo_tune.labels.geometry.shapes import SizeWH, ellipse, rotated_box
+from molmo_tune.labels.image_objects import DroppedRowError, corners_of, spelled
 from molmo_tune.labels.sample import Box, Keypoint, Keypoints, Mask, Point, Polygon, Shape
 from molmo_tune.labels.tracks import NOT_A_NUMBER
 
 T = TypeVar("T")
 
-NO_INSIDE = "a shape without an inside"
-SEVERAL_POINTS = "several points in one shape: draw single points, or a skeleton for landmarks"
-UNKNOWN_SHAPE = "a shape that is not known"
+NO_INSIDE = "shape without an interior"
+SEVERAL_POINTS = "several points in one shape; draw single points, or a skeleton for landmarks"
+UNKNOWN_SHAPE = "unknown shape"
 
 
 def kind_of_node(node: Node) -> str:
-    """The tag, but ``point`` for a ``<points>`` of one."""
+    """Return the tag, but ``point`` for ``<points>`` with a single point."""
     if node.tag != "points":
         return node.tag
     return "points" if ";" in node.attributes.get("points", "").strip("; ") else "point"
 
 
 def shape_of_node(node: Node, kind: str, size_wh: SizeWH) -> Shape:
-    """The shape of an element on a frame of that size, in pixels; it may leave the frame.
+    """Return the shape of an element in pixels; it can extend beyond the frame.
 
     Raises:
-        LostError: it is none, or not one that can be kept.
+        DroppedRowError: the shape is invalid or not supported.
     """
     match kind:
         case "box":
@@ -46,32 +46,32 @@ def shape_of_node(node: Node, kind: str, size_wh: SizeWH) -> Shape:
             x, y = _exactly(_points(node), 2)
             return Point((x, y))
         case "points":
-            raise LostError(SEVERAL_POINTS)
+            raise DroppedRowError(SEVERAL_POINTS)
         case "polyline" | "cuboid":
-            raise LostError(NO_INSIDE)
+            raise DroppedRowError(NO_INSIDE)
         case "ellipse":
             x, y, across, down = _values(node, "cx", "cy", "rx", "ry")
             return ellipse((x, y), (abs(across), abs(down)), _rotation(node))
         case "mask":
             return _mask(node, size_wh)
         case "skeleton":
-            return Keypoints(tuple(_keypoint(point) for point in points_there(node)))
-    raise LostError(UNKNOWN_SHAPE)
+            return Keypoints(tuple(_keypoint(point) for point in present_points(node)))
+    raise DroppedRowError(UNKNOWN_SHAPE)
 
 
 def _box(node: Node) -> Box | Polygon:
     left, top, right, bottom = _values(node, "xtl", "ytl", "xbr", "ybr")
     degrees = _rotation(node)
     if degrees % 360:
-        return turned_box((left, top), (right - left, bottom - top), degrees, "center")
+        return rotated_box((left, top), (right - left, bottom - top), degrees, "center")
     return Box((min(left, right), min(top, bottom), max(left, right), max(top, bottom)))
 
 
-def is_turned_round(node: Node) -> bool:
+def has_swapped_corners(node: Node) -> bool:
     """Whether the corners of a box are swapped."""
     try:
         left, top, right, bottom = _values(node, "xtl", "ytl", "xbr", "ybr")
-    except LostError:
+    except DroppedRowError:
         return False
     return right < left or bottom < top
 
@@ -80,18 +80,18 @@ def _mask(node: Node, size_wh: SizeWH) -> Mask:
     left, top, width, height = map(int, _values(node, "left", "top", "width", "height"))
     runs = spelled(node.attributes.get("rle", "").split(","))
     if any(run < 0 or run != int(run) or run > 2**31 for run in runs):
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     try:
-        return pack(crop_of_rows([int(run) for run in runs], (left, top), (width, height), size_wh))
+        return pack(unpack_rows([int(run) for run in runs], (left, top), (width, height), size_wh))
     except ValueError as error:
-        raise LostError(str(error)) from error
+        raise DroppedRowError(str(error)) from error
 
 
-def points_there(node: Node) -> list[Node]:
-    """The points of a skeleton that are not outside."""
-    is_there = ("0", "false", "")
+def present_points(node: Node) -> list[Node]:
+    """Return the points of a skeleton that are not outside."""
+    present = ("0", "false", "")
     points = node.all("points")
-    return [p for p in points if p.attributes.get("outside", "0").strip().lower() in is_there]
+    return [p for p in points if p.attributes.get("outside", "0").strip().lower() in present]
 
 
 def _keypoint(node: Node) -> Keypoint:
@@ -115,5 +115,5 @@ def _rotation(node: Node) -> float:
 
 def _exactly(values: list[T], count: int) -> list[T]:
     if len(values) != count:
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     return values

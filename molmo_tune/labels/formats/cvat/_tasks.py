@@ -1,11 +1,11 @@
-"""The ``<meta>`` of a CVAT export: which videos it is about, and which track lies on which.
+"""The ``<meta>`` element of a CVAT export: its videos, and which tracks belong to which.
 
-Exports of a task, a job and a project write different ``<meta>``, and some files have none. A task
-or job names one video (``<source>``); a project lists several tasks, its tracks name theirs
-(``task_id``), and the title of a task is all that tells its video. ``<original_size>`` is the size
-of the frames that were annotated.
+Exports of a task, a job and a project have different ``<meta>`` elements, and some files have none.
+A task or job names one video (``<source>``). A project lists several tasks; its tracks name theirs
+(``task_id``), and only the title of a task identifies its video. ``<original_size>`` is the size of
+the annotated frames.
 
-What it does not do: look for the videos (`molmo_tune.labels.media_source`), or read tracks.
+Limitations: does not look up videos (`molmo_tune.labels.media_source`) or read tracks.
 Source: CVAT's exporter (``dataset_manager/bindings.py``) and its manual, "XML annotation format".
 """
 
@@ -22,7 +22,7 @@ from molmo_tune.media.video import VideoInfo
 
 @dataclass(frozen=True, slots=True)
 class CvatTask:
-    """One video of an export: its possible names, its size if stated, and where that is said."""
+    """One video of an export: its possible names, its stated size and its ``file:line``."""
 
     names: tuple[str, ...]
     hints: tuple[str, ...]
@@ -31,12 +31,13 @@ class CvatTask:
 
 
 def read_tasks(root: Node, path: Path) -> dict[str, CvatTask]:
-    """The videos of the export by task id; under ``""`` where there is only one."""
+    """Return the videos of an export by task id, or a single video under ``""``."""
     meta = root.at("meta") or Node("meta", {}, root.line)
-    project = [node for tasks in meta.children for node in _project_tasks(tasks)]
-    if project:
+    project_tasks = [node for tasks in meta.children for node in _project_tasks(tasks)]
+    if project_tasks:
         return {
-            task.text_at("id"): _task(task, path, is_only=len(project) == 1) for task in project
+            task.text_at("id"): _task(task, path, is_only=len(project_tasks) == 1)
+            for task in project_tasks
         }
     inner = next((node for node in meta.children if node.tag in ("task", "job")), meta)
     source = meta.text_at("source") or inner.text_at("source")
@@ -51,7 +52,7 @@ def _project_tasks(node: Node) -> Iterable[Node]:
 
 
 def _task(node: Node, path: Path, *, is_only: bool) -> CvatTask:
-    """A task of a project. With several of them the title is all that tells their videos apart."""
+    """Return a task of a project; with several tasks, the title identifies the video."""
     source, title = node.text_at("source"), node.text_at("name")
     names, hints = ((source,), (title, path.stem)) if is_only else ((source, title), ())
     where = f"{path}:{node.line}"
@@ -66,10 +67,10 @@ def _size(node: Node) -> tuple[int, int] | None:
 def group_by_task(
     root: Node, path: Path, tasks: dict[str, CvatTask], tag: str = "track"
 ) -> dict[str, list[Node]]:
-    """The tracks (or elements of another tag) of each task, in the order of the tasks.
+    """Return the tracks (or elements with the given tag) of each task, in the order of the tasks.
 
     Raises:
-        UserError: a track belongs to a task that ``<meta>`` does not list.
+        UserError: ``<meta>`` does not list the task of a track.
     """
     groups: dict[str, list[Node]] = {key: [] for key in tasks}
     unnamed: set[str] = set()
@@ -87,7 +88,7 @@ def group_by_task(
 
 
 def check_size(task: CvatTask, video: Path, info: VideoInfo) -> None:
-    """Coordinates are pixels: they mean nothing on a video of another size.
+    """Check that the video has the annotated size, because coordinates are pixels.
 
     Raises:
         UserError: the sizes differ.
@@ -95,5 +96,5 @@ def check_size(task: CvatTask, video: Path, info: VideoInfo) -> None:
     if task.size_wh is None or task.size_wh == info.size_wh:
         return
     (width, height), (own_width, own_height) = task.size_wh, info.size_wh
-    found = f"annotated on {width}x{height} pixels, but {video} has {own_width}x{own_height}"
-    raise UserError(task.where, found, "equal sizes", "give the video that was annotated")
+    found = f"annotated at {width}x{height} pixels, but {video} is {own_width}x{own_height}"
+    raise UserError(task.where, found, "equal sizes", "give the annotated video as media")

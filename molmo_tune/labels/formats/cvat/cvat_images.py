@@ -1,4 +1,4 @@
-"""CVAT for images 1.1: one XML file, an ``<image>`` with its shapes for each picture.
+"""CVAT for images 1.1: one XML file, an ``<image>`` element with its shapes per image.
 
     <image id="0" name="a.jpg" subset="train" width="640" height="480">
       <box label="car" xtl="3" ytl="4" xbr="10" ybr="5" rotation="30" occluded="0"/>
@@ -6,15 +6,17 @@
       <mask label="car" rle="3, 5, …" left="7" top="8" width="13" height="15"/>
       <skeleton label="cat"><points label="nose" points="4,5" outside="0" occluded="0"/></skeleton>
 
-Pixels count from 0. Exports of a task, a job and a project differ in ``<meta>`` only, which is not
-read: every image names itself (and in a project its subset, a folder). The runs of a mask go row by
-row through the mask's own box, zeros first. Boxes and ellipses turn clockwise about their center
-and become polygons. A point of a skeleton that is ``outside`` is not there, an occluded one hidden.
-
-Losses: polylines and cuboids, which have no inside; tags, which are about the whole image; and a
-``<points>`` of several, which is several objects for some and one with landmarks for others.
-Attribute values are noted. ``exhaustive_labels``: CVAT promises nothing, none are set. Source: the
-CVAT manual, "XML annotation format".
+Coordinates: pixels, origin at the top left.
+Objects: rotated boxes and ellipses, clockwise about their center, become polygons. A mask's runs go
+    row by row through its own box, zeros first. A skeleton's point is absent if ``outside`` and
+    hidden if ``occluded``.
+Media: the image's ``name``, looked up in the folder ``subset`` first. ``<meta>`` is not read.
+Skipped: skeletons whose points are all outside.
+Dropped: polylines and cuboids, which have no interior; tags, which describe the whole image;
+    ``<points>`` with several points, which are ambiguous (several objects, or one with landmarks).
+    Attribute values are not kept.
+Exhaustive labels: none.
+Source: CVAT manual, "XML annotation format".
 """
 
 from __future__ import annotations
@@ -25,15 +27,15 @@ from pathlib import Path
 from molmo_tune.errors import UserError
 from molmo_tune.labels.files.xml import Node, read_xml
 from molmo_tune.labels.formats.cvat._shapes import (
-    is_turned_round,
+    has_swapped_corners,
     kind_of_node,
-    points_there,
+    present_points,
     shape_of_node,
 )
-from molmo_tune.labels.formats.cvat.cvat_video import ATTRIBUTES
+from molmo_tune.labels.formats.cvat.cvat_video import ATTRIBUTES, SWAPPED_CORNERS
 from molmo_tune.labels.geometry.shapes import SizeWH
 from molmo_tune.labels.image_objects import (
-    NOT_THERE_AT_ALL,
+    ABSENT,
     Objects,
     open_objects,
     stated_size,
@@ -43,26 +45,25 @@ from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Sample
 
-TURNED_ROUND = "a box with swapped corners was turned round"
-WHOLE_IMAGE = "a tag is about the whole image"
+WHOLE_IMAGE = "tag of the whole image"
 
 
 def looks_like_cvat_images(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Whether the beginning of a file matches this format."""
     return bool(re.search(r"<annotations\b", head) and re.search(r"<image\s", head))
 
 
 def read_cvat_images(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per image with objects, in file order.
+    """Return one sample per image with objects, in file order.
 
     Raises:
-        UserError: the file is not such XML, or a name climbs out of the media folder.
+        UserError: the file is not CVAT XML, or a name points outside the media folder.
     """
     root = read_xml(path)
     if root.tag != "annotations":
         raise UserError(f"{path}:{root.line}", f"the root is <{root.tag}>", "<annotations> of CVAT")
     images = list(root.all("image"))
-    media.check_number(len(images), path)
+    media.check_single_file(len(images), path)
     samples = (_sample(image, path, media, tally) for image in images)
     return [sample for sample in samples if sample is not None]
 
@@ -83,18 +84,18 @@ def _stated(image: Node) -> SizeWH | None:
 
 
 def add_node(node: Node, objects: Objects, place: str, tally: Tally) -> None:
-    """An element of an image, kept or counted."""
+    """Add an element of an image."""
     label = node.attributes.get("label", "").strip()
     kind = kind_of_node(node)
     if any(child.tag == "attribute" for child in node.children):
         tally.note(ATTRIBUTES, place)
     if kind == "tag":
         objects.drop(label, kind, place, WHOLE_IMAGE)
-    elif kind == "skeleton" and not points_there(node):
-        objects.skip(label, kind, place, NOT_THERE_AT_ALL)
+    elif kind == "skeleton" and not present_points(node):
+        objects.skip(label, kind, place, ABSENT)
     else:
-        if kind == "box" and is_turned_round(node):
-            objects.corrected(label, kind, TURNED_ROUND, place)
+        if kind == "box" and has_swapped_corners(node):
+            objects.corrected(label, kind, SWAPPED_CORNERS, place)
         objects.add(label, kind, place, lambda size_wh: shape_of_node(node, kind, size_wh))
 
 

@@ -1,13 +1,17 @@
-"""CVAT tags as events: ``<tag>`` of an export "CVAT for images 1.1" of a *video* task.
+"""CVAT tags as events: ``<tag>`` in an export "CVAT for images 1.1" of a *video* task.
 
     <image id="10" name="frame_000010" width="640" height="480"><tag label="goal"/></image>
 
-CVAT writes tags in this export only. The frame is the number in the image's name, 0-based in the
-original video; a tag on successive images is one event, from the first frame to the end of the
-last. Successive means: nothing between them in the file, and no wider a step than the smallest of
-the file. The file has no frame rate: times come from the video. Shapes in the same file are
-dropped here and counted; export them as CVAT for video. Which video it is:
-`formats.cvat._tasks`.
+Times: the number in the image's name is the 0-based frame of the original video. Times come from
+    the video, because the file has no frame rate.
+Objects: CVAT exports tags in this format only. A tag on successive images is one event, from the
+    start of the first frame to the end of the last. Images are successive if no other is between
+    them in the file and their step is the smallest of the file.
+Media: the video named in ``<meta>`` (`formats.cvat._tasks`).
+Skipped: tags that continue an event.
+Dropped: shapes (export them as CVAT for video), and tags without a frame number.
+Exhaustive labels: none.
+Source: CVAT manual, "XML annotation format".
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from molmo_tune.labels.sample import Sample
 from molmo_tune.labels.tracks import NO_FRAME
 from molmo_tune.labels.video_objects import VideoObjects, open_video
 
-NOT_A_TAG = "a shape, not a tag: export the task as CVAT for video 1.1"
+NOT_A_TAG = "shape, not a tag; export the task as CVAT for video 1.1"
 
 _FRAME = re.compile(r"frame_(\d{1,12})(\.\w+)?$")
 
@@ -42,23 +46,23 @@ class _Run:
 
 
 def looks_like_cvat_tags(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Whether the beginning of a file matches this format."""
     is_images = re.search(r'<image\s[^<>]*name="[^"]*frame_\d+', head)
     return bool(is_images and re.search(r"<tag\s", head))
 
 
 def read_cvat_tags(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per video of the file.
+    """Return one sample per video of the file.
 
     Raises:
-        UserError: the file is not such XML, or a name climbs out of the media folder.
+        UserError: the file is not CVAT XML, or a name points outside the media folder.
     """
     root = read_xml(path)
     if root.tag != "annotations":
         raise UserError(f"{path}:{root.line}", f"the root is <{root.tag}>", "<annotations> of CVAT")
     tasks = read_tasks(root, path)
     groups = group_by_task(root, path, tasks, "image")
-    media.check_number(len(groups), path)
+    media.check_single_file(len(groups), path)
     found = (_sample(tasks[key], groups[key], path, media, tally) for key in groups)
     return [sample for sample in found if sample is not None]
 

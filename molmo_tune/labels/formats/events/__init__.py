@@ -1,1 +1,1 @@
-"""Events of videos: what happens, from when to when."""
+"""Events in videos: what happens, from when to when."""

@@ -3,9 +3,12 @@
     {"database": {"bYUmtLBL7W4": {"duration": 224.5, "annotations": [
         {"segment": [11.5, 57.0], "label": "Wakeboarding"}]}}}
 
-A video is looked up by its key, with and without ``v_``. If its length differs from ``duration`` by
-more than a second and a twentieth, it is another cut and is dropped. Events are cut at its end.
-Files of detections (``results``) are refused: they are a model's. No label is exhaustive.
+Times: seconds from the start of the video. Events are clipped at its end.
+Media: videos are named like the keys, with or without ``v_``. A video whose length differs from
+    ``duration`` by more than a second plus 5% of its length is another cut, and is dropped.
+Refused: files of detections (``results``), which are a model's.
+Exhaustive labels: none.
+Source: activitynet/ActivityNet on GitHub.
 """
 
 from __future__ import annotations
@@ -16,34 +19,34 @@ from typing import Any
 
 from molmo_tune.errors import UserError
 from molmo_tune.labels.files.json import read_json
-from molmo_tune.labels.image_objects import LostError, floats
+from molmo_tune.labels.image_objects import DroppedRowError, floats
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Sample
 from molmo_tune.labels.video_objects import OpenVideo, VideoObjects, open_video
 
-OTHER_DURATION = "the video is longer or shorter than the labels say"
+OTHER_DURATION = "the video's length differs from the labels"
 
 
 def looks_like_activitynet(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Return whether the head of a file looks like this format."""
     return head.lstrip().startswith("{") and '"segment"' in head and '"annotations"' in head
 
 
 def read_activitynet(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per video, in file order.
+    """Return one sample per video, in file order.
 
     Raises:
-        UserError: the file is not such JSON, or a name climbs out of the media folder.
+        UserError: the file is not JSON of this format, or a name points outside the media folder.
     """
     data = read_json(path)
     if isinstance(data, dict) and "results" in data:
-        raise UserError(path, "detections of a model (results)", "a database of annotations")
+        raise UserError(path, "a model's detections (results)", "annotations")
     videos = data.get("database", data) if isinstance(data, dict) else None
     if not isinstance(videos, dict) or not all(isinstance(v, dict) for v in videos.values()):
-        raise UserError(path, "no object of videos", "ActivityNet JSON")
-    media.check_number(len(videos), path)
+        raise UserError(path, "not an object of videos", "ActivityNet JSON")
+    media.check_single_file(len(videos), path)
     found = (_sample(name, entry, path, media, tally) for name, entry in videos.items())
     return [sample for sample in found if sample is not None]
 
@@ -53,10 +56,10 @@ def _sample(
 ) -> Sample | None:
     place, rows = f"{path}: video {name}", entry.get("annotations", [])
     if not isinstance(rows, list):
-        raise UserError(place, "annotations is no list", "a list of segments")
-    plain = name.removeprefix("v_")
-    video = open_video(media, (name, plain, f"v_{plain}"), (), place, tally)
-    video = _same_length(video, entry, place, tally)
+        raise UserError(place, "annotations is not a list", "a list of segments")
+    id = name.removeprefix("v_")
+    video = open_video(media, (name, id, f"v_{id}"), (), place, tally)
+    video = _check_length(video, entry, place, tally)
     objects = VideoObjects(video, tally, place)
     for number, row in enumerate(rows, 1):
         row = row if isinstance(row, dict) else {}
@@ -68,12 +71,12 @@ def _sample(
 def _segment(value: object) -> tuple[float | None, float | None]:
     try:
         start, end = floats(value, 2)
-    except LostError:
+    except DroppedRowError:
         return None, None
     return start, end
 
 
-def _same_length(
+def _check_length(
     video: OpenVideo | None, entry: Mapping[str, Any], place: str, tally: Tally
 ) -> OpenVideo | None:
     stated = entry.get("duration", entry.get("duration_second"))

@@ -1,13 +1,20 @@
-"""AVA CSV: what people do, once per second: ``video,second,x1,y1,x2,y2,action,person``.
+"""AVA CSV: what people do, labeled once per second.
 
+    video,second,x1,y1,x2,y2,action,person
     0f39OWEqJ24,0902,0.031,0.162,0.670,0.995,12,0
 
-Boxes are shares of width and height (0 to 1), seconds count from the start of the *whole* film. The
-label is the action, by name if ``action_list.txt`` (or another ``*action_list*.pbtxt``) lies beside
-the file, and a person who does two things has a track for each. Between seconds boxes move on
-straight lines (`geometry.interpolation`). A row of two fields only says that the second has no
-people. The seventh and eighth fields of detections are a score and no person: refused row by row,
-because a person is a whole number. No action is exhaustive.
+Boxes: corners as fractions of width and height.
+Times: seconds from the start of the *complete* movie.
+Gaps: between labeled seconds, boxes move on a straight line (over at most 2 s) and count as
+    interpolated.
+Labels: the action, by name with a file ``*action_list*`` next to the CSV, else by number
+    (``action 12``). A person with two actions has a track for each.
+Media: videos are named like ``video``.
+Skipped: rows of two fields, which mean a second without people.
+Dropped: detections, whose last field is a score and not a whole number; rows of other than 2 or 8
+    fields.
+Exhaustive labels: none.
+Source: the readme of AVA.
 """
 
 from __future__ import annotations
@@ -19,7 +26,7 @@ from pathlib import Path
 from molmo_tune.labels.files.text import read_text
 from molmo_tune.labels.files.text_rows import NUMBER, TextRow, looks_like_rows, text_rows, whole
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import NEGATIVE, LostError, spelled
+from molmo_tune.labels.image_objects import NEGATIVE, DroppedRowError, spelled
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
@@ -29,27 +36,27 @@ from molmo_tune.labels.video_objects import OpenVideo, VideoObjects, open_video
 from molmo_tune.media.sampling import frame_on_screen
 
 NO_PEOPLE = "a second without people"
-OTHER_FIELDS = "a row of other than 8 fields"
-NO_PERSON = "the person is not a whole number: a score of a detection?"
-NO_NAMES = "no action_list beside the file: actions are called by their numbers"
+OTHER_FIELDS = "a row of other than 2 or 8 fields"
+NO_PERSON = "the person is not a whole number (a detection's score?)"
+NO_NAMES = "no action_list next to the file: actions are labeled by number"
 
 
 def looks_like_ava(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Return whether the head of a file looks like this format."""
     return looks_like_rows(head, rf"[\w-]+,\d+(,{NUMBER}){{4}},\d+,\d+")
 
 
 def read_ava(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per video, in file order.
+    """Return one sample per video, in file order.
 
     Raises:
-        UserError: the file is no text, or a name climbs out of the media folder.
+        UserError: the file is not text, or a name points outside the media folder.
     """
     names = _action_names(path, tally)
     videos: dict[str, list[TextRow]] = {}
     for row in text_rows(path, ","):
         videos.setdefault(row.fields[0].strip(), []).append(row)
-    media.check_number(len(videos), path)
+    media.check_single_file(len(videos), path)
     found = (_sample(name, rows, names, path, media, tally) for name, rows in videos.items())
     return [sample for sample in found if sample is not None]
 
@@ -88,7 +95,7 @@ def _add(
 
 
 def _frame(fields: Sequence[str], video: OpenVideo | None) -> int | None:
-    """The frame on screen at the second; one past the end when the video is over by then."""
+    """Return the frame on screen at the second, or the number of frames outside the video."""
     second = numbers(fields[1:2])
     if video is None or not second:
         return None
@@ -101,7 +108,7 @@ def _frame(fields: Sequence[str], video: OpenVideo | None) -> int | None:
 def _box(fields: Sequence[str], size_wh: SizeWH) -> Box:
     left, top, right, bottom = spelled(fields[2:6])
     if right < left or bottom < top:
-        raise LostError(NEGATIVE)
+        raise DroppedRowError(NEGATIVE)
     width, height = size_wh
     return Box((left * width, top * height, right * width, bottom * height))
 

@@ -1,14 +1,17 @@
-"""ELAN ``.eaf``: annotations on tiers, in milliseconds of a video.
+"""ELAN ``.eaf``: annotations on tiers, as events of a video.
 
     <TIME_ORDER><TIME_SLOT TIME_SLOT_ID="ts1" TIME_VALUE="260"/> …</TIME_ORDER>
     <TIER TIER_ID="gesture"><ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a1"
         TIME_SLOT_REF1="ts1" TIME_SLOT_REF2="ts2"><ANNOTATION_VALUE>waves</ANNOTATION_VALUE>…
 
-The label is the annotation's text, whatever its tier. A ``REF_ANNOTATION`` lasts as long as the
-annotation it refers to; one of several parts of another (``PREVIOUS_ANNOTATION``) has no times of
-its own and is lost, like annotations whose time slots have no value. ``TIME_ORIGIN`` of the medium
-is where its time 0 lies in the video, in milliseconds. The video is the first medium that names
-one; its ending decides. Read by hand: the format is small, and one more dependency is not.
+Times: milliseconds. ``TIME_ORIGIN`` of the media file is the position of time 0 in the video, in
+    milliseconds. A ``REF_ANNOTATION`` lasts as long as the annotation that it refers to.
+Labels: the text of the annotation, from all tiers.
+Media: the first media file with the extension of a video.
+Dropped: one of several parts of an annotation (``PREVIOUS_ANNOTATION``), which has no times of its
+    own; annotations whose time slots have no value.
+Exhaustive labels: none.
+Source: the EAF schema of ELAN. The format is small enough to read without another dependency.
 """
 
 from __future__ import annotations
@@ -26,28 +29,28 @@ from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Sample
 from molmo_tune.labels.video_objects import VideoObjects, open_video
 
-NO_TIME = "its time slots have no times"
-PART = "one of several parts of an annotation, without times of its own"
+NO_TIME = "time slots without a value"
+PART = "one of several parts of an annotation, without own times"
 ALIGNED, REFERRING = "ALIGNABLE_ANNOTATION", "REF_ANNOTATION"
 
 Times = tuple[float, float]
 
 
 def looks_like_elan(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Return whether the head of a file looks like this format."""
     return "<ANNOTATION_DOCUMENT" in head
 
 
 def read_elan(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """The sample of a file.
+    """Return the sample of a file, as a list of at most one.
 
     Raises:
-        UserError: the file is not such XML, or a name climbs out of the media folder.
+        UserError: the file is not XML of this format, or a name points outside the media folder.
     """
     root = read_xml(path)
     if root.tag != "ANNOTATION_DOCUMENT":
-        raise UserError(f"{path}:{root.line}", f"the root is <{root.tag}>", "ELAN's")
-    names, origin_s = _medium(root)
+        raise UserError(f"{path}:{root.line}", f"the root is <{root.tag}>", "<ANNOTATION_DOCUMENT>")
+    names, origin_s = _video(root)
     video = open_video(media, names, (path.stem,), str(path), tally)
     objects = VideoObjects(video, tally, str(path))
     nodes = {node.attributes.get("ANNOTATION_ID", ""): node for node in _annotations(root)}
@@ -66,9 +69,9 @@ def read_elan(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
 def _times(
     node: Node, nodes: Mapping[str, Node], parts: set[str], slots: Mapping[str, float]
 ) -> Times | str:
-    """Start and end in seconds, or why there are none."""
+    """Return start and end in seconds, or why they are missing."""
     is_part = node.attributes.get("ANNOTATION_ID") in parts
-    for _ in nodes:  # a chain of references is no longer than all of them
+    for _ in nodes:  # a chain of references has at most all of them
         if node.tag != REFERRING:
             break
         node = nodes.get(node.attributes.get("ANNOTATION_REF", ""), node)
@@ -80,9 +83,9 @@ def _times(
 
 
 def _parts(nodes: Mapping[str, Node]) -> set[str]:
-    """Ids of annotations that continue another, and of those that are continued."""
-    before = {id: node.attributes.get("PREVIOUS_ANNOTATION", "") for id, node in nodes.items()}
-    return {id for pair in before.items() if pair[1] for id in pair}
+    """Return ids of annotations that continue another, and of the continued ones."""
+    previous = {id: node.attributes.get("PREVIOUS_ANNOTATION", "") for id, node in nodes.items()}
+    return {id for pair in previous.items() if pair[1] for id in pair}
 
 
 def _annotations(root: Node) -> Iterator[Node]:
@@ -101,8 +104,8 @@ def _slots(root: Node, origin_s: float) -> dict[str, float]:
     return found
 
 
-def _medium(root: Node) -> tuple[tuple[str, ...], float]:
-    """Names of the video, and where the annotations' time 0 lies in it."""
+def _video(root: Node) -> tuple[tuple[str, ...], float]:
+    """Return names of the video, and its time in seconds at the annotations' time 0."""
     header = root.at("HEADER")
     for node in header.all("MEDIA_DESCRIPTOR") if header is not None else ():
         urls = (node.attributes.get(key, "") for key in ("RELATIVE_MEDIA_URL", "MEDIA_URL"))
@@ -113,7 +116,7 @@ def _medium(root: Node) -> tuple[tuple[str, ...], float]:
 
 
 def _last_part(url: str) -> str:
-    """The file's name; empty when the address is none."""
+    """Return the file name of a URL; empty for an invalid one."""
     try:
         return unquote(urlsplit(url).path).rsplit("/", 1)[-1]
     except ValueError:

@@ -1,11 +1,17 @@
-"""SoccerNet ``Labels-v2.json``: moments of a match, in milliseconds within each half.
+"""SoccerNet ``Labels-v2.json``: moments of a match, per half.
 
     {"UrlLocal": "england_epl/…/", "annotations": [
         {"gameTime": "1 - 15:6", "label": "Goal", "position": "906000", "visibility": "visible"}]}
 
-A half is a video of its own, ``1_720p.mkv`` or alike, and a sample. ``position`` is the time;
-``gameTime`` only tells the half, its seconds are not padded. A moment is an event that begins and
-ends at once. Actions that are ``not shown`` cannot be seen and are left out.
+Times: ``position`` is milliseconds from the start of the half. Of ``gameTime`` only the half is
+    read, because its seconds are not zero-padded. A moment is an event that starts and ends at the
+    same time.
+Media: each half is a video of its own, and a sample: ``1_720p.mkv``, ``1_224p.mkv``, ``1_HQ.mkv``
+    or ``1.mkv``, in the folder ``UrlLocal`` if there is one.
+Skipped: actions with the visibility ``not shown``, which cannot be seen.
+Dropped: rows whose ``gameTime`` does not start with the number of a half.
+Exhaustive labels: none.
+Source: the SoccerNet action spotting development kit.
 """
 
 from __future__ import annotations
@@ -24,23 +30,23 @@ from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Sample
 from molmo_tune.labels.video_objects import VideoObjects, open_video
 
-ENDINGS = ("_720p.mkv", "_224p.mkv", "_HQ.mkv", ".mkv")
+SUFFIXES = ("_720p.mkv", "_224p.mkv", "_HQ.mkv", ".mkv")
 NOT_SHOWN = "not shown in the broadcast"
-NO_HALF = "gameTime does not begin with the number of a half"
+NO_HALF = "gameTime does not start with the number of a half"
 
 Row = Mapping[str, Any]
 
 
 def looks_like_soccernet(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Return whether the head of a file looks like this format."""
     return head.lstrip().startswith("{") and '"gameTime"' in head
 
 
 def read_soccernet(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per half that something happens in.
+    """Return one sample per half with events.
 
     Raises:
-        UserError: the file is not such JSON, or a name climbs out of the media folder.
+        UserError: the file is not JSON of this format, or a name points outside the media folder.
     """
     data = read_json(path)
     rows = data.get("annotations") if isinstance(data, dict) else None
@@ -56,7 +62,7 @@ def read_soccernet(path: Path, media: MediaSource, tally: Tally) -> list[Sample]
             counts = tally.of(str(row.get("label") or ""), "span")
             counts.read()
             counts.drop(NO_HALF, place)
-    media.check_number(len(halves), path)
+    media.check_single_file(len(halves), path)
     folder = data.get("UrlLocal")
     folder = folder.strip("/") + "/" if isinstance(folder, str) and folder.strip("/") else ""
     samples = (_sample(folder, half, halves[half], path, media, tally) for half in sorted(halves))
@@ -72,7 +78,7 @@ def _sample(
     tally: Tally,
 ) -> Sample | None:
     where = f"{path}: half {half}"
-    names = [f"{folder}{half}{ending}" for ending in ENDINGS]
+    names = [f"{folder}{half}{suffix}" for suffix in SUFFIXES]
     objects = VideoObjects(open_video(media, names, (), where, tally), tally, where)
     for place, row in rows:
         label = str(row.get("label") or "")

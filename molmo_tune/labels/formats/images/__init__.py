@@ -1,1 +1,1 @@
-"""Files about single images: LabelMe, Pascal VOC, YOLO, DOTA and others."""
+"""Labels of single images: LabelMe, Pascal VOC, YOLO, DOTA and others."""

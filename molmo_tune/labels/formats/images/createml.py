@@ -1,9 +1,12 @@
-"""CreateML: JSON whose boxes are center, width and height in pixels.
+"""CreateML JSON: images with boxes.
 
     [{"image": "a.jpg", "annotations": [{"label": "cat", "coordinates":
         {"x": 4, "y": 5, "width": 4, "height": 5}}]}]
 
-``x, y`` is the center of the box, not its corner. ``exhaustive_labels``: none are set.
+Boxes: pixels; ``x, y`` is the center of the box, not its corner.
+Media: images are named like ``image`` (or ``imagefilename``).
+Exhaustive labels: none.
+Source: Apple's documentation of Create ML, "Building an object detector data source".
 """
 
 from __future__ import annotations
@@ -28,18 +31,18 @@ from molmo_tune.labels.sample import Box, Sample
 
 
 def looks_like_createml(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Return whether the head of a file looks like this format."""
     return head.lstrip().startswith("[") and bool(re.search(r'"coordinates"\s*:\s*\{', head))
 
 
 def read_createml(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per image with boxes.
+    """Return one sample per image with boxes.
 
     Raises:
-        UserError: the file is not such JSON, or a name climbs out of the media folder.
+        UserError: the file is not JSON of this format, or a name points outside the media folder.
     """
     images = list_of_rows(read_json(path), path)
-    media.check_number(len(images), path)
+    media.check_single_file(len(images), path)
     samples = []
     for number, image in enumerate(images, 1):
         name = image.get("image") or image.get("imagefilename")

@@ -1,15 +1,17 @@
-"""DOTA: a text file per image with a rotated box per row, in pixels.
+"""DOTA: a text file per image with rotated boxes.
 
-    imagesource:GoogleEarth                      two such lines may come first
+    imagesource:GoogleEarth                      two such lines can come first
     gsd:0.146
-    x1 y1 x2 y2 x3 y3 x4 y4 class difficult      difficult: 0 or 1, may be missing
+    x1 y1 x2 y2 x3 y3 x4 y4 class difficult      difficult: 0 or 1, optional
 
-Corners count from 0 and go round clockwise; they are kept as polygons. This is not YOLO's rotated
-box (`formats.images.yolo`), though exports of Roboflow put both into ``labelTxt``: there shares
-of the image follow a class number. The image is the one of the same name; by default it lies where
-``images`` stands for ``labelTxt`` in the path, else beside the text. Difficult objects are objects.
-
-``exhaustive_labels``: none are set; DOTA's own set leaves out what its annotators could not tell.
+Boxes: four corners in pixels from 0, clockwise, read as polygons. Difficult objects are read, too.
+    Rotated boxes of YOLO are another format (`yolo`), although Roboflow exports both to
+    ``labelTxt``: there, fractions of the image follow a class number.
+Media: images are named like the text files. By default they are in the folder with ``images`` in
+    place of ``labelTxt`` in its path, else next to the texts.
+Dropped: rows with fewer than eight numbers and a class.
+Exhaustive labels: none; DOTA omits objects that its annotators could not identify.
+Source: the DOTA website of captain-whu.
 """
 
 from __future__ import annotations
@@ -19,18 +21,24 @@ from pathlib import Path
 from molmo_tune.labels.files.text import read_text
 from molmo_tune.labels.formats.images.yolo import image_folder
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import LostError, MakeShape, corners_of, open_objects, spelled
+from molmo_tune.labels.image_objects import (
+    DroppedRowError,
+    MakeShape,
+    corners_of,
+    open_objects,
+    spelled,
+)
 from molmo_tune.labels.media_source import IMAGE_SUFFIXES, MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Polygon, Sample, Shape
 
 HEADERS = ("imagesource:", "gsd:")
-TOO_SHORT = "fewer than eight numbers and a class"
+TOO_FEW_FIELDS = "fewer than eight numbers and a class"
 
 
 def looks_like_dota(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Return whether the head of a file looks like this format."""
     lines = [line for line in head.splitlines()[:6] if not line.startswith(HEADERS)]
     rows = [line.split() for line in lines if line.strip()]
     return bool(rows) and all(
@@ -41,16 +49,16 @@ def looks_like_dota(head: str) -> bool:
 def _are_numbers(texts: list[str]) -> bool:
     try:
         spelled(texts)
-    except LostError:
+    except DroppedRowError:
         return False
     return True
 
 
 def read_dota(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """The sample of a file, if it has objects.
+    """Return the sample of a file, as a list of at most one.
 
     Raises:
-        UserError: the file is no text.
+        UserError: the file is not text.
     """
     media = media if media.given else MediaSource(image_folder(path.parent), given=False)
     names = [path.stem + suffix for suffix in IMAGE_SUFFIXES]
@@ -61,7 +69,7 @@ def read_dota(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
         if fields and not line.startswith(HEADERS):
             place = f"{path}:{number}"
             if len(fields) < 9:
-                objects.drop("", "polygon", place, TOO_SHORT)
+                objects.drop("", "polygon", place, TOO_FEW_FIELDS)
             else:
                 objects.add(fields[8], "polygon", place, _maker(fields[:8]))
     sample = objects.sample()

@@ -1,17 +1,17 @@
-"""LabelMe JSON: one file per image, shapes in pixels counted from 0.
+"""LabelMe JSON: one file per image.
 
     {"imagePath": "..\\\\images\\\\a.jpg", "imageWidth": 640, "imageHeight": 480, "shapes": [
         {"label": "cat", "shape_type": "polygon", "points": [[1, 1], …], "group_id": null}]}
 
-``rectangle`` has two opposite corners (newer versions four), ``circle`` its center and a place on
-the rim, ``point`` one point, ``mask`` the corners of its box and a PNG of it in base64. Polygons
-and rectangles of one label with the same ``group_id`` are parts of one object. ``line`` and
-``linestrip`` have no inside, ``points`` of several is ambiguous: both are losses.
-
-The image is named by its place as seen from the label file, often with ``..``: only the last part
-is looked up in the media folder. ``imageData``, a copy of the image, is not read. Flags and
-descriptions have no place in a sample. ``exhaustive_labels``: LabelMe promises nothing, none are
-set.
+Shapes: pixels from 0. A rectangle has two opposite corners (four in newer versions), a circle its
+    center and a point on its edge, a mask the corners of its box and a PNG in base64. Polygons and
+    rectangles of one label with the same ``group_id`` are parts of one object. Flags and
+    descriptions are not read.
+Media: ``imagePath`` is relative to the label file, often with ``..``; only its last part is looked
+    up in the media folder. ``imageData``, a copy of the image, is not read.
+Dropped: lines and linestrips, which have no inside; shapes of several points, which are ambiguous.
+Exhaustive labels: none.
+Source: wkentaro/labelme on GitHub.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from molmo_tune.labels.geometry.masks import pack
 from molmo_tune.labels.geometry.shapes import XY, SizeWH, ellipse
 from molmo_tune.labels.image_objects import (
     TOO_FEW_CORNERS,
-    LostError,
+    DroppedRowError,
     Objects,
     floats,
     open_objects,
@@ -46,23 +46,23 @@ from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Mask, Point, Polygon, Sample, Shape
 from molmo_tune.labels.tracks import NOT_A_NUMBER
 
-BAD_MASK = "the picture of the mask does not fit its box"
+BAD_MASK = "the mask is not a PNG that fits the image"
 
 Row = Mapping[str, Any]
 
 
 def looks_like_labelme(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Return whether the head of a file looks like this format."""
     is_cvat = re.search(r'"(label_id|tracks)"\s*:', head)
     has_shapes = re.search(r'"shapes"\s*:\s*\[', head)
     return head.lstrip().startswith("{") and bool(has_shapes) and not is_cvat
 
 
 def read_labelme(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """The sample of a file, if it has shapes.
+    """Return the sample of a file, as a list of at most one.
 
     Raises:
-        UserError: the file is not such JSON.
+        UserError: the file is not JSON of this format.
     """
     data = read_json(path)
     shapes = data.get("shapes") if isinstance(data, dict) else None
@@ -82,7 +82,7 @@ def read_labelme(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
 
 
 def _object_of(shape: Row, number: int) -> object:
-    """What is equal for parts of one object."""
+    """Return a key that parts of one object share."""
     group = shape.get("group_id")
     has_parts = shape.get("shape_type") in ("polygon", "rectangle") and isinstance(group, int | str)
     return (str(shape.get("label")), group) if has_parts else number
@@ -102,7 +102,7 @@ def _add(group: Sequence[tuple[int, Row]], objects: Objects, path: Path) -> None
         if is_kept:
             objects.read(label, kind).keep()
         else:
-            objects.drop(label, kind, place, "another part of the object was lost")
+            objects.drop(label, kind, place, "another part of the object was dropped")
 
 
 def _kind(row: Row) -> str:
@@ -121,18 +121,18 @@ def _shape(row: Row, size_wh: SizeWH) -> Shape:
     points, kind = _points(row.get("points")), _kind(row)
     if kind == "polygon" or (kind == "rectangle" and len(points) == 4):
         if len(points) < 3:
-            raise LostError(TOO_FEW_CORNERS)
+            raise DroppedRowError(TOO_FEW_CORNERS)
         return Polygon((tuple(points),))
     if kind in ("line", "linestrip"):
-        raise LostError(NO_INSIDE)
+        raise DroppedRowError(NO_INSIDE)
     if kind in ("point", "points"):
         if len(points) != 1:
-            raise LostError(SEVERAL_POINTS if points else NOT_A_NUMBER)
+            raise DroppedRowError(SEVERAL_POINTS if points else NOT_A_NUMBER)
         return Point(points[0])
     if kind not in ("rectangle", "circle", "mask"):
-        raise LostError(UNKNOWN_SHAPE)
+        raise DroppedRowError(UNKNOWN_SHAPE)
     if len(points) != 2:
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     (x, y), (u, v) = points
     if kind == "circle":
         radius = math.hypot(u - x, v - y)
@@ -144,27 +144,27 @@ def _shape(row: Row, size_wh: SizeWH) -> Shape:
 
 def _points(value: object) -> list[XY]:
     if not isinstance(value, list):
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     pairs = [floats(pair, 2) for pair in value]
     return [(x, y) for x, y in pairs]
 
 
 def _mask(text: object, left_top: XY, size_wh: SizeWH) -> Mask:
-    """A PNG whose pixels are not 0 where the object is, laid onto the image."""
+    """Return the mask of a base64 PNG (not 0 on the object), placed at its corner in the image."""
     try:
-        with Image.open(BytesIO(base64.b64decode(str(text), validate=True))) as picture:
+        with Image.open(BytesIO(base64.b64decode(str(text), validate=True))) as image:
             left, top = int(left_top[0]), int(left_top[1])
-            right, bottom = left + picture.width, top + picture.height
+            right, bottom = left + image.width, top + image.height
             if min(left, top) < 0 or right > size_wh[0] or bottom > size_wh[1]:
-                raise LostError(BAD_MASK)
-            crop = np.asarray(picture.convert("L")) > 0
+                raise DroppedRowError(BAD_MASK)
+            crop = np.asarray(image.convert("L")) > 0
     except (
         OSError,
         ValueError,
         SyntaxError,
         Image.DecompressionBombError,
     ) as error:
-        raise LostError(BAD_MASK) from error
+        raise DroppedRowError(BAD_MASK) from error
     pixels = np.zeros(size_wh[::-1], np.bool_)
     pixels[top:bottom, left:right] = crop
     return pack(pixels)

@@ -1,16 +1,18 @@
-"""Open Images: a CSV of boxes, class names in another, and image labels in a third.
+"""Open Images: CSV files of boxes, class names and image labels.
 
     ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,…,IsGroupOf,IsDepiction,IsInside
     b,xclick,/m/0,1,0.2,1,0.3,0.5,-1,-1,-1,-1,-1
 
-Boxes are shares of the image, and *in that order*: both x before both y. Flags are 1, 0 or -1 for
-unknown. A group is left out, and so is what the picture was taken inside of; a depiction is kept.
-Class names come from a ``*class-descriptions*.csv`` in the same folder; an id without a name there
-is a loss. The image is the one named like its id.
-
-``exhaustive_labels``: of a ``*imagelabels*.csv`` in the same folder the labels that a person found
-to be absent (confidence 0). Labels that are present are not set: the classes are a hierarchy, and
-only the most specific ones were drawn.
+Boxes: fractions of the image, *in this order*: both x before both y. Flags are 1, 0 or -1 for
+    unknown; depictions are read.
+Classes: named by ``*class-descriptions*.csv`` in the same folder.
+Media: images are named like their ids.
+Skipped: groups (``IsGroupOf``), and objects that the photo was taken inside of (``IsInside``).
+Dropped: class ids without a name.
+Exhaustive labels: with ``*imagelabels*.csv`` in the same folder, the labels that a person verified
+    as absent (confidence 0). Present labels are never exhaustive: classes form a hierarchy, and
+    only the most specific ones were drawn.
+Source: "Data formats" on the download page of Open Images.
 """
 
 from __future__ import annotations
@@ -28,22 +30,22 @@ from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Sample, Shape
 
-INSIDE = "the picture was taken inside of it"
+INSIDE = "the photo was taken inside of it"
 NO_NAME = "a class id without a name in class-descriptions"
 _SIDES = ("XMin", "YMin", "XMax", "YMax")
 
 
 def looks_like_open_images(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Return whether the head of a file looks like this format."""
     columns = [name.strip() for name in head.split("\n", 1)[0].split(",")]
     return {"ImageID", "LabelName", *_SIDES} <= set(columns)
 
 
 def read_open_images(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per image with boxes or known absences, in the order of the boxes.
+    """Return one sample per image with boxes or verified absences, in the order of the boxes.
 
     Raises:
-        UserError: the file or one beside it is not such CSV.
+        UserError: the file, or one of the other CSV files, is not CSV of this format.
     """
     names = _class_names(path.parent)
     images: dict[str, Objects] = {}
@@ -53,14 +55,14 @@ def read_open_images(path: Path, media: MediaSource, tally: Tally) -> list[Sampl
             files = [image + suffix for suffix in IMAGE_SUFFIXES] if image else []
             images[image] = open_objects(media, files, f"{path}: image {image}", None, tally)
         _add(row, names, images[image], place)
-    media.check_number(len(images), path)
+    media.check_single_file(len(images), path)
     absent = _absent(path.parent, names)
     samples = [objects.sample(absent.get(image, ())) for image, objects in images.items()]
     return [sample for sample in samples if sample is not None]
 
 
 def _class_names(folder: Path) -> dict[str, str]:
-    """Names by id; the files have no header, or one that begins with LabelName."""
+    """Return class names by id; the files have no header, or one that starts with LabelName."""
     names: dict[str, str] = {}
     for path in sorted(folder.glob("*class-descriptions*.csv")):
         try:
@@ -69,12 +71,12 @@ def _class_names(folder: Path) -> dict[str, str]:
                     if len(row) >= 2 and row[0] != "LabelName":
                         names[row[0].strip()] = row[1].strip()
         except (csv.Error, UnicodeError) as error:
-            raise UserError(path, f"not UTF-8 text in CSV ({error})") from error
+            raise UserError(path, f"not valid CSV in UTF-8 ({error})") from error
     return names
 
 
 def _absent(folder: Path, names: Mapping[str, str]) -> dict[str, list[str]]:
-    """Labels that a person found to be absent, by image."""
+    """Return the labels that a person verified as absent, by image."""
     absent: dict[str, list[str]] = {}
     for path in sorted(folder.glob("*imagelabels*.csv")):
         for _, row in csv_rows(path, ("ImageID", "LabelName", "Confidence")):

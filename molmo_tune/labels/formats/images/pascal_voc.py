@@ -1,18 +1,19 @@
-"""Pascal VOC: an XML file per image with boxes, and a PNG of instances where there is one.
+"""Pascal VOC: an XML file per image with boxes, and a PNG of instances if there is one.
 
     <annotation><filename>a.jpg</filename><size><width>640</width><height>480</height></size>
       <object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>9</xmax><ymax>8</ymax>
       </bndbox></object></annotation>
 
-Pixels count from 1 in the original set and from 0 in many exports, nothing tells which; they are
-left as they are, a point is at most one pixel off. The image is the one named in the file, else the
-one named like the file, without regard to case. Where ``SegmentationObject`` lies beside the folder
-of the XML and has a PNG of the same name, the pixels with the number n are the n-th object of the
-XML; 255 is the edge between objects. Its palette only colors the numbers. A size of 0 by 0
-is none.
-
-Parts of objects (head, hand) are noted and not read. ``exhaustive_labels``: none are set, though
-the original set has every object of its 20 classes: exports of other sets look the same.
+Boxes: pixels, read as they are. They count from 1 in the original dataset and from 0 in many
+    exports, without any mark, so a point can be one pixel off.
+Masks: the PNG of the same name in ``SegmentationObject``, next to the folder of the XML. Pixels of
+    value n are the n-th object, 255 is the border between objects; the palette is ignored.
+Media: the image is named like ``filename``, else like the XML file, ignoring case. A size of 0 by
+    0 counts as unknown.
+Noted: parts of objects (head, hand), which are not read.
+Exhaustive labels: none; the original dataset has every object of its 20 classes, but exports of
+    other datasets look the same.
+Source: the development kit of VOC2012.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from molmo_tune.labels.files.xml import Node, read_xml
 from molmo_tune.labels.geometry.masks import pack
 from molmo_tune.labels.geometry.shapes import SizeWH
 from molmo_tune.labels.image_objects import (
-    LostError,
+    DroppedRowError,
     Objects,
     corners_of,
     open_objects,
@@ -42,24 +43,24 @@ from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Box, Mask, Polygon, Sample, Shape
 
 SWAPPED = "a box with swapped corners"
-PARTS = "parts of objects are not kept"
-OTHER_NUMBERS = "the PNG of instances has another size than the image"
+PARTS = "parts of objects are not read"
+OTHER_PNG_SIZE = "the PNG of instances differs in size from the image"
 
 
 def looks_like_pascal_voc(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Return whether the head of a file looks like this format."""
     return bool(re.search(r"<annotation\b", head) and re.search(r"<(object|filename|size)>", head))
 
 
 def read_pascal_voc(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """The sample of a file, if it has objects.
+    """Return the sample of a file, as a list of at most one.
 
     Raises:
-        UserError: the file is not such XML, or the image's name climbs out of the media folder.
+        UserError: the file is not XML of this format, or a name points outside the media folder.
     """
     root = read_xml(path)
     if root.tag != "annotation":
-        raise UserError(f"{path}:{root.line}", f"the root is <{root.tag}>", "<annotation> of VOC")
+        raise UserError(f"{path}:{root.line}", f"the root is <{root.tag}>", "<annotation>")
     texts = (root.text_at("size", side) for side in ("width", "height"))
     size = stated_size(*(int(t) if t.isdecimal() and len(t) < 10 else None for t in texts))
     named = [root.text_at("filename")] if root.text_at("filename") else []
@@ -73,18 +74,18 @@ def read_pascal_voc(path: Path, media: MediaSource, tally: Tally) -> list[Sample
 
 
 def _instances(path: Path) -> NDArray[np.uint8] | None:
-    """The numbers in the PNG of instances, if there is one."""
-    picture = path.parent.parent / "SegmentationObject" / f"{path.stem}.png"
-    if not picture.is_file():
+    """Return the object numbers in the PNG of instances, or None without one."""
+    png = path.parent.parent / "SegmentationObject" / f"{path.stem}.png"
+    if not png.is_file():
         return None
     try:
-        with Image.open(picture) as image:
+        with Image.open(png) as image:
             if image.mode not in ("P", "L"):
-                found = f"a picture of mode {image.mode}"
-                raise UserError(picture, found, "numbers of instances (a palette or gray PNG)")
+                found = f"an image of mode {image.mode}"
+                raise UserError(png, found, "instance numbers (a palette or gray PNG)")
             return np.array(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(picture, f"not an image that opens ({error})") from error
+        raise UserError(png, f"not an image that opens ({error})") from error
 
 
 def _add(
@@ -100,10 +101,10 @@ def _add(
         tally.note(PARTS, place)
     if instances is not None and (instances == number).any():
 
-        def of_pixels(size_wh: SizeWH) -> Shape:
+        def make(size_wh: SizeWH) -> Shape:
             return _mask(instances, number, size_wh)
 
-        objects.add(label, "mask", place, of_pixels, str(number))
+        objects.add(label, "mask", place, make, str(number))
     else:
         kind = "polygon" if node.at("polygon") is not None else "box"
         objects.add(label, kind, place, lambda _: _shape(node), str(number))
@@ -111,7 +112,7 @@ def _add(
 
 def _mask(instances: NDArray[np.uint8], number: int, size_wh: SizeWH) -> Mask:
     if instances.shape != size_wh[::-1]:
-        raise LostError(OTHER_NUMBERS)
+        raise DroppedRowError(OTHER_PNG_SIZE)
     return pack(instances == number)
 
 
@@ -122,7 +123,7 @@ def _shape(node: Node) -> Shape:
     sides = ("xmin", "ymin", "xmax", "ymax")
     left, top, right, bottom = spelled(node.text_at("bndbox", side) or "none" for side in sides)
     if right < left or bottom < top:
-        raise LostError(SWAPPED)
+        raise DroppedRowError(SWAPPED)
     return Box((left, top, right, bottom))
 
 

@@ -1,12 +1,15 @@
-"""Predictions of Roboflow's hosted models: JSON about one image, boxes by their centers in pixels.
+"""Predictions of Roboflow's hosted models: a JSON file per image.
 
     {"image": {"width": 640, "height": 480}, "predictions": [{"class": "cat", "x": 4, "y": 5,
         "width": 4, "height": 5, "confidence": 0.9, "points": [{"x": 1, "y": 1}, …],
         "keypoints": [{"class": "nose", "x": 4, "y": 5, "confidence": 0.8}]}]}
 
-``x, y`` is the center of the box, not its corner. Where a prediction has ``points``, these are the
-corners of its polygon, and the box only surrounds it. A file is about the image named like it; that
-a model made the labels is noted. ``exhaustive_labels``: none are set.
+Boxes: pixels; ``x, y`` is the center of the box, not its corner. With ``points`` the object is the
+    polygon of these corners, and the box is not read. ``keypoints`` are named points.
+Media: the image is named like the file.
+Noted: the labels are a model's.
+Exhaustive labels: none.
+Source: the documentation of Roboflow's hosted inference API.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from molmo_tune.labels.formats.images._centered_boxes import (
     text_of,
 )
 from molmo_tune.labels.image_objects import (
-    LostError,
+    DroppedRowError,
     Objects,
     corners_of,
     floats,
@@ -36,20 +39,20 @@ from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Keypoint, Keypoints, Polygon, Sample, Shape
 from molmo_tune.labels.tracks import NOT_A_NUMBER
 
-BY_MODEL = "read from a model's predictions"
+BY_MODEL = "a model's predictions, not labels made by a person"
 
 
 def looks_like_roboflow_hosted(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Return whether the head of a file looks like this format."""
     has_list = head.lstrip().startswith("{") and re.search(r'"predictions"\s*:\s*\[', head)
     return bool(has_list and re.search(r'"(confidence|class)"\s*:', head))
 
 
 def read_roboflow_hosted(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """The sample of a file, if it has predictions.
+    """Return the sample of a file, as a list of at most one.
 
     Raises:
-        UserError: the file is not such JSON.
+        UserError: the file is not JSON of this format.
     """
     data = read_json(path)
     if not isinstance(data, dict) or "predictions" not in data:
@@ -80,7 +83,7 @@ def _add(row: Row, place: str, objects: Objects) -> None:
 
 def _pairs(rows: object) -> list[float]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     return floats([row.get(name) for row in rows for name in ("x", "y")])
 
 

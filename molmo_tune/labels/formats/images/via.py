@@ -1,17 +1,19 @@
-"""VGG Image Annotator, versions 1 and 2: JSON by image, a project file, or CSV with JSON in cells.
+"""VGG Image Annotator (VIA) 1 and 2: JSON by image, a project file, or CSV with JSON in cells.
 
     {"a.jpg1234": {"filename": "a.jpg", "size": 1234, "regions": [
         {"shape_attributes": {"name": "rect", "x": 2, "y": 3, "width": 4, "height": 5},
          "region_attributes": {"label": "cat"}}]}}
 
-Pixels count from 0, no size is stated. ``regions`` is a list, or in version 1 an object. Shapes:
-rect, circle, ellipse (``theta`` in radians), polygon and point; a polyline has no inside and is a
-loss. The project file keeps all this under ``_via_img_metadata``; the CSV has a row per region and
-one with an empty shape for an image without.
-
-What an object is called stands in an attribute that the annotator named: the only one, or the first
-of label, class, category, type, name. Of ticked boxes exactly one must be ticked. Any other region
-has no label and is a loss. ``exhaustive_labels``: VIA promises nothing, none are set.
+Shapes: pixels from 0; rect, circle, ellipse (``theta`` in radians), polygon and point. No image
+    size is stated. ``regions`` is a list, or an object in version 1. The project file has all this
+    in ``_via_img_metadata``; the CSV has a row per region, and one with an empty shape for an image
+    without regions.
+Labels: a region's only attribute, or the first of label, class, category, type and name. Of
+    checkboxes exactly one must be ticked.
+Media: images are named like ``filename``.
+Dropped: polylines, which have no inside; regions without a label.
+Exhaustive labels: none.
+Source: the VGG Image Annotator of the University of Oxford.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from molmo_tune.labels.files.json import read_json
 from molmo_tune.labels.files.text import read_text
 from molmo_tune.labels.formats.cvat._shapes import NO_INSIDE, UNKNOWN_SHAPE
 from molmo_tune.labels.geometry.shapes import ellipse
-from molmo_tune.labels.image_objects import NEGATIVE, LostError, Objects, floats, open_objects
+from molmo_tune.labels.image_objects import NEGATIVE, DroppedRowError, Objects, floats, open_objects
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
@@ -43,7 +45,7 @@ Row = Mapping[str, Any]
 
 
 def looks_like_via(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Return whether the head of a file looks like this format."""
     if head.lstrip().startswith("{"):
         has_images = re.search(r'"filename"\s*:', head) and re.search(r'"regions"\s*:', head)
         return bool(has_images) or '"_via_img_metadata"' in head
@@ -51,16 +53,16 @@ def looks_like_via(head: str) -> bool:
 
 
 def read_via(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per image with regions, in file order.
+    """Return one sample per image with regions, in file order.
 
     Raises:
-        UserError: the file is neither such JSON nor such CSV, or a name climbs out of the media
+        UserError: the file is not JSON or CSV of this format, or a name points outside the media
             folder.
     """
     text = read_text(path)
     is_json = text.lstrip().startswith("{")
     images = _from_json(path) if is_json else _from_csv(text, path)
-    media.check_number(len(images), path)
+    media.check_single_file(len(images), path)
     samples = [_sample(name, regions, path, media, tally) for name, regions in images]
     return [sample for sample in samples if sample is not None]
 
@@ -79,7 +81,7 @@ def _from_json(path: Path) -> list[tuple[str, list[Row]]]:
 def _regions(value: object, path: Path) -> list[Row]:
     regions = list(value.values()) if isinstance(value, dict) else value
     if not isinstance(regions, list) or not all(isinstance(region, dict) for region in regions):
-        raise UserError(path, "regions is no list of objects", "JSON of the VGG Image Annotator")
+        raise UserError(path, "regions is not a list of objects", "JSON of the VGG Image Annotator")
     return regions
 
 
@@ -144,7 +146,7 @@ def _shape(shape: Row) -> Shape:
         case "rect":
             left, top, width, height = values("x", "y", "width", "height")
             if width < 0 or height < 0:
-                raise LostError(NEGATIVE)
+                raise DroppedRowError(NEGATIVE)
             return Box((left, top, left + width, top + height))
         case "circle":
             x, y, radius = values("cx", "cy", "r")
@@ -159,11 +161,11 @@ def _shape(shape: Row) -> Shape:
         case "polygon":
             xs, ys = floats(shape.get("all_points_x")), floats(shape.get("all_points_y"))
             if len(xs) != len(ys) or len(xs) < 3:
-                raise LostError("a polygon without three corners")
+                raise DroppedRowError("a polygon without three corners")
             return Polygon((tuple(zip(xs, ys, strict=True)),))
         case "polyline":
-            raise LostError(NO_INSIDE)
-    raise LostError(UNKNOWN_SHAPE)
+            raise DroppedRowError(NO_INSIDE)
+    raise DroppedRowError(UNKNOWN_SHAPE)
 
 
 READER = Reader(

@@ -1,19 +1,21 @@
-"""YOLO: a folder of text files, one per image, a row per object, numbers as shares of the image.
+"""YOLO: a folder of text files, one per image, with a row per object.
 
-    class xc yc width height                          a box by its center
-    class x1 y1 x2 y2 x3 y3 …                         a polygon; with four corners a rotated box too
-    class xc yc width height (x y [v]) × K            a box with K named points (pose)
+    class xc yc width height                          box by its center
+    class x1 y1 x2 y2 x3 y3 …                         polygon; with four corners also a rotated box
+    class xc yc width height (x y [v]) × K            box with K named points (pose)
 
-The row does not say which of these it is. Five numbers are a box; more are points of a pose exactly
-if ``data.yaml`` has ``kpt_shape: [K, 2 or 3]``, else a polygon; one file may mix them. Class names
-come from ``data.yaml`` (``names``), ``obj.names`` or ``classes.txt`` in the folder or up to three
-above it. Splits and paths in those files are not followed, they are often those of another machine:
-give the folder of one split's text files as path. The images are in the media folder; by default,
-as Ultralytics has it, where ``images`` stands for ``labels`` in the path, else beside the texts.
-
-An image without a text file is not annotated, which is not "nothing there", and is left out; so is
-one whose file is empty, as YOLO promises nothing: ``exhaustive_labels`` is never set. Six numbers
-are a box with a confidence or a track id, which nothing tells, and are dropped.
+Shapes: fractions of the image's width and height. A row does not state its shape: five fields are a
+    box; more are a pose if ``data.yaml`` has ``kpt_shape: [K, 2 or 3]``, else a polygon. One file
+    can mix shapes.
+Classes: ``names`` in ``data.yaml``, or ``obj.names`` or ``classes.txt``, in the folder or up to
+    three above. Splits and paths in those files are not read, because they often belong to another
+    machine: pass the folder of one split's text files.
+Media: images are named like the text files. By default they are in the folder with ``images`` in
+    place of ``labels`` in its path, as in Ultralytics, else next to the texts.
+Skipped: images without a text file (unannotated, not negative) or with an empty one.
+Dropped: six fields, a box with a confidence or a track id; class numbers without a name.
+Exhaustive labels: none.
+Source: the dataset documentation of Ultralytics.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from molmo_tune.labels.files.text import read_text
 from molmo_tune.labels.geometry.shapes import SizeWH
 from molmo_tune.labels.image_objects import (
     NEGATIVE,
-    LostError,
+    DroppedRowError,
     MakeShape,
     corners_of,
     open_objects,
@@ -43,16 +45,22 @@ from molmo_tune.recipe.yaml_lines import read_yaml
 
 _READ_KEYS = ("names", "kpt_shape", "kpt_names")
 CLASS_FILES = ("data.yaml", "data.yml", "dataset.yaml", "obj.names", "classes.txt")
-UNKNOWN_CLASS = "its class number has no name"
-SIX_NUMBERS = "six numbers: a confidence or a track id, nothing tells which"
-WRONG_NUMBER = "not the number of fields of a box, a polygon or the named points"
-NO_LABEL_FILE = "no label file: not annotated, which does not mean that nothing is there"
-COMMENT = "a line with # is passed over"
+UNKNOWN_CLASS = "a class number without a name"
+SIX_FIELDS = "six fields: a confidence or a track id, which is ambiguous"
+OTHER_FIELDS = "number of fields matches no box, polygon or named points"
+NO_LABEL_FILE = "no label file: unannotated, not a negative image"
+COMMENT = "a line with # is ignored"
 
 
 @dataclass(frozen=True, slots=True)
 class _Classes:
-    """Class names by number, and the named points: how many, and how many numbers each has."""
+    """Classes and named points of a dataset.
+
+    Args:
+        names: class names by number.
+        keypoints: names of the points of a pose.
+        per_keypoint: numbers per point, 2 or 3.
+    """
 
     names: dict[int, str]
     keypoints: tuple[str, ...] = ()
@@ -60,7 +68,7 @@ class _Classes:
 
 
 def looks_like_yolo(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Return whether the head of a file looks like this format."""
     rows = [line.split() for line in head.splitlines()[:5] if line[:1] != "#" and line.strip()]
     number = re.compile(r"-?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?")
     return bool(rows) and all(
@@ -70,24 +78,24 @@ def looks_like_yolo(head: str) -> bool:
 
 
 def read_yolo(files: Sequence[Path], media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per text file with objects.
+    """Return one sample per text file with objects.
 
     Raises:
-        UserError: no class names, or a file that is no text.
+        UserError: there are no class names, or a file is not text.
     """
     files = [file for file in files if file.name not in CLASS_FILES]
     if not files:
         raise UserError(media.path, "no label files", "a folder of YOLO's txt files")
     classes = find_classes(files[0].parent)
     media = media if media.given else MediaSource(image_folder(files[0].parent), given=False)
-    media.check_number(len(files), files[0].parent)
+    media.check_single_file(len(files), files[0].parent)
     found = [_sample(file, classes, media, tally) for file in files]
-    _leave_out_others(files, media, tally)
+    _skip_unlabeled(files, media, tally)
     return [sample for sample in found if sample is not None]
 
 
 def image_folder(folder: Path) -> Path:
-    """Where Ultralytics looks for images: ``…/labels/train`` → ``…/images/train``, if that is."""
+    """Return Ultralytics' image folder: ``…/labels/train`` → ``…/images/train`` if it exists."""
     parts = list(folder.resolve().parts)
     for at in range(len(parts) - 1, 0, -1):
         if parts[at] in ("labels", "labelTxt"):
@@ -97,10 +105,10 @@ def image_folder(folder: Path) -> Path:
 
 
 def find_classes(folder: Path) -> _Classes:
-    """What the classes are called, by a file in the folder or up to three folders above.
+    """Return the classes from a file in the folder or up to three folders above.
 
     Raises:
-        UserError: there is none, or it has no names.
+        UserError: there is no such file, or it has no names.
     """
     for place in [folder, *folder.resolve().parents][:4]:
         for name in CLASS_FILES:
@@ -115,7 +123,7 @@ def _read_classes(path: Path) -> _Classes:
     if path.suffix not in (".yaml", ".yml"):
         return _Classes(dict(enumerate(line.strip() for line in text.strip().splitlines())))
     reading = read_yaml(text)
-    for fault in reading.faults:  # those of other keys, such as a script to download, are no matter
+    for fault in reading.faults:  # other keys, such as a download script, are not read
         if fault.path[:1] in ((), *((key,) for key in _READ_KEYS)):
             where = path if not fault.path else f"{path}:{fault.line}"
             raise UserError(where, f"not valid YAML ({fault.reason})", "names of the classes")
@@ -136,7 +144,7 @@ def _is_class(entry: tuple[str, object]) -> bool:
 
 
 def _keypoint_names(data: dict[str, Any], path: Path) -> tuple[tuple[str, ...], int]:
-    """Names of the points of a pose, and 2 or 3 numbers each; numbers from 1 where none are given.
+    """Return the names of a pose's points, by default numbers from 1, and numbers per point.
 
     ``kpt_names`` is a list per class; poses of several classes share their points.
     """
@@ -178,7 +186,7 @@ def _maker(fields: list[str], classes: _Classes) -> MakeShape:
 
 
 def _label(text: str, classes: _Classes) -> str | None:
-    """Some tools write class numbers as ``0.0``."""
+    """Return the name of a class number, which some tools write as ``0.0``."""
     number = re.fullmatch(r"(\d{1,9})(\.0*)?", text)
     return classes.names.get(int(number[1])) if number else None
 
@@ -192,7 +200,7 @@ def _kind(fields: list[str], classes: _Classes) -> str:
 def _shape(fields: list[str], classes: _Classes, size_wh: SizeWH) -> Shape:
     values = spelled(fields[1:])
     if len(values) == 5:
-        raise LostError(SIX_NUMBERS)
+        raise DroppedRowError(SIX_FIELDS)
     num_points = len(classes.keypoints)
     if len(values) == 4:
         return _box(values, size_wh)
@@ -200,7 +208,7 @@ def _shape(fields: list[str], classes: _Classes, size_wh: SizeWH) -> Shape:
         points = _keypoints(values[4:], classes, size_wh)
         return Keypoints(points, _box(values[:4], size_wh)) if points else _box(values, size_wh)
     if num_points or len(values) % 2 or len(values) < 4:
-        raise LostError(WRONG_NUMBER)
+        raise DroppedRowError(OTHER_FIELDS)
     width, height = size_wh
     return Polygon((tuple((x * width, y * height) for x, y in corners_of(values)),))
 
@@ -208,13 +216,13 @@ def _shape(fields: list[str], classes: _Classes, size_wh: SizeWH) -> Shape:
 def _box(values: list[float], size_wh: SizeWH) -> Box:
     x, y, width, height = values[:4]
     if width < 0 or height < 0:
-        raise LostError(NEGATIVE)
+        raise DroppedRowError(NEGATIVE)
     left, top = (x - width / 2) * size_wh[0], (y - height / 2) * size_wh[1]
     return Box((left, top, left + width * size_wh[0], top + height * size_wh[1]))
 
 
 def _keypoints(values: list[float], classes: _Classes, size_wh: SizeWH) -> tuple[Keypoint, ...]:
-    """Points that are labeled: ``v`` is not 0 or, without a ``v``, not at 0, 0 and not below."""
+    """Return the labeled points: ``v`` above 0 or, without ``v``, neither (0, 0) nor negative."""
     step, points = classes.per_keypoint, []
     for number, name in enumerate(classes.keypoints):
         x, y, *v = values[number * step : (number + 1) * step]
@@ -224,8 +232,8 @@ def _keypoints(values: list[float], classes: _Classes, size_wh: SizeWH) -> tuple
     return tuple(points)
 
 
-def _leave_out_others(files: Sequence[Path], media: MediaSource, tally: Tally) -> None:
-    """Images without a text file."""
+def _skip_unlabeled(files: Sequence[Path], media: MediaSource, tally: Tally) -> None:
+    """Count images without a text file as skipped."""
     labeled = {file.stem for file in files}
     for image in media.images():
         if image.stem not in labeled:
@@ -235,5 +243,5 @@ def _leave_out_others(files: Sequence[Path], media: MediaSource, tally: Tally) -
 
 
 READER = Reader(
-    read_yolo, looks_like_yolo, "*.txt", "YOLO (a folder of txt files: class and shares)"
+    read_yolo, looks_like_yolo, "*.txt", "YOLO (a folder of txt files: class and fractions)"
 )

@@ -1,11 +1,11 @@
-"""Label Studio's brush strokes: a list of bytes that is *not* COCO's run lengths → pixels.
+"""Decoder of Label Studio's brush strokes: a list of bytes that is *not* COCO's run lengths.
 
-The bytes are a stream of bits: 32 for the number of values, 5 for the size of a value less one,
-four times 4 for the sizes of lengths less one; then blocks, each with a bit that says whether it is
-one value repeated, two bits that choose a size, a length less one of that size, and the value or
-values. They are red, green, blue and opacity of all pixels, row by row; what is not fully
-transparent belongs to the object. Source: ``brush.py`` of Label
-Studio's SDK, which this agrees with.
+The bytes are a bit stream: 32 bits for the number of values, 5 for the size of a value minus one,
+four times 4 for the sizes of lengths minus one; then blocks, each with a bit that marks one
+repeated value, two bits that select a size, a length minus one of that size, and the value or
+values. They are red, green, blue and opacity of all pixels, row by row; pixels that are not fully
+transparent belong to the object. Source: ``brush.py`` of Label Studio's SDK, which gives the same
+pixels.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ CHANNELS = 4
 
 
 def decode_brush(values: Sequence[int], size_wh: tuple[int, int]) -> Pixels:
-    """The pixels ``(height, width)`` of a stroke on an image of this size.
+    """Return the pixels ``(height, width)`` of brush strokes on an image.
 
     Raises:
-        ValueError: the stream ends early, or is that of an image of another size.
+        ValueError: the stream ends early, or belongs to an image of a different size.
     """
     stream = _Bits(bytes(values))
     width, height = size_wh
     if stream.read(32) != width * height * CHANNELS:
-        raise ValueError("the brush strokes are those of an image of another size")
+        raise ValueError("brush strokes do not match the image size")
     bits_of_value = stream.read(5) + 1
     sizes = [stream.read(4) + 1 for _ in range(4)]
     found: NDArray[np.uint8] = np.zeros(width * height * CHANNELS, np.uint8)
@@ -47,7 +47,7 @@ def decode_brush(values: Sequence[int], size_wh: tuple[int, int]) -> Pixels:
 
 
 class _Bits:
-    """Reads numbers of any size from bytes, the highest bit first."""
+    """Reader of numbers of any size from bytes, highest bit first."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
@@ -55,7 +55,7 @@ class _Bits:
     def read(self, count: int) -> int:
         first, end = self._at // 8, -(-(self._at + count) // 8)
         if end > len(self._data):
-            raise ValueError("the brush strokes end early")
+            raise ValueError("brush strokes end early")
         number = int.from_bytes(self._data[first:end], "big")
         self._at += count
         return (number >> (end * 8 - self._at)) & ((1 << count) - 1)

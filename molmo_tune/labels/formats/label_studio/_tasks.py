@@ -1,18 +1,18 @@
-"""The layouts of a Label Studio JSON file: whose work on which medium, region by region.
+"""Layouts of a Label Studio JSON file: the regions of each annotated task, with its media names.
 
-Label Studio writes the same regions in four layouts, and this module makes one of them:
+Label Studio writes the same regions in four layouts, which this module unifies:
 
 - *tasks*: ``{"id": 1, "data": {"video": "…/clip.mp4"}, "annotations": [{"result": [region, …]}]}``;
-  ``completions`` is the old word for ``annotations``. Tasks that carry only ``predictions`` (a file
-  for import) are a model's work and noted as such;
-- *bare* annotations or predictions, ``{"result": [region, …]}``, which do not name their medium;
+  ``completions`` is the old name of ``annotations``. Tasks with only ``predictions`` (a file for
+  import) contain a model's output, and a note says so;
+- *bare* annotations or predictions, ``{"result": [region, …]}``, which do not name their media;
 - a webhook's *message* about one annotation, ``{"annotation": {…}, "task": {"data": {…}}}``;
 - *JSON-MIN*: ``{"video": "…", "id": 1, "box": [value, …]}``, one entry per annotation.
 
-Of several annotators of a task the first who completed it is taken; the others, and cancelled
-annotations, are left out and counted. Predictions beside annotations are suggestions and left out.
+If several annotators completed a task, the first annotation is kept; the others, and cancelled
+annotations, are skipped and counted. Predictions of annotated tasks are suggestions and skipped.
 
-What it does not do: understand a region (`formats.label_studio.label_studio_video`, `…_image`).
+Limitations: does not interpret regions (`formats.label_studio.label_studio_video`, `…_image`).
 Source: Label Studio's documentation, "Export annotations", and its SDK's converter.
 """
 
@@ -26,24 +26,30 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from molmo_tune.errors import UserError
 from molmo_tune.labels.files.json import read_json
-from molmo_tune.labels.files.strict_json import shown
+from molmo_tune.labels.files.strict_json import short_json
 from molmo_tune.labels.media_source import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from molmo_tune.labels.report import Tally
 
 CANCELLED = "cancelled by the annotator"
-FURTHER = "a further annotation of the same task"
-SUGGESTION = "a model's prediction, not an annotation"
+FURTHER = "another annotation of the same task"
+SUGGESTION = "model prediction, not an annotation"
 NOT_ANNOTATED = "not annotated"
-BY_MODEL = "read from a model's predictions, as there are no annotations"
+BY_MODEL = "model predictions read, because the task has no annotations"
 
 Entry = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One region: ``kind`` is Label Studio's type, ``place`` its file, task and id.
+    """One region of a task.
 
-    ``result`` is the whole entry, for what only some kinds have (a parent, a size).
+    Args:
+        id: id of the region.
+        kind: Label Studio's type.
+        labels: class labels.
+        value: Label Studio's value, with the coordinates.
+        place: file, task and region id.
+        result: complete entry, for keys that only some kinds have (a parent, a size).
     """
 
     id: str
@@ -55,20 +61,20 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What one annotator said about one medium, and the names the medium may have."""
+class TaskAnnotation:
+    """One annotator's regions in one image or video, and the media's possible names."""
 
     names: tuple[str, ...]
     regions: tuple[Region, ...]
     place: str
 
 
-def read_works(path: Path, tally: Tally) -> list[Work]:
-    """The completed work on each task of a file, in file order.
+def read_annotations(path: Path, tally: Tally) -> list[TaskAnnotation]:
+    """Return the first completed annotation of each task, in file order.
 
     Args:
         path: the JSON file.
-        tally: counts annotations (kind ``annotation``) that are left out, and tasks without any.
+        tally: counts annotations (kind ``annotation``) and tasks without any.
 
     Raises:
         UserError: the file is not JSON in one of the four layouts.
@@ -79,18 +85,18 @@ def read_works(path: Path, tally: Tally) -> list[Work]:
         if not isinstance(entry, dict):
             found = f"entry {number + 1} is {_described(entry)}"
             raise UserError(path, found, "a list of Label Studio tasks or annotations")
-    entries = [_task_of_message(entry) for entry in entries]
+    entries = [_unwrap_message(entry) for entry in entries]
     bare = [entry for entry in entries if "result" in entry]
     if bare:
-        return _bare_works(bare, path, tally)
+        return _bare_annotations(bare, path, tally)
     if any(_is_task(entry) for entry in entries):
-        tasks = (_task_work(e, n, path, tally) for n, e in enumerate(entries, 1))
-        return [work for work in tasks if work is not None]
-    return _minimal_works(entries, path, tally)
+        tasks = (_task_annotation(e, n, path, tally) for n, e in enumerate(entries, 1))
+        return [task for task in tasks if task is not None]
+    return _minimal_annotations(entries, path, tally)
 
 
-def _task_of_message(entry: Entry) -> Entry:
-    """The task of a webhook message, with the annotation that the message is about."""
+def _unwrap_message(entry: Entry) -> Entry:
+    """Return the task and annotation of a webhook message; other entries unchanged."""
     task, annotation = entry.get("task"), entry.get("annotation")
     if isinstance(task, dict) and isinstance(annotation, dict):
         return {**task, "annotations": [annotation]}
@@ -101,7 +107,7 @@ def _is_task(entry: Entry) -> bool:
     return any(key in entry for key in ("annotations", "completions", "predictions", "data"))
 
 
-def _task_work(task: Entry, number: int, path: Path, tally: Tally) -> Work | None:
+def _task_annotation(task: Entry, number: int, path: Path, tally: Tally) -> TaskAnnotation | None:
     place = f"{path}: task {task.get('id', number)}"
     done = _listed(task.get("annotations", task.get("completions")), place)
     suggested = _listed(task.get("predictions"), place)
@@ -109,39 +115,45 @@ def _task_work(task: Entry, number: int, path: Path, tally: Tally) -> Work | Non
         tally.note(BY_MODEL, place)
         done, suggested = suggested, []
     for _ in suggested:
-        _leave_out(tally, SUGGESTION, place)
+        _skip(tally, SUGGESTION, place)
     chosen = _first_completed(done, place, tally)
     if chosen is None:
         if not done:
-            _leave_out(tally, NOT_ANNOTATED, place)
+            _skip(tally, NOT_ANNOTATED, place)
         return None
     data = task.get("data")
-    return Work(
+    return TaskAnnotation(
         _media_names(data if isinstance(data, dict) else {}), _regions(chosen, place), place
     )
 
 
-def _bare_works(entries: Sequence[Entry], path: Path, tally: Tally) -> list[Work]:
-    """They are all about one medium, as none is named."""
+def _bare_annotations(entries: Sequence[Entry], path: Path, tally: Tally) -> list[TaskAnnotation]:
+    """Return the first completed annotation; without media names, all belong to one task."""
     if len({entry.get("task") for entry in entries}) > 1:
-        found = "annotations of several tasks, without the names of their media"
-        raise UserError(path, found, "one task", "export whole tasks (JSON)")
+        found = "annotations of several tasks without media names"
+        raise UserError(path, found, "one task", "export tasks as JSON")
     chosen = _first_completed(entries, str(path), tally)
-    return [Work((), _regions(chosen, str(path)), str(path))] if chosen is not None else []
+    return (
+        [TaskAnnotation((), _regions(chosen, str(path)), str(path))] if chosen is not None else []
+    )
 
 
-def _minimal_works(entries: Sequence[Entry], path: Path, tally: Tally) -> list[Work]:
-    """An entry per annotation; entries of one task share its ``id``."""
+def _minimal_annotations(
+    entries: Sequence[Entry], path: Path, tally: Tally
+) -> list[TaskAnnotation]:
+    """Group entries by task: one per annotation, with the task's ``id``."""
     groups: dict[object, list[Entry]] = {}
     for number, entry in enumerate(entries):
         groups.setdefault(str(entry.get("id", f"entry {number + 1}")), []).append(entry)
-    works = []
+    annotations = []
     for key, group in groups.items():
         place = f"{path}: task {key}"
         chosen = _first_completed(group, place, tally)
         if chosen is not None:
-            works.append(Work(_media_names(chosen), _minimal_regions(chosen, place), place))
-    return works
+            annotations.append(
+                TaskAnnotation(_media_names(chosen), _minimal_regions(chosen, place), place)
+            )
+    return annotations
 
 
 def _first_completed(entries: Sequence[Entry], place: str, tally: Tally) -> Entry | None:
@@ -159,14 +171,14 @@ def _first_completed(entries: Sequence[Entry], place: str, tally: Tally) -> Entr
     return chosen
 
 
-def _leave_out(tally: Tally, reason: str, place: str) -> None:
+def _skip(tally: Tally, reason: str, place: str) -> None:
     counts = tally.of("", "prediction" if reason == SUGGESTION else "task")
     counts.read()
     counts.skip(reason, place)
 
 
 def _regions(annotation: Entry, place: str) -> tuple[Region, ...]:
-    """The regions, each with the labels that another result of the same id may hold for it."""
+    """Return the regions; a region's labels can be in a separate result with its id."""
     results = _listed(annotation.get("result"), place)
     labels_of: dict[object, tuple[str, ...]] = {}
     for result in results:
@@ -189,7 +201,7 @@ def _region(
 
 
 def _minimal_regions(entry: Entry, place: str) -> tuple[Region, ...]:
-    """JSON-MIN has no types: key frames make a rectangle, other values go by their key."""
+    """Return the regions of JSON-MIN, whose types follow from their keys."""
     found = [
         (key, value)
         for key, values in entry.items()
@@ -224,28 +236,28 @@ def _labels(value: Entry, kind: str) -> tuple[str, ...]:
 
 
 def _media_names(data: Entry) -> tuple[str, ...]:
-    """What the medium may be called."""
-    known = [data[key] for key in ("video", "image") if isinstance(data.get(key), str)]
-    texts = known or list(data.values())
+    """Return possible names of the image or video."""
+    main = [data[key] for key in ("video", "image") if isinstance(data.get(key), str)]
+    texts = main or list(data.values())
     names = (name for text in texts if isinstance(text, str) for name in _names_in(text))
     return tuple(dict.fromkeys(names))
 
 
 def _names_in(text: str) -> Iterable[str]:
-    """The path of an address or of ``?d=path``, and the name before Label Studio's upload prefix.
+    """Yield the path of a URL or of ``?d=path``, and the name without Label Studio's upload prefix.
 
-    ``/data/upload/1/1a2b3c4d-clip.mp4`` gives itself and ``clip.mp4``.
+    ``/data/upload/1/1a2b3c4d-clip.mp4`` yields itself and ``clip.mp4``.
     """
     try:
         parts = urlsplit(text.strip())
-    except ValueError:  # an address that is none, such as http://[
+    except ValueError:  # an invalid URL, such as http://[
         return
     local = parse_qs(parts.query).get("d", [""])[0]
     name = local or unquote(parts.path)
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     suffix = f".{last.rsplit('.', 1)[-1].lower()}"
-    is_address = "." not in last and text.startswith(("/", "http", "s3:", "gs:"))
-    if suffix not in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES) and not is_address:
+    is_url = "." not in last and text.startswith(("/", "http", "s3:", "gs:"))
+    if suffix not in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES) and not is_url:
         return
     yield name
     prefix, _, rest = last.partition("-")
@@ -268,4 +280,4 @@ def _listed(value: object, place: str) -> list[Entry]:
 
 def _described(value: object) -> str:
     names = {"dict": "an object", "list": "a list", "str": "text"}
-    return names.get(type(value).__name__) or shown(value)
+    return names.get(type(value).__name__) or short_json(value)

@@ -1,11 +1,12 @@
-"""Label Studio's ``timelinelabels``: ranges of frames of a video that have a label.
+"""Label Studio's ``timelinelabels``: labeled ranges of frames of a video.
 
     {"type": "timelinelabels", "value": {"timelinelabels": ["goal"],
                                          "ranges": [{"start": 1, "end": 10}]}}
 
-Frames count from 1 and both ends belong to the range: it lasts from the moment its first frame is
-shown to the moment its last one gives way. The file has no frame rate; the times are the video's.
-Called by `formats.label_studio.label_studio_video`, as both kinds of region may lie on one video.
+Frames count from 1 and both ends are included: an event lasts from the start of its first frame to
+the end of its last. The file has no frame rate; times come from the video.
+`formats.label_studio.label_studio_video` calls this module, because a video can have both kinds of
+regions.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from molmo_tune.labels.tracks import MISSING_VIDEO, NO_FRAME, NO_LABEL, OUTSIDE_
 from molmo_tune.media.video import VideoInfo
 
 TIMELINE = "timelinelabels"
-NO_RANGES = "a region without ranges"
-ENDS_FIRST = "the event ends before it begins"
+NO_RANGES = "region without ranges"
+ENDS_FIRST = "event ends before it starts"
 
 
 def timeline_spans(region: Region, info: VideoInfo | None, tally: Tally) -> list[Span]:
-    """The events of a region, one per label and range; without a video all are lost."""
+    """Return the events of a region, one per label and range; without a video, all are dropped."""
     found = []
     ranges = region.value.get("ranges")
     for label in region.labels or ("",):
@@ -39,7 +40,7 @@ def timeline_spans(region: Region, info: VideoInfo | None, tally: Tally) -> list
 
 
 def _span(label: str, limits: object, info: VideoInfo | None) -> Span | str:
-    """The event, or why it is lost."""
+    """Return the event, or the reason to drop it."""
     if info is None or not label:
         return NO_LABEL if info is not None else MISSING_VIDEO
     if not isinstance(limits, dict):

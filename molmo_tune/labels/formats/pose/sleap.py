@@ -1,14 +1,19 @@
-"""SLEAP projects (``.slp``) and analysis files (``.h5``), by way of sleap-io.
+"""SLEAP projects (``.slp``) and analysis files (``.h5``), read with sleap-io.
 
-The files are HDF5 with a layout of their own, in two axis orders, so they are read by their makers'
-library, which the extra ``pose`` installs and which is imported here only. Points are pixels from
-0, frames count from 0, a point that is NaN is not labeled. Instances of a track are one object;
-those without one are dropped, as are predictions of a model beside labels of a person: they are
-left out. The class is the skeleton's name, or ``animal``. sleap-io returns no frames and no error
-for some files; a file without any is an error here. Nothing is exhaustive.
+    HDF5: videos, skeletons, tracks, and per frame the instances with their points
 
-HDF5 can link to other files, and keep values in them: with such a link a label file could read what
-else is on the disk. SLEAP writes none, so a file with one is refused before it is read.
+Points: pixels from 0; a NaN point is not labeled.
+Frames: count from 0. Gaps stay gaps.
+Labels: the name of the skeleton, or ``animal``. The instances of a track are one object.
+Media: videos are named like the project's videos.
+Refused: files without frames (sleap-io returns none, without an error, for some files), and files
+    that refer to other files: HDF5 can store links and values elsewhere, which would let a label
+    file read anything on the disk. SLEAP does not write such links.
+Skipped: a model's predictions, in videos that also have labels made by a person.
+Dropped: instances without a track, which have no identity.
+Exhaustive labels: none.
+Source: sleap-io of SLEAP's makers, which the extra ``pose`` installs. It is imported only here; it
+    handles the layout and its two axis orders.
 """
 
 from __future__ import annotations
@@ -27,25 +32,25 @@ from molmo_tune.labels.tracks import numbers
 from molmo_tune.labels.video_objects import VideoObjects, open_video
 
 NO_TRACK = "an instance without a track has no identity"
-PREDICTED = "a model's prediction beside labels of a person"
+PREDICTED = "a model's prediction in a video labeled by a person"
 
 
 def looks_like_sleap(head: str) -> bool:
-    """Whether this is the beginning of an HDF5 file."""
+    """Return whether the head of a file looks like HDF5."""
     return head[1:4] == "HDF"
 
 
 def read_sleap(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per video of the file.
+    """Return one sample per video of the file.
 
     Raises:
-        UserError: sleap-io is missing, or cannot read the file, or finds nothing in it.
+        UserError: sleap-io is not installed, cannot read the file, or finds no frames in it.
     """
     try:
         sleap_io: Any = importlib.import_module("sleap_io")
     except ImportError as error:
         fix = 'uv pip install "molmo-tune[pose]"'
-        raise UserError(path, "SLEAP files need sleap-io, which is missing", fix=fix) from error
+        raise UserError(path, "needs sleap-io, which is not installed", fix=fix) from error
     _refuse_links(path)
     try:
         labels = sleap_io.load_file(str(path))
@@ -57,30 +62,30 @@ def read_sleap(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
     videos: dict[int, list[Any]] = {}
     for frame in frames:
         videos.setdefault(id(frame.video), []).append(frame)
-    media.check_number(len(videos), path)
+    media.check_single_file(len(videos), path)
     found = (_sample(group, path, media, tally) for group in videos.values())
     return [sample for sample in found if sample is not None]
 
 
 def _refuse_links(path: Path) -> None:
     try:
-        h5py: Any = importlib.import_module("h5py")  # which sleap-io needs
+        h5py: Any = importlib.import_module("h5py")  # a dependency of sleap-io
         with h5py.File(path, "r") as file:
             link = _first_link(file, h5py)
     except (ImportError, OSError, RuntimeError, ValueError, KeyError):
-        return  # not HDF5 that opens, as sleap-io will say
+        return  # not valid HDF5, which sleap-io reports
     if link:
-        found = f"points to another file ({link})"
-        raise UserError(path, found, "a SLEAP file, which holds all it says")
+        found = f"refers to another file ({link})"
+        raise UserError(path, found, "a self-contained SLEAP file")
 
 
 def _first_link(file: Any, h5py: Any) -> str:
-    """The name of a link to another file, or of values that lie in one; empty without."""
-    todo = [(file, "")]
+    """Return the name of the first link to, or values in, another file; empty without one."""
+    pending = [(file, "")]
     seen = set()
-    while todo:
-        group, name = todo.pop()
-        if (number := h5py.h5o.get_info(group.id).addr) in seen:  # groups can hold themselves
+    while pending:
+        group, name = pending.pop()
+        if (number := h5py.h5o.get_info(group.id).addr) in seen:  # groups can contain themselves
             continue
         seen.add(number)
         for key in group:
@@ -89,7 +94,7 @@ def _first_link(file: Any, h5py: Any) -> str:
                 return inner
             item = group.get(key)
             if isinstance(item, h5py.Group):
-                todo.append((item, inner))
+                pending.append((item, inner))
             elif isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
                 return inner
     return ""
@@ -121,7 +126,7 @@ def _add(instance: Any, frame: int, by_person: bool, place: str, objects: VideoO
 
 
 def _points(instance: Any) -> Keypoints:
-    """The labeled points, in the order of the skeleton."""
+    """Return the labeled points, in the order of the skeleton."""
     pairs = zip(instance.skeleton.node_names, instance.numpy().tolist(), strict=True)
     known = ((str(name), numbers(xy)) for name, xy in pairs)
     return Keypoints(tuple(Keypoint(name, (xy[0], xy[1])) for name, xy in known if xy))

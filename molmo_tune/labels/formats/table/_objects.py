@@ -1,15 +1,15 @@
-"""The objects in the rows of a plain table: one to a row, or several in lists.
+"""Objects in the rows of a plain table: one per row, or several in lists.
 
-    file,class,x1,y1,x2,y2                                          a row of CSV is one object
-    {"image": …, "objects": {"category": [0, 1], "bbox": [[…], […]]}}         one of a data set two
+    file,class,x1,y1,x2,y2                                          a CSV row is one object
+    {"image": …, "objects": {"category": [0, 1], "bbox": [[…], […]]}}     a row with two objects
 
-A column inside another is named with a dot, ``objects.bbox``, whether the file keeps a list of
-objects or an object of lists. Columns of one row must have as many entries as each other; a row
-without entries says that nothing is there. Numbers of a ``ClassLabel`` become their names.
+A nested column is named with a dot, ``objects.bbox``, whether the file has a list of objects or an
+object of lists. All lists of a row must have the same length; a row with empty lists says that
+the image has no objects. Numbers of a ``ClassLabel`` are replaced by their names.
 
-Pictures that lie in the rows themselves (``datasets``' ``Image``) are written into the media
-folder, once, under the hash of their bytes; without a media folder they are refused, since a folder
-that nobody named is no place to write to.
+Images inside the rows (``datasets``' ``Image``) are written to the media folder, once, under the
+hash of their bytes. Without a media folder they are refused: nothing is written to a folder that
+the user did not name.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from PIL import Image
 
 from molmo_tune.errors import UserError
 from molmo_tune.labels.files.arrow_rows import SUFFIXES, class_names, names_in
-from molmo_tune.labels.files.hub_rows import HubTable, is_on_hub
+from molmo_tune.labels.files.hub_rows import HubDataset, is_on_hub
 from molmo_tune.labels.files.table_rows import Row, table_rows
 from molmo_tune.labels.media_source import MediaSource
 
-IN_THE_ROWS = "the pictures are inside the rows"
-_ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tiff"}
-_NO_PICTURE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+IMAGES_IN_ROWS = "the rows contain the images themselves"
+_EXTENSIONS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tiff"}
+_NOT_AN_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 Object = tuple[str, str, object, list[object]]
 
@@ -39,22 +39,22 @@ Object = tuple[str, str, object, list[object]]
 def table_objects(
     path: Path, image: str, label: str, shape: Sequence[str], num_values: int, media: MediaSource
 ) -> Iterator[Object]:
-    """Place, name of the image, class and numbers of every object.
+    """Yield place, image name, class and numbers of every object.
 
     Args:
         path: the table.
         image: column of the image's name, or of the image.
         label: column of the class.
         shape: columns of the numbers, one for each or one for all.
-        num_values: numbers of an object.
-        media: where pictures in the rows are written to.
+        num_values: number of values per object.
+        media: folder to which images in the rows are written.
 
     Raises:
-        UserError: the file is no such table, lists have other lengths than others, or pictures are
-            in the rows and there is no media folder.
+        UserError: the file is not such a table, lists of a row differ in length, or the rows
+            contain images and there is no media folder.
     """
     if is_on_hub(path):
-        hub = HubTable(path)
+        hub = HubDataset(path)
         rows, names = hub.rows(), names_in(hub.features, label)
         yield from _nested(rows, names, image, label, shape, num_values, media)
         return
@@ -63,7 +63,7 @@ def table_objects(
         for place, row in table_rows(path, (image, label, *shape)):
             if len(shape) != num_values:
                 found = f"{len(shape)} columns for {num_values} numbers"
-                raise UserError(path, found, f"{num_values} columns: text has no lists")
+                raise UserError(path, found, f"{num_values} columns, because CSV has no lists")
             yield place, str(row[image] or "").strip(), row[label], [row[name] for name in shape]
         return
     names = class_names(path, label) if suffix in SUFFIXES else ()
@@ -81,7 +81,7 @@ def _nested(
     media: MediaSource,
 ) -> Iterator[Object]:
     for place, row in rows:
-        name = _picture_name(_cell(row, image, place), media, place)
+        name = _image_name(_cell(row, image, place), media, place)
         values = [_cell(row, column, place) for column in shape]
         for kind, numbers in _split(_cell(row, label, place), values, num_values, place):
             yield place, name, _named(kind, names), numbers
@@ -102,14 +102,14 @@ def _step(value: Any, part: str, column: str, place: str) -> Any:
     if isinstance(value, list):
         return [_step(entry, part, column, place) for entry in value]
     if not isinstance(value, Mapping) or part not in value:
-        raise UserError(place, f"no column {column!r}", "a column, or one inside another: a.b")
+        raise UserError(place, f"no column {column!r}", "a column, or a nested one: a.b")
     return value[part]
 
 
 def _split(
     label: Any, values: list[Any], num_values: int, place: str
 ) -> Iterator[tuple[object, list[object]]]:
-    """Each object's class and numbers."""
+    """Yield each object's class and numbers."""
     is_many = isinstance(label, list) or all(
         isinstance(value, list) and (len(values) > 1 or isinstance((value or [[]])[0], list))
         for value in values
@@ -120,8 +120,8 @@ def _split(
     lists = [value if isinstance(value, list) else [] for value in values]
     counts = {len(entries) for entries in [*lists, *([label] if isinstance(label, list) else [])]}
     if len(counts) > 1:
-        found = f"lists of {' and '.join(map(str, sorted(counts)))} entries in one row"
-        raise UserError(place, found, "one entry for each object")
+        found = f"lists of {' and '.join(map(str, sorted(counts)))} entries in a row"
+        raise UserError(place, found, "one entry per object in each list")
     for number, entries in enumerate(zip(*lists, strict=True)):
         kind = label[number] if isinstance(label, list) else label
         yield kind, _flat(list(entries), num_values)
@@ -130,7 +130,7 @@ def _split(
 
 
 def _flat(values: list[Any], num_values: int) -> list[object]:
-    """One number for each; of what is none, as many that are none."""
+    """Return `num_values` values; None for an empty object, invalid ones for a wrong count."""
     if len(values) == 1 and isinstance(values[0], list):
         values = values[0]
     if values and all(value is None or value == "" for value in values):
@@ -139,26 +139,26 @@ def _flat(values: list[Any], num_values: int) -> list[object]:
 
 
 def _named(label: object, names: Sequence[str]) -> object:
-    known = type(label) is int and 0 <= int(str(label)) < len(names)
-    return names[int(str(label))] if known else label
+    is_number = type(label) is int and 0 <= int(str(label)) < len(names)
+    return names[int(str(label))] if is_number else label
 
 
-def _picture_name(value: Any, media: MediaSource, place: str) -> str:
+def _image_name(value: Any, media: MediaSource, place: str) -> str:
     if isinstance(value, Mapping) and value.get("bytes"):
         value = value["bytes"]
     elif isinstance(value, Mapping):
         value = value.get("path")
     if isinstance(value, bytes):
-        return _written(value, media, place)
+        return _write_image(value, media, place)
     return str(value or "").strip()
 
 
-def _written(content: bytes, media: MediaSource, place: str) -> str:
-    """The name of the file that holds a picture; it is written if it is not there."""
+def _write_image(content: bytes, media: MediaSource, place: str) -> str:
+    """Return the file name of an image, after writing the file unless it exists."""
     if not media.given or media.path.is_file():
-        fix = "give a folder as media: they are written into it, once"
-        raise UserError(place, IN_THE_ROWS, fix=fix)
-    name = hashlib.sha256(content).hexdigest()[:40] + _ending(content)
+        fix = "give a media folder to write them to"
+        raise UserError(place, IMAGES_IN_ROWS, fix=fix)
+    name = hashlib.sha256(content).hexdigest()[:40] + _extension(content)
     file = media.path / name
     if not file.is_file():
         unfinished = media.path / f".{name}.{os.getpid()}.unfinished"
@@ -171,9 +171,9 @@ def _written(content: bytes, media: MediaSource, place: str) -> str:
     return name
 
 
-def _ending(content: bytes) -> str:
+def _extension(content: bytes) -> str:
     try:
-        with Image.open(BytesIO(content)) as picture:
-            return _ENDINGS.get(picture.format or "", ".png")
-    except _NO_PICTURE:
-        return ".png"  # it will not open later either, and is counted there
+        with Image.open(BytesIO(content)) as image:
+            return _EXTENSIONS.get(image.format or "", ".png")
+    except _NOT_AN_IMAGE:
+        return ".png"  # the image will not open later either, and is dropped then

@@ -1,19 +1,23 @@
-"""A plain table, CSV, JSONL, Parquet or saved by ``datasets``; the recipe says what columns mean.
+"""Plain table (CSV, JSONL, Parquet or saved by ``datasets``); the recipe names its columns.
 
     format: table
     columns: {image: file, label: class, box: [x1, y1, x2, y2]}     or  point: [x, y]
-    units: pixel          pixel, percent (0 to 100) or unit (0 to 1): never guessed from the values
+    units: pixel          pixel, percent (0 to 100) or unit (0 to 1)
     box: xyxy             xyxy, xywh (corner and size) or cxcywh (center and size)
 
-The path may be a data set on the hub (`files.hub_rows`). A row is an object, or has
-lists of them (`formats.table._objects`):
+The path can also be a dataset on the Hub, ``hf://OWNER/NAME`` (`files.hub_rows`). A row is an
+object, or has lists of objects (`formats.table._objects`):
 
     columns: {image: image, label: objects.category, box: [objects.bbox]}
 
-Rows of one image need not stand together, so all are read before the first sample is handed out,
-kept as numbers. A row whose box or point is wholly empty says that the
-image was looked at and is left out. The image is looked up by the name in its column, with the
-endings of images tried where it has none. ``exhaustive_labels``: a table promises nothing.
+Coordinates: in `units`, from the top left; units are never guessed from the values.
+Objects: rows of an image can be anywhere in the table, so all rows are read, and stored as numbers,
+    before the first sample is returned.
+Media: the name in the image column; if it has no image extension, all of them are tried. Images
+    inside the rows are written to the media folder.
+Skipped: rows whose box or point is empty: the image has no objects.
+Dropped: rows with a missing or invalid number, or with an invalid box.
+Exhaustive labels: none.
 """
 
 from __future__ import annotations
@@ -29,11 +33,11 @@ from molmo_tune.labels.formats.table._objects import table_objects
 from molmo_tune.labels.geometry.shapes import SizeWH
 from molmo_tune.labels.image_objects import (
     NEGATIVE,
-    LostError,
+    DroppedRowError,
     MakeShape,
     Objects,
     open_objects,
-    with_endings,
+    with_extensions,
 )
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader
@@ -44,20 +48,20 @@ from molmo_tune.recipe.sections import Columns, DataSource
 
 Units = Literal["pixel", "percent", "unit"]
 BoxStyle = Literal["xyxy", "xywh", "cxcywh"]
-EMPTY = "an empty row: nothing there"
+EMPTY = "empty row: no object"
 
 
 @dataclass(frozen=True, slots=True)
 class TableLayout:
-    """What the columns of a table mean.
+    """Meaning of the columns of a table.
 
     Args:
         image: column of the image's name.
         label: column of the class.
-        shape: two columns of a point or four of a box, or one with a list of these numbers.
-        units: of the coordinates.
-        box: what the four numbers of a box are.
-        is_point: one column is that of points, not of boxes.
+        shape: two columns of a point or four of a box, or one column with a list of these numbers.
+        units: units of the coordinates.
+        box: meaning of the four numbers of a box.
+        is_point: whether a single column contains points, not boxes.
     """
 
     image: str
@@ -69,41 +73,41 @@ class TableLayout:
 
     @property
     def num_values(self) -> int:
-        """Numbers of an object."""
+        """Number of values per object."""
         return 2 if self.is_point or len(self.shape) == 2 else 4
 
 
-def never_looks_like(_: str) -> bool:
-    """Nothing tells a plain table apart from any other."""
+def matches_nothing(_: str) -> bool:
+    """Return False: a plain table has no distinguishing mark."""
     return False
 
 
 def layout_of(source: DataSource) -> TableLayout | None:
-    """What the columns of a plain table mean; None for formats that say so themselves.
+    """Return the meaning of a plain table's columns, None for other formats.
 
     Raises:
-        UserError: a table whose columns are not all named, or columns for another format.
+        UserError: a table whose columns are not all named, or columns for a different format.
     """
     columns, units = source.columns, source.units
     if source.format != "table":
         if columns != Columns() or units is not None:
-            found = f"columns or units for format: {source.format}"
-            raise UserError(source.path, found, "them for format: table only")
+            found = f"columns or units with format {source.format}"
+            raise UserError(source.path, found, "them only with format table", "remove them")
         return None
     shape = columns.box or columns.point
-    is_whole = (len(columns.box), len(columns.point)) in ((4, 0), (0, 2), (1, 0), (0, 1))
-    if columns.image is None or columns.label is None or units is None or not is_whole:
+    is_complete = (len(columns.box), len(columns.point)) in ((4, 0), (0, 2), (1, 0), (0, 1))
+    if columns.image is None or columns.label is None or units is None or not is_complete:
         expected = "units, and columns for image, label and either box (4 or 1) or point (2 or 1)"
-        raise UserError(source.path, "a table without its columns or units", expected)
+        raise UserError(source.path, "a table without columns or units", expected)
     is_point = bool(columns.point)
     return TableLayout(columns.image, columns.label, shape, units, source.box, is_point)
 
 
 @dataclass(slots=True)
 class _Image:
-    """Rows of one image as numbers: a row of objects would take ten times the memory.
+    """Rows of one image as arrays, in a tenth of the memory of Python objects.
 
-    ``state`` is 1 for a row with all its numbers, 0 for an empty one, -1 for one that has others.
+    A state is 1 for a row with all its numbers, 0 for an empty row, -1 for an invalid one.
     """
 
     name: str
@@ -117,14 +121,14 @@ class _Image:
 def read_table(
     files: Sequence[Path], media: MediaSource, tally: Tally, layout: TableLayout | None = None
 ) -> Iterator[Sample]:
-    """One sample per image with objects, in the order of first appearance.
+    """Yield one sample per image with objects, in the order of first appearance.
 
     Raises:
-        UserError: there is no layout, a file is no table with these columns, or a name climbs out
-            of the media folder.
+        UserError: there is no layout, a file is not a table with these columns, or a name points
+            outside the media folder.
     """
     if layout is None:
-        raise UserError("labels", "a table without its columns", "columns and units in the recipe")
+        raise UserError("format", "a table without columns", "columns and units")
     images: dict[tuple[str, str], _Image] = {}
     labels: dict[str, int] = {}
     for path in files:
@@ -133,13 +137,13 @@ def read_table(
         ):
             file = place.rstrip("0123456789")
             image = images.get((name, file)) or images.setdefault((name, file), _Image(name, file))
-            media.check_number(len(images), path)
-            _keep(label, cells, image, labels, int(place[len(file) :]))
+            media.check_single_file(len(images), path)
+            _store(label, cells, image, labels, int(place[len(file) :]))
     names = tuple(labels)
     for parts in _by_name(images.values()):
         first = parts[0]
         place = f"{first.file}{first.places[0]}"
-        objects = open_objects(media, with_endings(first.name), place, None, tally)
+        objects = open_objects(media, with_extensions(first.name), place, None, tally)
         for part in parts:
             _add_rows(part, layout, names, objects)
         sample = objects.sample()
@@ -148,14 +152,14 @@ def read_table(
 
 
 def _by_name(images: Iterable[_Image]) -> list[list[_Image]]:
-    """An image whose rows are in several files is one."""
+    """Group the rows of an image across files."""
     groups: dict[str, list[_Image]] = {}
     for image in images:
         groups.setdefault(image.name, []).append(image)
     return list(groups.values())
 
 
-def _keep(
+def _store(
     value: object, cells: list[object], image: _Image, labels: dict[str, int], number: int
 ) -> None:
     label = str(value if value is not None else "").strip()
@@ -205,10 +209,10 @@ def _corners(values: tuple[float, ...], box: BoxStyle) -> tuple[float, float, fl
     x, y, third, fourth = values
     if box == "xyxy":
         if third < x or fourth < y:
-            raise LostError("a box with swapped corners")
+            raise DroppedRowError("box with swapped corners")
         return x, y, third, fourth
     if third < 0 or fourth < 0:
-        raise LostError(NEGATIVE)
+        raise DroppedRowError(NEGATIVE)
     if box == "xywh":
         return x, y, x + third, y + fourth
     return x - third / 2, y - fourth / 2, x + third / 2, y + fourth / 2
@@ -216,7 +220,7 @@ def _corners(values: tuple[float, ...], box: BoxStyle) -> tuple[float, float, fl
 
 READER = Reader(
     read_table,
-    never_looks_like,
+    matches_nothing,
     "*.[acjp][ars][rvo]*",
     "a plain table (CSV, JSONL, Parquet, or saved by datasets)",
 )

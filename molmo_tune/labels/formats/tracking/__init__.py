@@ -1,1 +1,1 @@
-"""Boxes and masks of tracked objects: MOT, KITTI, SOT, Scalabel and others."""
+"""Tracked boxes and masks: MOTChallenge, KITTI, SOT datasets, Scalabel and others."""

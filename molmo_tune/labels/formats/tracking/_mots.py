@@ -1,13 +1,7 @@
-"""MOTS: masks of cars and pedestrians, as text or as pictures, and where counting begins.
+"""MOTS masks as text or 16-bit images, shared by `kitti_mots` and `mots_challenge`.
 
-    frame id class height width runs            text, one object in one frame per line
-    instances/0002/000017.png                   16-bit picture, pixel = class * 1000 + instance
-
-Class 1 is a car, 2 a pedestrian; ``labels.txt`` beside pictures names other classes, in order from
-1. Id 10000 (class 10) is a region to ignore and left out. **KITTI MOTS counts frames from 0,
-MOTSChallenge from 1**, with nothing in the files to tell them apart: so there are two formats,
-`kitti_mots` and `mots_challenge`, and the user says which. The name of the text file, or of the
-folder of pictures, is that of the sequence and of its video. No label is exhaustive.
+KITTI MOTS counts frames from 0 and MOTSChallenge from 1, and no file states which it is. So there
+are two formats, and the user names one.
 """
 
 from __future__ import annotations
@@ -19,9 +13,14 @@ import numpy as np
 
 from molmo_tune.labels.files.text import read_text
 from molmo_tune.labels.files.text_rows import looks_like_rows, text_rows, whole
-from molmo_tune.labels.geometry.frame_masks import mask_at, mask_of, number_in_name, numbers_in
+from molmo_tune.labels.geometry.frame_masks import (
+    last_number_in_name,
+    mask_of,
+    mask_of_id,
+    read_id_image,
+)
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import LostError
+from molmo_tune.labels.image_objects import DroppedRowError
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.report import Tally
 from molmo_tune.labels.sample import Mask, Sample
@@ -34,24 +33,34 @@ IGNORED_CLASS = 10
 IGNORED = "id 10000: a region to ignore"
 UNKNOWN_CLASS = "a class without a name"
 OTHER_FIELDS = "a row of other than 6 fields"
-ID_OF_OTHER_CLASS = "the id is not one of the class"
+ID_OF_OTHER_CLASS = "the id does not match its class"
 
 
 def looks_like_mots(head: str) -> bool:
-    """Whether this is the beginning of such a text, or of a 16-bit gray picture."""
+    """Return whether the head of a file looks like MOTS text or a 16-bit gray PNG."""
     is_gray_16 = head[1:4] == "PNG" and head[24:26] == "\x10\x00"
     return is_gray_16 or looks_like_rows(head, r"\d+ \d+ \d+ \d+ \d+ \S+")
 
 
 def read_mots(files: Sequence[Path], media: MediaSource, tally: Tally, first: int) -> list[Sample]:
-    """One sample per sequence; frames count from `first`."""
+    """Return one sample per sequence.
+
+    Args:
+        files: text files, or the images of any number of folders.
+        media: the video, or the folder of the videos.
+        tally: counts every row and image.
+        first: number of the first frame.
+
+    Raises:
+        UserError: a text file is not text, or a name points outside the media folder.
+    """
     groups: dict[Path, list[Path]] = {}
     for file in files:
         if file.suffix.lower() == ".png":
             groups.setdefault(file.parent, []).append(file)
         elif file.name != "labels.txt":
             groups[file] = [file]
-    media.check_number(len(groups), files[0])
+    media.check_single_file(len(groups), files[0])
     samples = (_sample(name, group, media, tally, first) for name, group in groups.items())
     return [sample for sample in samples if sample is not None]
 
@@ -68,7 +77,7 @@ def _sample(
             _add_row(row.fields, row.place, first, objects)
         return objects.sample()
     for file in files:
-        _add_picture(file, _class_names(file), first, objects)
+        _add_image(file, _class_names(file), first, objects)
     return objects.sample()
 
 
@@ -85,18 +94,18 @@ def _add_row(fields: list[str], place: str, first: int, objects: VideoObjects) -
     _add(id, frame, place, CLASSES, lambda size: mask_of(runs, size), objects)
 
 
-def _add_picture(file: Path, names: Sequence[str], first: int, objects: VideoObjects) -> None:
-    place, number = str(file), number_in_name(file.name)
+def _add_image(file: Path, names: Sequence[str], first: int, objects: VideoObjects) -> None:
+    place, number = str(file), last_number_in_name(file.name)
     try:
-        pixels = numbers_in(file)
-    except LostError as lost:
-        objects.drop("", "picture", place, str(lost))
+        pixels = read_id_image(file)
+    except DroppedRowError as lost:
+        objects.drop("", "mask image", place, str(lost))
         return
     frame = None if number is None else number - first
     for id in np.unique(pixels[pixels > 0]).tolist():
 
         def make(size: SizeWH, id: int = id) -> Mask:
-            return mask_at(pixels, id, size)
+            return mask_of_id(pixels, id, size)
 
         _add(id, frame, f"{place}: id {id}", names, make, objects)
 
@@ -120,7 +129,7 @@ def _add(
 
 
 def _class_names(file: Path) -> Sequence[str]:
-    beside = file.with_name("labels.txt")
-    if not beside.is_file():
+    names = file.with_name("labels.txt")
+    if not names.is_file():
         return CLASSES
-    return [line.strip() for line in read_text(beside).splitlines()]
+    return [line.strip() for line in read_text(names).splitlines()]

@@ -1,6 +1,17 @@
-"""KITTI MOTS: masks of `formats.tracking._mots` whose frames count from 0.
+"""KITTI MOTS: masks of tracked cars and pedestrians, with frames counted from 0.
 
-Nothing in the files tells the two kinds of MOTS apart, so the user names the format.
+    frame id class height width run_lengths   text: one object in one frame per row
+    instances/0002/000017.png                 16-bit image: pixel = class * 1000 + instance
+
+Masks: COCO run lengths in the text, pixels with the object's id in the image.
+Frames: count from 0. MOTSChallenge files look the same but count from 1: use `mots_challenge`.
+Classes: 1 is car, 2 is pedestrian; in a folder of images, ``labels.txt`` names other classes, one
+    per line.
+Media: the text file, or the folder of images, is named like its video.
+Skipped: id 10000 (class 10), a region to ignore.
+Dropped: rows of other than 6 fields, ids that do not match their class, classes without a name.
+Exhaustive labels: none.
+Source: the annotation format of MOTS, www.vision.rwth-aachen.de/page/mots.
 """
 
 from __future__ import annotations
@@ -14,5 +25,5 @@ READER = Reader(
     partial(read_mots, first=0),
     looks_like_mots,
     "**/*.[tp][xn][tg]",
-    "KITTI MOTS (frames from 0: txt with run lengths, or 16-bit pictures)",
+    "KITTI MOTS (frames from 0: txt with run lengths, or 16-bit PNG)",
 )

@@ -1,13 +1,16 @@
-"""KITTI tracking labels, ``label_02/0000.txt``: one object in one frame per line, 17 or 18 fields.
+"""KITTI tracking labels, ``label_02/0000.txt``: one object in one frame per row.
 
     frame track_id type truncated occluded alpha left top right bottom height width length x y z
     rotation_y [score]
 
-Frames and pixels count from 0; the box is given by its corners. ``type`` ``DontCare`` (track id -1)
-marks a region in which nothing was labeled and is left out. ``occluded`` 0 is visible, 1 partly,
-2 largely and 3 unknown: the last two are kept as hidden. Where there are ``DontCare`` regions no
-label is exhaustive, and KITTI promises none. The 3-D fields are not kept. The name of the file is
-that of the sequence and of its video.
+Boxes: corners in pixels from 0. The 3-D fields are not read.
+Frames: count from 0.
+Hidden: objects with ``occluded`` 2 (largely) or 3 (unknown); 0 is visible, 1 partly occluded.
+Media: the file is named like its sequence and video.
+Skipped: ``DontCare`` (track id -1), a region in which nothing was labeled.
+Dropped: other track ids below 0, rows of other than 17 or 18 fields.
+Exhaustive labels: none; KITTI promises none, and ``DontCare`` regions can contain objects.
+Source: the readme of KITTI's tracking development kit.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from molmo_tune.labels.files.text_rows import NUMBER, looks_like_rows, text_rows, whole
-from molmo_tune.labels.image_objects import NEGATIVE, LostError, spelled
+from molmo_tune.labels.image_objects import NEGATIVE, DroppedRowError, spelled
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
@@ -24,19 +27,19 @@ from molmo_tune.labels.video_objects import VideoObjects, open_video
 
 DONT_CARE = "DontCare: a region in which nothing was labeled"
 NO_IDENTITY = "a track id below 0"
-OTHER_LENGTH = "a row of other than 17 or 18 fields"
+OTHER_FIELDS = "a row of other than 17 or 18 fields"
 
 
 def looks_like_kitti_tracking(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Return whether the head of a file looks like this format."""
     return looks_like_rows(head, rf"\d+ +-?\d+ +[A-Za-z_]+( +{NUMBER}){{14,15}}")
 
 
 def read_kitti_tracking(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """The sample of a sequence.
+    """Return the sample of a sequence, as a list of at most one.
 
     Raises:
-        UserError: the file is no text.
+        UserError: the file is not text.
     """
     video = open_video(media, (path.stem,), (), str(path), tally)
     objects = VideoObjects(video, tally, str(path))
@@ -48,7 +51,7 @@ def read_kitti_tracking(path: Path, media: MediaSource, tally: Tally) -> list[Sa
 
 def _add(fields: list[str], place: str, objects: VideoObjects) -> None:
     if len(fields) not in (17, 18):
-        objects.drop("", "box", place, OTHER_LENGTH)
+        objects.drop("", "box", place, OTHER_FIELDS)
         return
     label, id = fields[2], whole(fields[1])
     if label == "DontCare":
@@ -64,7 +67,7 @@ def _add(fields: list[str], place: str, objects: VideoObjects) -> None:
 def _box(fields: list[str]) -> Box:
     left, top, right, bottom = spelled(fields[6:10])
     if right < left or bottom < top:
-        raise LostError(NEGATIVE)
+        raise DroppedRowError(NEGATIVE)
     return Box((left, top, right, bottom))
 
 

@@ -1,19 +1,20 @@
-"""MOTChallenge ground truth, ``SEQUENCE/gt/gt.txt``: a box of one object in one frame per line.
+"""MOTChallenge ground truth, ``SEQUENCE/gt/gt.txt``: one object in one frame per row.
 
     frame, id, left, top, width, height, flag, class, visibility
 
-- Frames and pixels count from 1. Boxes may leave the frame and are cut at its edge.
-- ``flag`` 0 means: ignore this row. Of the classes, 8 to 13 (distractor, occluders, reflection,
-  crowd) are no objects to look for. Such rows are left out.
-- ``visibility`` is the share that is not hidden; below a quarter the object counts as hidden.
-- MOT15 has ten columns, of which the last three are world coordinates or -1: no class, no
-  visibility, and every object is a pedestrian. Id -1 marks a detection without identity, which is
-  dropped: as a track of its own it would be tracked and counted wrongly.
-- ``gt/labels.txt``, which CVAT and datumaro write, names the classes in order, from 1.
-
-A gap in an object's rows stays a gap. ``seqinfo.ini`` beside ``gt/`` names the sequence, its size
-and its length; all must fit the video, its frame rate is not used. No label is exhaustive: static
-people, people on vehicles and crowds are other classes or ignored.
+Boxes: pixels from 1. Boxes that leave the frame are clipped.
+Frames: count from 1. Gaps in an object's rows stay gaps.
+Hidden: objects with ``visibility``, the visible fraction, below 0.25.
+Classes: the 13 of MOT16, or one per line of ``gt/labels.txt`` (from CVAT and datumaro). MOT15 has
+    ten columns: the last three are world coordinates or -1, and every object is a pedestrian.
+Media: the video is named like the sequence: ``name`` in ``seqinfo.ini`` next to ``gt/``, else the
+    folder above ``gt/``, else the file's own name. Size and length in ``seqinfo.ini`` must
+    match the video; its frame rate is not used.
+Skipped: rows with ``flag`` 0, and MOT16 classes 8 to 13 (distractor, occluders, reflection, crowd).
+Dropped: id -1, a detection without identity (as a track of its own it would be counted wrongly);
+    classes without a name; rows of other than 7 to 10 fields.
+Exhaustive labels: none; static people, people on vehicles and crowds are other classes or ignored.
+Source: the MOT16 paper, arXiv 1603.00831, and the instructions of motchallenge.net.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ CLASSES = (
     *("static person", "distractor", "occluder", "occluder on the ground", "occluder full"),
     *("reflection", "crowd"),
 )
-FIRST_NO_OBJECT = 8
-MIN_VISIBLE = 0.25
+FIRST_IGNORED_CLASS = 8
+MIN_VISIBILITY = 0.25
 IGNORED = "flag 0: a row to ignore"
-NO_OBJECT = "a distractor, occluder, reflection or crowd"
+IGNORED_CLASS = "a distractor, occluder, reflection or crowd"
 NO_IDENTITY = "id -1: a detection without identity"
-TOO_SHORT = "a row of other than 7 to 10 fields"
+OTHER_FIELDS = "a row of other than 7 to 10 fields"
 UNKNOWN_CLASS = "a class without a name"
 
 
@@ -56,21 +57,20 @@ class _Sequence:
 
 
 def looks_like_mot(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Return whether the head of a file looks like this format."""
     return looks_like_rows(head, rf"\d+\s*,\s*-?\d+\s*(,\s*{NUMBER}\s*){{5,8}}")
 
 
 def read_mot(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """The sample of a sequence.
+    """Return the sample of a sequence, as a list of at most one.
 
     Args:
         path: the text file.
-        media: the video, or the folder in which a video named like the sequence lies (``name`` in
-            ``seqinfo.ini``, else the folder above ``gt/``, else the file's own name).
+        media: the video, or the folder of the videos.
         tally: counts every row (kind ``box``).
 
     Raises:
-        UserError: the file is no text, or ``seqinfo.ini`` is not readable.
+        UserError: the file is not text, or ``seqinfo.ini`` is not valid.
     """
     sequence = _sequence(path)
     size, length = sequence.size_wh, sequence.num_frames
@@ -85,7 +85,7 @@ def read_mot(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
 
 def _add(fields: list[str], place: str, names: Sequence[str], objects: VideoObjects) -> None:
     if not 7 <= len(fields) <= 10:
-        objects.drop("", "box", place, TOO_SHORT)
+        objects.drop("", "box", place, OTHER_FIELDS)
         return
     label, number = _label(fields, names)
     flags = numbers((fields[6], fields[8] if len(fields) > 8 else "1"))
@@ -93,15 +93,15 @@ def _add(fields: list[str], place: str, names: Sequence[str], objects: VideoObje
         objects.drop(label, "box", place, NOT_A_NUMBER)
     elif flags[0] == 0:
         objects.skip(label, "box", place, IGNORED)
-    elif names is CLASSES and number >= FIRST_NO_OBJECT:
-        objects.skip(label, "box", place, NO_OBJECT)
+    elif names is CLASSES and number >= FIRST_IGNORED_CLASS:
+        objects.skip(label, "box", place, IGNORED_CLASS)
     elif not label:
         objects.drop("", "box", place, UNKNOWN_CLASS)
     elif whole(fields[1]) in (None, -1):
         objects.drop(label, "box", place, NO_IDENTITY)
     else:
         frame = whole(fields[0])
-        hidden = len(fields) < 10 and 0 <= flags[1] < MIN_VISIBLE
+        hidden = len(fields) < 10 and 0 <= flags[1] < MIN_VISIBILITY
         objects.add(
             label,
             "box",
@@ -121,10 +121,10 @@ def _label(fields: list[str], names: Sequence[str]) -> tuple[str, int]:
 
 
 def _class_names(path: Path) -> Sequence[str]:
-    beside = path.with_name("labels.txt")
-    if not beside.is_file() or beside == path:
+    names = path.with_name("labels.txt")
+    if not names.is_file() or names == path:
         return CLASSES
-    return [line.strip() for line in read_text(beside).splitlines()]
+    return [line.strip() for line in read_text(names).splitlines()]
 
 
 def _sequence(path: Path) -> _Sequence:
@@ -139,7 +139,7 @@ def _sequence(path: Path) -> _Sequence:
         parser.read_string(read_text(ini))
         section = parser["Sequence"]
     except (configparser.Error, KeyError) as error:
-        found = f"not readable ({str(error).splitlines()[0]})"
+        found = f"not valid ({str(error).splitlines()[0]})"
         raise UserError(ini, found, "a [Sequence] section with name, imWidth, …") from error
     named = tuple(dict.fromkeys(filter(None, (section.get("name", "").strip(), *names))))
     size = stated_size(whole(section.get("imWidth")), whole(section.get("imHeight")))

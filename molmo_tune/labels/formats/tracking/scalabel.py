@@ -1,15 +1,23 @@
-"""BDD100K and Scalabel: a list of frames, each with its labels; also ``{"frames": […]}``.
+"""BDD100K and Scalabel JSON: a list of frames with labels, also as ``{"frames": […]}``.
 
     [{"name": "b1c8-0000001.jpg", "videoName": "b1c8", "frameIndex": 0, "labels": [
         {"id": "a", "category": "car", "attributes": {"occluded": true, "crowd": false},
          "box2d": {"x1": …, "y1": …, "x2": …, "y2": …}, "poly2d": [{"vertices": …}], "rle": …}]}]
 
-Pixels and frames count from 0. ``frameIndex`` counts the frames *in the list of labels*: BDD100K
-cut its videos to five frames per second before labeling. So the video must have exactly as many
-frames as the list (one more than the last index); the original recording, six times as many, is
-refused, because the labels would lie on other moments. ``types`` of a vertex: ``L`` is a corner,
-``C`` one of the two control points of a curve, which becomes eight short lines. Crowds are left
-out; nothing is exhaustive. Lanes and other open lines are dropped.
+Shapes: pixels from 0; of several shapes of a label the first of ``rle``, ``poly2d`` and ``box2d``
+    is read. In ``types`` of a polygon, ``L`` is a corner and ``C`` one of the two control points of
+    a curve, which becomes eight straight lines.
+Frames: ``frameIndex`` counts the *labeled* frames from 0: BDD100K sampled its videos at 5 fps
+    before labeling. So the video must have exactly as many frames as the last index plus one; the
+    original recording, with six times as many, is dropped because labels would be on wrong frames.
+Gaps: between labeled frames, boxes move on a straight line (over at most 2 s), other shapes keep
+    the nearer one (over at most 0.25 s); added shapes count as interpolated.
+Hidden: labels with ``occluded``.
+Media: videos are named like ``videoName``.
+Skipped: crowds.
+Dropped: lanes and other open lines, frames without ``videoName`` or ``frameIndex``.
+Exhaustive labels: none.
+Source: the format documentation of Scalabel, doc.scalabel.com.
 """
 
 from __future__ import annotations
@@ -23,7 +31,7 @@ from molmo_tune.labels.files.json import read_json
 from molmo_tune.labels.files.text_rows import whole
 from molmo_tune.labels.geometry.frame_masks import mask_of
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import NEGATIVE, TOO_FEW_CORNERS, LostError, floats
+from molmo_tune.labels.image_objects import NEGATIVE, TOO_FEW_CORNERS, DroppedRowError, floats
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader, one_by_one
 from molmo_tune.labels.report import Tally
@@ -31,10 +39,10 @@ from molmo_tune.labels.sample import Box, Polygon, Sample, Shape
 from molmo_tune.labels.tracks import NOT_A_NUMBER
 from molmo_tune.labels.video_objects import VideoObjects, open_video
 
-GROUP = "a crowd, not one object"
+CROWD = "a crowd, not one object"
 NO_SHAPE = "neither box2d, poly2d nor rle"
 OPEN_LINE = "an open line, not an object with an extent"
-NO_VIDEO_NAME = "a frame without videoName or frameIndex: a picture, not a video"
+NO_VIDEO_NAME = "no videoName or frameIndex: an image, not a frame of a video"
 CURVE_LINES = 8
 
 XY = tuple[float, float]
@@ -42,16 +50,16 @@ Entry = Mapping[str, Any]
 
 
 def looks_like_scalabel(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Return whether the head of a file looks like this format."""
     is_json = head.lstrip()[:1] in ("[", "{")
     return is_json and ('"videoName"' in head or '"frameIndex"' in head) and '"labels"' in head
 
 
 def read_scalabel(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per video of the list.
+    """Return one sample per video, in file order.
 
     Raises:
-        UserError: the file is not such JSON, or a name climbs out of the media folder.
+        UserError: the file is not JSON of this format, or a name points outside the media folder.
     """
     data = read_json(path)
     frames = data.get("frames") if isinstance(data, dict) else data
@@ -66,7 +74,7 @@ def read_scalabel(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
             counts = tally.of("", "frame")
             counts.read()
             counts.drop(NO_VIDEO_NAME, f"{path}: frame {frame.get('name')}")
-    media.check_number(len(videos), path)
+    media.check_single_file(len(videos), path)
     found = (_sample(name, group, path, media, tally) for name, group in videos.items())
     return [sample for sample in found if sample is not None]
 
@@ -81,7 +89,7 @@ def _sample(
     for frame in frames:
         labels = frame.get("labels") or []
         if not isinstance(labels, list):
-            raise UserError(place, "labels is no list", "a list of labels per frame")
+            raise UserError(place, "labels is not a list", "a list of labels per frame")
         for label in labels:
             _add(label if isinstance(label, dict) else {}, _index(frame), place, objects)
     return objects.sample(labeled_frames=[i for f in frames if (i := _index(f)) is not None])
@@ -91,14 +99,14 @@ def _add(row: Entry, frame: int | None, video: str, objects: VideoObjects) -> No
     label, attributes = str(row.get("category") or ""), row.get("attributes")
     attributes = attributes if isinstance(attributes, dict) else {}
     kind = next((key for key in ("rle", "poly2d", "box2d") if row.get(key)), "label")
-    word = {"rle": "mask", "poly2d": "polygon", "box2d": "box"}.get(kind, kind)
+    name = {"rle": "mask", "poly2d": "polygon", "box2d": "box"}.get(kind, kind)
     place = f"{video}, frame {frame}, label {row.get('id')}"
     if attributes.get("crowd") is True:
-        objects.skip(label, word, place, GROUP)
+        objects.skip(label, name, place, CROWD)
         return
     hidden = attributes.get("occluded") is True
     id = str(row.get("id"))
-    objects.add(label, word, id, frame, place, lambda s: _shape(row, kind, s), occluded=hidden)
+    objects.add(label, name, id, frame, place, lambda s: _shape(row, kind, s), occluded=hidden)
 
 
 def _shape(row: Entry, kind: str, size_wh: SizeWH) -> Shape:
@@ -107,22 +115,22 @@ def _shape(row: Entry, kind: str, size_wh: SizeWH) -> Shape:
     if kind == "poly2d":
         parts = row["poly2d"]
         if not isinstance(parts, list):
-            raise LostError(NOT_A_NUMBER)
+            raise DroppedRowError(NOT_A_NUMBER)
         return Polygon(tuple(_corners(part) for part in parts))
     if kind != "box2d" or not isinstance(row["box2d"], dict):
-        raise LostError(NO_SHAPE)
+        raise DroppedRowError(NO_SHAPE)
     left, top, right, bottom = floats([row["box2d"].get(key) for key in ("x1", "y1", "x2", "y2")])
     if right < left or bottom < top:
-        raise LostError(NEGATIVE)
+        raise DroppedRowError(NEGATIVE)
     return Box((left, top, right, bottom))
 
 
 def _corners(part: object) -> tuple[XY, ...]:
     vertices = part.get("vertices") if isinstance(part, dict) else None
     if not isinstance(part, dict) or not isinstance(vertices, list):
-        raise LostError(NOT_A_NUMBER)
+        raise DroppedRowError(NOT_A_NUMBER)
     if part.get("closed") is False:
-        raise LostError(OPEN_LINE)
+        raise DroppedRowError(OPEN_LINE)
     points = [(x, y) for x, y in (floats(vertex, 2) for vertex in vertices)]
     types = str(part.get("types") or "L" * len(points))
     corners: list[XY] = []
@@ -133,17 +141,17 @@ def _corners(part: object) -> tuple[XY, ...]:
             end = points[(number + 2) % len(points)]
             corners += _curve(points[number - 1], point, points[(number + 1) % len(points)], end)
     if len(corners) < 3:
-        raise LostError(TOO_FEW_CORNERS)
+        raise DroppedRowError(TOO_FEW_CORNERS)
     return tuple(corners)
 
 
 def _curve(start: XY, first: XY, second: XY, end: XY) -> list[XY]:
-    """Points on a cubic Bézier curve between its ends."""
+    """Return points on a cubic Bézier curve, without its ends."""
     found = []
     for t in (number / CURVE_LINES for number in range(1, CURVE_LINES)):
-        shares = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t**3)
-        ends = (start, first, second, end)
-        x, y = (sum(w * p[axis] for w, p in zip(shares, ends, strict=True)) for axis in (0, 1))
+        weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t**3)
+        controls = (start, first, second, end)
+        x, y = (sum(w * p[axis] for w, p in zip(weights, controls, strict=True)) for axis in (0, 1))
         found.append((x, y))
     return found
 

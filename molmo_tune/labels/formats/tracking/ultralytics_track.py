@@ -1,13 +1,20 @@
-"""Tracks as Ultralytics writes them with ``save_txt``: a file per frame, ``labels/clip_12.txt``.
+"""Tracks that Ultralytics writes with ``save_txt``: a file per frame, ``labels/clip_12.txt``.
 
     class x_center y_center width height confidence id
 
-Coordinates are shares of the frame; the number in the name counts frames from 1. **Six fields are
-ambiguous**: the sixth is a confidence (``save_conf=True``, no track) or an id (tracked, without
-confidences), and both can be whole numbers. Such files are refused; tracking once more with
-``save_conf=True`` writes both. A second run appends to the files: the second row of an object in a
-frame is a loss. Class names are looked for as for YOLO. These are a model's boxes: noted, and
-nothing is exhaustive.
+Boxes: center, width and height as fractions of the frame.
+Frames: the number at the end of the name counts frames from 1.
+Classes: named by ``data.yaml``, ``obj.names`` or ``classes.txt`` in the folder or up to three
+    above.
+Media: the name before the number is the video's.
+Refused: rows of **six fields**. The sixth is a confidence (``save_conf=True``, not tracked) or an
+    id (tracked, without confidences), and both can be whole numbers; track again with
+    ``save_conf=True`` to get both.
+Dropped: rows of five fields, which have no identity; the second row of an object in a frame (a
+    second run appends to the files); files whose name has no frame number.
+Noted: the boxes are a model's.
+Exhaustive labels: none.
+Source: ``Results.save_txt`` of Ultralytics.
 """
 
 from __future__ import annotations
@@ -20,7 +27,7 @@ from molmo_tune.errors import UserError
 from molmo_tune.labels.files.text_rows import NUMBER, looks_like_rows, text_rows, whole
 from molmo_tune.labels.formats.images.yolo import find_classes
 from molmo_tune.labels.geometry.shapes import SizeWH
-from molmo_tune.labels.image_objects import NEGATIVE, LostError, spelled
+from molmo_tune.labels.image_objects import NEGATIVE, DroppedRowError, spelled
 from molmo_tune.labels.media_source import MediaSource
 from molmo_tune.labels.reader import Reader
 from molmo_tune.labels.report import Tally
@@ -29,23 +36,23 @@ from molmo_tune.labels.video_objects import VideoObjects, open_video
 
 BY_MODEL = "written by a model, not by an annotator"
 NO_IDENTITY = "five fields: a detection without identity"
-NO_FRAME_IN_NAME = "its name does not end in _ and the number of a frame"
+NO_FRAME_IN_NAME = "the name does not end in _ and a frame number"
 OTHER_FIELDS = "a row of other than 5 to 7 fields"
 
 
 def looks_like_ultralytics_track(head: str) -> bool:
-    """Whether the first line is a class and five numbers, or six of which the last is whole.
+    """Return whether the first line is a class and five numbers, or six with a whole last one.
 
-    A triangle of YOLO can look like that as well, and then the user has to say.
+    A triangle of YOLO can look the same; then the user has to name the format.
     """
     return looks_like_rows(head, rf"\d+( {NUMBER}){{5}}( \d+)?")
 
 
 def read_ultralytics_track(files: Sequence[Path], media: MediaSource, tally: Tally) -> list[Sample]:
-    """One sample per video, of all files that are called like it.
+    """Return one sample per video, from all files named like it.
 
     Raises:
-        UserError: rows of six fields, no class names, or a file that is no text.
+        UserError: a row has six fields, there are no class names, or a file is not text.
     """
     names = find_classes(files[0].parent).names
     videos: dict[str, list[tuple[int, Path]]] = {}
@@ -57,7 +64,7 @@ def read_ultralytics_track(files: Sequence[Path], media: MediaSource, tally: Tal
             counts = tally.of("", "file")
             counts.read()
             counts.drop(NO_FRAME_IN_NAME, str(file))
-    media.check_number(len(videos), files[0])
+    media.check_single_file(len(videos), files[0])
     samples = (_sample(name, group, names, media, tally) for name, group in videos.items())
     return [sample for sample in samples if sample is not None]
 
@@ -82,8 +89,8 @@ def _add(
     fields: list[str], frame: int, place: str, names: Mapping[int, str], objects: VideoObjects
 ) -> None:
     if len(fields) == 6:
-        found = "six fields: the last may be a confidence or a track id"
-        raise UserError(place, found, "seven", "track again with save_conf=True")
+        found = "six fields: the last is a confidence or a track id"
+        raise UserError(place, found, "seven fields", "track again with save_conf=True")
     number = whole(fields[0])
     label = names.get(number, "") if number is not None else ""
     id = whole(fields[-1])
@@ -97,7 +104,7 @@ def _add(
 def _box(fields: list[str], size_wh: SizeWH) -> Box:
     x, y, width, height = spelled(fields)
     if width < 0 or height < 0:
-        raise LostError(NEGATIVE)
+        raise DroppedRowError(NEGATIVE)
     xs = ((x - width / 2) * size_wh[0], (x + width / 2) * size_wh[0])
     ys = ((y - height / 2) * size_wh[1], (y + height / 2) * size_wh[1])
     return Box((xs[0], ys[0], xs[1], ys[1]))

@@ -1,1 +1,1 @@
-"""Masks of objects in videos: SA-V, DAVIS-like folders, referring expressions."""
+"""Masks of objects in videos: SA-V, folders of mask images, referring expressions."""

@@ -1,12 +1,17 @@
-"""SA-V, the masklets of SAM 2: one JSON file per video, a mask per object in every fourth frame.
+"""SA-V, the masklets of SAM 2: one JSON file per video, with masks in every fourth frame.
 
     {"video_id": "sav_000001", "video_frame_count": 483.0, "video_height": 848.0,
      "video_width": 480.0, "masklet_id": [0, 1], "masklet": [[{"size": …, "counts": …}, …], …]}
 
-``masklet[i][j]`` is object ``j`` in frame ``4 i`` of the video; a mask without pixels says that the
-object is not there. Frames between are filled as `geometry.interpolation` says. Masklets have no
-class: all are called ``object``, which is noted, and nothing is exhaustive. The video's size and
-number of frames must be those of the file.
+Masks: ``masklet[i][j]`` is object ``j`` as COCO run lengths; an empty mask means object absent.
+Frames: ``masklet[i]`` is frame ``4 i`` of the video, from 0.
+Gaps: between labeled frames, masks keep the nearer one (over at most 0.25 s) and count as
+    interpolated.
+Labels: ``object``, because masklets have no class; this is noted.
+Media: the video is named like ``video_id``; its size and number of frames must match.
+Skipped: empty masks.
+Exhaustive labels: none.
+Source: the readme of ``sav_dataset`` in facebookresearch/sam2.
 """
 
 from __future__ import annotations
@@ -27,24 +32,24 @@ from molmo_tune.labels.video_objects import VideoObjects, open_video
 
 STEP = 4
 LABEL = "object"
-NO_CLASSES = "the objects have no class: all are called 'object'"
+NO_CLASSES = "objects have no class: all are labeled 'object'"
 
 
 def looks_like_sav(head: str) -> bool:
-    """Whether this is the beginning of such a file."""
+    """Return whether the head of a file looks like this format."""
     return head.lstrip().startswith("{") and '"masklet"' in head
 
 
 def read_sav(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
-    """The sample of a file.
+    """Return the sample of a file, as a list of at most one.
 
     Raises:
-        UserError: the file is not such JSON, or a name climbs out of the media folder.
+        UserError: the file is not JSON of this format, or a name points outside the media folder.
     """
     data = read_json(path)
     frames = data.get("masklet") if isinstance(data, dict) else None
     if not isinstance(frames, list) or not all(isinstance(masks, list) for masks in frames):
-        raise UserError(path, "no masklet: a list of frames, each a list of masks", "SA-V JSON")
+        raise UserError(path, "no masklet, a list of lists of masks", "SA-V JSON")
     name, size = data.get("video_id"), _size(data)
     names = (name,) if isinstance(name, str) else (path.stem,)
     count = stated_size(data.get("video_frame_count"), 1)
@@ -54,8 +59,8 @@ def read_sav(path: Path, media: MediaSource, tally: Tally) -> list[Sample]:
     ids = data.get("masklet_id")
     for number, masks in enumerate(frames):
         for position, mask in enumerate(masks):
-            known = isinstance(ids, list) and position < len(ids)
-            id = str(ids[position]) if known and isinstance(ids, list) else str(position)
+            has_id = isinstance(ids, list) and position < len(ids)
+            id = str(ids[position]) if has_id and isinstance(ids, list) else str(position)
             _add(mask, id, number * STEP, f"{path}: object {id}, frame {number * STEP}", objects)
     sample = objects.sample(labeled_frames=range(0, len(frames) * STEP, STEP))
     return [sample] if sample is not None else []

@@ -1,0 +1,1 @@
+"""Golden inputs of every label format; `cases.py` describes the folders."""
