@@ -1,4 +1,4 @@
-"""`python -m molmo_tune` is the command `molmo-tune`."""
+"""`python -m molmo_tune` runs the command `molmo-tune`."""
 
 import sys
 

@@ -1,21 +1,21 @@
-"""The one kind of error that is the user's to fix.
+"""Error type for problems the user can fix.
 
-Every message has four parts, *where: what was found; what was expected; what to do*, so that a
-reader never has to open our code to repair a recipe or a label file. The command line prints the
-message alone and exits with 1; a traceback always means a defect of ours.
+Every message has four parts, *where: found; expected; fix*, so that nobody has to read our code to
+repair a recipe or a label file. The command line prints the message alone and exits with 1; a
+traceback always means a bug in molmo-tune.
 """
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something in the user's recipe, labels, media or folders must be changed.
+    """A problem in the user's recipe, labels, media or folders.
 
     Args:
-        where: the file, ``file:line``, recipe key or object the problem sits in.
-        found: what is there.
-        expected: what should have been there; empty when ``found`` says it all.
-        fix: what the user can do about it; empty when it follows from ``expected``.
+        where: file, ``file:line``, recipe key or object with the problem.
+        found: the problem, as a fact.
+        expected: the requirement, as a noun phrase; empty if `found` implies it.
+        fix: what the user can do, in the imperative; empty if `expected` implies it.
     """
 
     def __init__(self, where: object, found: str, expected: str = "", fix: str = "") -> None:
@@ -31,5 +31,20 @@ class UserError(Exception):
         super().__init__(f"{self.where}: " + "; ".join(parts))
 
     def __reduce__(self) -> tuple[type[UserError], tuple[object, ...]]:
-        """Rebuild from the four parts, so that the error crosses process borders whole."""
+        """Rebuild from the four parts, so that the error survives pickling between processes."""
         return type(self), (self.where, self.found, self.expected, self.fix)
+
+
+def cannot_write(path: object, error: OSError, fix: str = "") -> UserError:
+    """Return the error for a file or folder that cannot be written."""
+    return UserError(path, f"cannot be written ({error.strerror})", fix=fix)
+
+
+def already_exists(path: object, option: str) -> UserError:
+    """Return the error for an output that would overwrite something; `option` picks another."""
+    return UserError(path, "already exists", fix=f"choose another folder with {option}")
+
+
+def not_empty(path: object, option: str) -> UserError:
+    """Return the error for an output folder with files in it; `option` picks another."""
+    return UserError(path, "is not empty", "a new folder", f"choose another with {option}")

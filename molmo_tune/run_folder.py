@@ -1,12 +1,12 @@
-"""What lies where in the folder of a run: the one place that knows.
+"""The layout of a run folder, in one place.
 
 recipe.yaml        the resolved recipe, every default written out
 base.json          digests of the base that was trained on
 adapter/           the trained weights in PEFT's format
-checkpoints/       what training resumes from
-pairs.json         of preference training: the pairs of answers, and what became of no pair
-metrics.csv        loss and share of time waited for data, one row per optimizer step
-report.json        what was trained on what, and how it ended
+checkpoints/       checkpoints that training resumes from
+pairs.json         of preference training: the answer pairs, and the outcome of every question
+metrics.csv        loss and fraction of time spent waiting for data, one row per optimizer step
+report.json        what was trained on what data, and how it ended
 evaluation/        NAME.json per evaluation
 """
 
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from molmo_tune.errors import UserError
+from molmo_tune.errors import UserError, cannot_write
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Paths inside a run's folder."""
+    """Paths inside a run folder."""
 
     root: Path
 
@@ -34,7 +34,7 @@ class RunFolder:
 
     @property
     def base(self) -> Path:
-        """Digests of the base; see `model.identity`."""
+        """Digests of the base; see `molmo_tune.model.fingerprint`."""
         return self.root / "base.json"
 
     @property
@@ -49,12 +49,12 @@ class RunFolder:
 
     @property
     def last_checkpoint(self) -> Path:
-        """The checkpoint `--resume` continues from."""
+        """The checkpoint that `--resume` continues from."""
         return self.checkpoints / "last.ckpt"
 
     @property
     def pairs(self) -> Path:
-        """Pairs of answers that preference training is made of."""
+        """Answer pairs of preference training."""
         return self.root / "pairs.json"
 
     @property
@@ -72,10 +72,10 @@ class RunFolder:
         return self.root / "evaluation" / f"{name}.json"
 
     def create(self) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            UserError: it cannot be written to.
+            UserError: it cannot be written.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -83,24 +83,22 @@ class RunFolder:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise UserError(
-                self.root, f"cannot be written to ({error.strerror})", fix="change output.dir"
-            ) from error
+            raise cannot_write(self.root, error, "change output.dir") from error
 
     def require(self) -> None:
-        """Check that a finished or interrupted run lies here.
+        """Check that this is a run folder, finished or not.
 
         Raises:
-            UserError: it does not.
+            UserError: it is not.
         """
         if not self.recipe.is_file():
-            raise UserError(self.root, "no recipe.yaml", "the folder of a run (output.dir)")
+            raise UserError(self.root, f"no {self.recipe.name}", "a run folder (output.dir)")
 
     def require_trained(self) -> None:
-        """Check that a run lies here whose weights can be trained further.
+        """Check that this is the folder of a finished run, whose weights can be trained further.
 
         Raises:
-            UserError: it does not, or has not ended yet.
+            UserError: it is not, or the run has not finished.
         """
         self.require()
         for path in (self.adapter, self.base):
@@ -109,7 +107,7 @@ class RunFolder:
 
 
 def write_json(path: Path, contents: Any) -> None:
-    """Write JSON whole or not at all."""
+    """Write JSON atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(
@@ -119,10 +117,10 @@ def write_json(path: Path, contents: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote.
+    """Read what `write_json` wrote.
 
     Raises:
-        UserError: it is not there, or no JSON.
+        UserError: the file is missing or not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))

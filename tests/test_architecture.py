@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "molmo_tune"
 # The order in which data flows. A room may import itself and what stands before it.
 ORDER = (
     "errors",
+    "choices",
     "atomic_folder",
     "label_formats",
     "media",
@@ -82,6 +84,38 @@ def _imports(module: Path) -> set[str]:
     return found - {"__version__"}
 
 
+def _module_name(path: Path) -> str:
+    return ".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    )
+
+
+def _import_graph(paths: Sequence[Path]) -> dict[str, set[str]]:
+    """Module → modules of the package it imports, those for type checking and in functions too."""
+    trees = {_module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+    graph: dict[str, set[str]] = {}
+    for name, tree in trees.items():
+        found: set[str] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= (inner & trees.keys()) or {node.module}
+        graph[name] = found & (trees.keys() - {name})
+    return graph
+
+
+def _import_circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that are left when modules without imports are removed again and again."""
+    left = {name: set(imported) for name, imported in graph.items()}
+    while free := {name for name, imported in left.items() if not imported & left.keys()}:
+        left = {name: imported for name, imported in left.items() if name not in free}
+    while unused := left.keys() - set().union(*left.values()):
+        left = {name: imported for name, imported in left.items() if name not in unused}
+    return sorted(left)
+
+
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
 
@@ -99,11 +133,40 @@ def test_the_rule_finds_a_back_edge(tmp_path: Path) -> None:
     assert _imports(module) == {"training", "cli"}
 
 
+def test_no_import_circle() -> None:
+    assert _import_circle(_import_graph(MODULES)) == []
+
+
+def test_an_import_circle_is_found() -> None:
+    graph = {"a": {"b", "d"}, "b": {"c"}, "c": {"b"}, "d": set[str](), "e": {"a"}}
+    assert _import_circle(graph) == ["b", "c"]
+
+
 @pytest.mark.parametrize("room", ["", *WITHOUT_TORCH, "cli", "commands.check", "commands.plan"])
 def test_importing_stays_light(room: str) -> None:
     name = f"molmo_tune.{room}" if room else "molmo_tune"
     code = f"import sys, {name}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = {"torch", "transformers", "numpy", "pydantic", "rich", "yaml", "jinja2"}
+    code = (
+        f"import sys, molmo_tune.cli as c; c.parser(); sys.exit(sorted({heavy} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() in ("", "[]")
+
+
+def test_choices_have_one_home() -> None:
+    """Neither the recipe nor a command lists the words of a setting a second time."""
+    for path in [PACKAGE / "recipe" / "sections.py", *(PACKAGE / "commands").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "choices":
+                assert isinstance(node.value, ast.Call), f"{path}: {ast.unparse(node.value)}"
+            is_literal = isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"
+            if is_literal and path.name == "sections.py":
+                assert ast.unparse(node.slice) in ("'auto'", "tuple(FORMAT_MODULES)")
 
 
 def test_every_module_opens_with_prose() -> None:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from molmo_tune.cli import main
+from molmo_tune.cli import VERBS, main, parser
 from molmo_tune.commands.demo import Steps
 from molmo_tune.labels.read import READERS
+from molmo_tune.recipe.bundled import bundled, list_bundled
 
-EIGHT_FAULTS = """\
+EIGHT_ISSUES = """\
 seed: 7
 model:
   name: tiny
@@ -48,28 +52,69 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    verbs = (
-        "demo",
-        "init",
-        "convert",
-        "check",
-        "preview",
-        "plan",
-        "train",
-        "evaluate",
-        "export",
-        "recipes",
+    assert all(f"    {verb} " in text for verb in VERBS)
+
+
+def test_help_is_fast() -> None:
+    command = [sys.executable, "-m", "molmo_tune", "--help"]
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.3
+
+
+def _actions(verb: str) -> list[argparse.Action]:
+    verbs = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
+    return verbs.choices[verb]._actions
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_and_option_has_a_help_text(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    assert import_module(f"molmo_tune.commands.{verb}").HELP in " ".join(
+        capsys.readouterr().out.split()
     )
-    assert all(verb in text for verb in verbs)
+    for action in _actions(verb):
+        assert action.dest != "handler"  # would replace the verb's own
+        assert action.help, action
+        assert not action.help.endswith("."), action.help
+        assert not action.help[0].isupper() or action.help[1].isupper(), action.help
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["preview", "r", "--samples", "0"], "argument --samples: must be at least 1, not 0"),
+        (["preview", "r", "--samples", "x"], "argument --samples: must be an integer, not 'x'"),
+        (["predict", "tiny", "a", "--ask", "b", "--max-fps", "0"], "--max-fps: must be above 0"),
+        (["predict", "tiny", "a", "--ask", "b", "--max-fps", "x"], "--max-fps: must be a number"),
+        (["plan", "r", "--memory", "inf"], "argument --memory: must be above 0, not inf"),
+        (["demo", "--seed", "-1"], "argument --seed: must be at least 0, not -1"),
+        (["export", "r", "--out", "o", "--quantize", "int4"], "(choose from"),
+    ],
+)
+def test_bad_option_values_are_explained(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert reason in capsys.readouterr().err
 
 
 def test_wrong_usage_is_exit_code_2() -> None:
     assert run_cli(["tarin"]).returncode == 2
 
 
-def test_eight_faults_are_eight_lines(tmp_path: Path) -> None:
+def test_eight_issues_are_eight_lines(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(EIGHT_FAULTS)
+    recipe.write_text(EIGHT_ISSUES)
     done = run_cli(["check", recipe, "--set", "eval.batch_size=many"])
     lines = done.stderr.strip().splitlines()
     assert done.returncode == 1
@@ -107,7 +152,7 @@ def test_a_missing_label_file(
     assert "no.xml" in _fails(tmp_path, recipe, capsys)
 
 
-def test_an_empty_data_set(tmp_path: Path, pond: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_dataset(tmp_path: Path, pond: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.touch()
     recipe = _recipe(tmp_path, format="jsonl", path=empty)
@@ -127,7 +172,7 @@ def test_an_unreadable_video(
 ) -> None:
     clips = tmp_path / "clips"
     clips.mkdir()
-    (clips / "pond_000.mp4").write_bytes(b"this is no video" * 100)
+    (clips / "pond_000.mp4").write_bytes(b"not a video" * 100)
     file = pond / "labels" / "pond_000.xml"
     recipe = _recipe(tmp_path, format="cvat_video", path=file, media=clips)
     assert "pond_000.mp4" in _fails(tmp_path, recipe, capsys)
@@ -136,7 +181,7 @@ def test_an_unreadable_video(
 def test_an_output_folder_that_cannot_be_written(
     tmp_path: Path, pond: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file stands where the run's folder should be (root may write anywhere else)."""
+    """There is a file in the place of the run folder (root can write anywhere else)."""
     (tmp_path / "file").touch()
     recipe = _recipe(tmp_path, format="cvat_video", path=pond / "labels", media=pond / "clips")
     arguments = ["train", str(recipe), "--set", f"output.dir={tmp_path / 'file' / 'run'}"]
@@ -201,7 +246,7 @@ def test_convert_refuses_losses_and_writes_nothing(
     out = tmp_path / "out.jsonl"
     arguments = ["convert", str(labels), "--media", str(pond / "clips"), "--out", str(out)]
     assert main(arguments) == 1
-    assert "would be lost" in capsys.readouterr().err
+    assert "would drop 1 annotations; see the table" in capsys.readouterr().err
     assert not out.exists()
     assert main([*arguments, "--allow-lossy"]) == 0
     assert out.is_file()
@@ -209,14 +254,20 @@ def test_convert_refuses_losses_and_writes_nothing(
 
 def test_recipes_are_listed_and_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
-    assert "video_pointing_lora" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    for kind in ("recipes", "data_templates"):
+        for name in list_bundled(kind):
+            assert re.search(rf"(?m)^  {name}  +[A-Z].*[.?]$", listed), name
+    assert main(["recipes", "video_pointing_lra"]) == 1
+    assert "did you mean video_pointing_lora?" in capsys.readouterr().err
+    assert main(["recipes", "copy"]) == 1
+    assert "run molmo-tune recipes for the list" in capsys.readouterr().err
     assert main(["recipes", "video_pointing_lora", "--to", str(tmp_path)]) == 0
     assert (tmp_path / "video_pointing_lora.yaml").is_file()
     assert main(["recipes", "video_pointing_lora", "--to", str(tmp_path)]) == 1
 
 
 def test_bundled_recipes_and_templates_are_sound() -> None:
-    from molmo_tune.recipe.bundled import bundled, list_bundled
     from molmo_tune.recipe.loader import load_recipe
     from molmo_tune.templates.template import load_template
 
@@ -235,17 +286,17 @@ def test_the_demo_does_not_touch_a_full_folder(
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
-def test_formats_are_listed_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_formats_are_listed_and_described(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["formats"]) == 0
     listed = capsys.readouterr().out
     for name, reader in READERS.items():
         assert re.search(rf"(?m)^{name} +{re.escape(reader.title)}$", listed)
         assert main(["formats", name]) == 0
-        told = capsys.readouterr().out
-        assert told.startswith(reader.title)
-        assert len(told.splitlines()) >= 3
+        text = capsys.readouterr().out
+        assert text.startswith(reader.title)
+        assert len(text.splitlines()) >= 3
     assert main(["formats", "nothing"]) == 1
-    assert "no label format; expected one of activitynet" in capsys.readouterr().err
+    assert "nothing: not a label format; run molmo-tune formats" in capsys.readouterr().err
 
 
 def test_a_step_of_the_demo_is_announced_by_its_name() -> None:

@@ -142,7 +142,7 @@ def test_a_killed_export_is_gone_on_with(
     written_ns = (leftover / first).stat().st_mtime_ns
     assert main(["export", str(run.root), "--out", str(target)]) == 0
     said = capsys.readouterr().out
-    assert "gone on with a killed export: 1 file was whole already" in said
+    assert "resumed a killed export: 1 file was complete" in said
     assert (target / first).stat().st_mtime_ns == written_ns
     assert contents(target) == contents(tmp_path / "whole")
     assert list((tmp_path / "place").iterdir()) == [target]

@@ -1,4 +1,4 @@
-"""`molmo-tune init`: what it writes is really checked and trained, two steps on the tiny base."""
+"""`molmo-tune init`: its recipes pass the check and train, two steps on the tiny base."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import yaml
 from PIL import Image
 
 from molmo_tune.cli import main
-from molmo_tune.commands import init
-from molmo_tune.commands.init import _set_apart
-from molmo_tune.commands.init_wording import fitting_templates
+from molmo_tune.commands import init_sources
+from molmo_tune.commands.init_sources import hold_out
+from molmo_tune.commands.init_templates import fitting_templates
 from molmo_tune.labels.read import read_labels
 from molmo_tune.labels.sample import (
     Dialogue,
@@ -99,7 +99,7 @@ def other_pictures(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cvat_video", "label_studio_video", "mot", "coco", "yolo"])
-def test_what_init_writes_runs(name: str, pond: Path, tmp_path: Path) -> None:
+def test_written_recipes_run(name: str, pond: Path, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     match name:
         case "cvat_video":
@@ -123,7 +123,7 @@ def test_what_init_writes_runs(name: str, pond: Path, tmp_path: Path) -> None:
     assert recipe["data"]["train"][0]["path"] != recipe["data"]["val"][0]["path"]
 
 
-def test_nothing_and_several_are_refused(
+def test_no_format_and_several_formats_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
@@ -145,7 +145,7 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / "to").mkdir()
     (tmp_path / "to" / "recipe.yaml").write_text("mine")
     assert start(tmp_path / "data", tmp_path / "to") == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "to").iterdir()] == ["recipe.yaml"]
 
 
@@ -166,7 +166,7 @@ def masks(folder: Path, rate: str) -> None:
         (folder / "JPEGImages" / "fps.txt").write_text(rate)
 
 
-def test_folders_of_frames_are_found_beside_their_labels(
+def test_frame_folders_are_found_next_to_their_labels(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     masks(tmp_path / "mute", "")
@@ -181,11 +181,11 @@ def test_folders_of_frames_are_found_beside_their_labels(
     assert recipe["data"]["train"][0]["template"].endswith("tracking.yaml")
 
 
-def test_tracks_are_followed_unless_something_else_is_asked(
+def test_tracks_are_for_tracking_unless_a_template_is_given(
     pond: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert start(pond, tmp_path / "follow") == 0
-    assert "task: tracking (also possible with --template: " in capsys.readouterr().out
+    assert "task: tracking (other --template choices: " in capsys.readouterr().out
     assert start(pond, tmp_path / "point", "--template", "video_pointing") == 0
     assert (tmp_path / "point" / "video_pointing.yaml").exists()
     assert start(pond, tmp_path / "no", "--template", "image_count") == 1
@@ -217,7 +217,7 @@ def track(moments: int) -> Track:
         (sample("image", exhaustive=("koi",)), "image_pointing", True),
     ],
 )
-def test_wordings_that_fit(one: Sample, first: str, has_counts: bool) -> None:
+def test_fitting_templates(one: Sample, first: str, has_counts: bool) -> None:
     names = fitting_templates([one])
     assert names[0] == first
     assert any(name.endswith("count") for name in names) == has_counts
@@ -236,7 +236,7 @@ def test_several_folders_may_use_the_same_names(tmp_path: Path) -> None:
     assert len(set(ids)) == len(ids) == 2
 
 
-def test_the_last_name_says_the_part(tmp_path: Path) -> None:
+def test_the_last_path_component_names_the_split(tmp_path: Path) -> None:
     coco_parts(tmp_path / "training_data")
     _, places = survey(tmp_path, "coco")
     assert [place.split for place in places] == ["train", "val"]
@@ -246,18 +246,18 @@ def text(name: str) -> Sample:
     return Sample(name, Media("text"), (Dialogue("Why?", "So."),))
 
 
-def test_what_shares_media_stays_together() -> None:
+def test_samples_that_share_media_stay_together() -> None:
     pairs = [
         Sample(str(n), Media("image", (Path(f"{n}.png"), Path(f"{n + 1}.png"))), ())
         for n in (*range(10), *range(20, 30))
     ]
-    kept, held_out = _set_apart(pairs)
+    kept, held_out = hold_out(pairs)
     assert len(kept) == len(held_out) == 10
-    kept, held_out = _set_apart([text(str(n)) for n in range(50)])
+    kept, held_out = hold_out([text(str(n)) for n in range(50)])
     assert (len(kept), len(held_out)) == (45, 5)
 
 
-def test_a_loss_that_no_folder_mends_is_read_once(
+def test_media_folders_are_tried_only_for_missing_media(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for part in range(6):
@@ -271,6 +271,6 @@ def test_a_loss_that_no_folder_mends_is_read_once(
         reads.append(given)
         return read_labels(*given)
 
-    monkeypatch.setattr(init, "read_labels", counted)
+    monkeypatch.setattr(init_sources, "read_labels", counted)
     assert start(tmp_path, tmp_path / "to") == 0
     assert len(reads) <= 2 * 6

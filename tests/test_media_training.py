@@ -279,7 +279,7 @@ def test_a_bad_validation_file_skips_only_its_own_questions(
     assert report(run)["media"]["bad_val"]
     assert main(["evaluate", str(run)]) == 0
     output = capsys.readouterr().out
-    assert "1 samples were left out:" in output
+    assert "1 questions or media skipped:" in output
     assert "does not decode" in output
     kept = json.loads(RunFolder(run).evaluation("after").read_text())
     [reason] = kept["skipped"]

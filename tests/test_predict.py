@@ -149,7 +149,7 @@ def test_what_cannot_be_asked(
     assert word in capsys.readouterr().err
 
 
-def test_one_bad_medium_loses_no_answer(
+def test_one_unreadable_file_costs_no_other_answer(
     pond: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad, clip = tmp_path / "bad.mp4", sorted((pond / "clips").iterdir())[0]
@@ -158,7 +158,7 @@ def test_one_bad_medium_loses_no_answer(
     call = ["predict", "tiny", str(bad), str(clip), "--ask", "What?", "--max-new-tokens", "4"]
     assert main([*call, "--out", str(out)]) == 1
     told = capsys.readouterr().out.splitlines()
-    assert told[-1].startswith(f"not answered: {bad}: not a video")
+    assert told[-1].startswith(f"skipped: {bad}: not a video")
     assert [record["media"] for record in json.loads((out / "answers.json").read_text())] == [
         [str(clip)]
     ]

@@ -869,36 +869,34 @@ output: {dir: runs/x}
 """
 
 
-def faults_of(text: str) -> list[str]:
+def issues_of(text: str) -> list[str]:
     with pytest.raises(RecipeError) as caught:
         parse_recipe(SMALL + text, "r.yaml")
     return str(caught.value).splitlines()
 
 
-def test_a_malformed_section_names_every_fault_with_its_line() -> None:
-    assert faults_of("preference:\n  beta: 0\n  min_f1_gap: 1.5\n  form_run: runs/a\n") == [
-        "r.yaml:5: preference.beta: must be greater than 0, not the number 0",
-        "r.yaml:6: preference.min_f1_gap: must be at most 1, not the number 1.5",
-        "r.yaml:7: preference.form_run: there is no such key; did you mean preference.from_run?",
+def test_every_issue_of_the_section_has_its_line() -> None:
+    assert issues_of("preference:\n  beta: 0\n  min_f1_gap: 1.5\n  form_run: runs/a\n") == [
+        "r.yaml:5: preference.beta: must be greater than 0, not 0",
+        "r.yaml:6: preference.min_f1_gap: must be at most 1, not 1.5",
+        "r.yaml:7: preference.form_run: no such key; did you mean preference.from_run?",
     ]
-    (line,) = faults_of("preference: {beta: 0.1}\n")
+    (line,) = issues_of("preference: {beta: 0.1}\n")
     assert line.startswith("r.yaml:4: preference.from_run: is missing (Folder of the finished run")
-    (line,) = faults_of("preference: runs/x\n")
-    assert line == "r.yaml:4: preference: must be a section with keys of its own, not the text " + (
-        "'runs/x'"
-    )
+    (line,) = issues_of("preference: runs/x\n")
+    assert line == "r.yaml:4: preference: must be a section, not 'runs/x'"
 
 
-def test_a_fault_in_the_section_hides_no_contradiction() -> None:
-    lines = faults_of("preference: {from_run: runs/a, beta: 0}\nadapter: {dropout: 0.1}\n")
+def test_an_issue_in_the_section_hides_no_conflict() -> None:
+    lines = issues_of("preference: {from_run: runs/a, beta: 0}\nadapter: {dropout: 0.1}\n")
     assert [line.split(": ")[:2] for line in lines] == [
         ["r.yaml:4", "preference.beta"],
         ["r.yaml:5", "adapter.dropout"],
     ]
 
 
-def test_settings_that_pairs_cannot_have_are_refused_together() -> None:
-    lines = faults_of(
+def test_unsupported_settings_are_refused_together() -> None:
+    lines = issues_of(
         "preference: {from_run: runs/a}\nadapter: {method: pissa}\nloss: {weighting: root_both}\n"
         "trainer: {devices: 2}\n"
     )
@@ -909,16 +907,16 @@ def test_settings_that_pairs_cannot_have_are_refused_together() -> None:
         "loss.weighting",
         "trainer.devices",
     ]
-    (line,) = faults_of(
+    (line,) = issues_of(
         "preference: {from_run: runs/a}\nadapter: {dropout: 0}\n"
         "trainer: {strategy: fsdp, devices: 1}\n"
     )
-    assert "trainer.strategy not fsdp" in line
+    assert "without trainer.strategy: fsdp" in line
 
 
-def test_a_run_that_is_none_is_told_before_anything_is_read(begun: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_refused_first(begun: Path, tmp_path: Path) -> None:
     recipe = preference_recipe(begun, tmp_path / "out", f"preference.from_run={tmp_path}")
-    with pytest.raises(UserError, match=r"no recipe.yaml; expected the folder of a run"):
+    with pytest.raises(UserError, match=r"no recipe.yaml; expected a run folder"):
         train(recipe, QUIET)
     shutil.copytree(begun / "run", tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "adapter")

@@ -89,7 +89,7 @@ def test_a_dry_run_lists_and_sends_nothing(hub: Any, export: Path) -> None:
     code, said = push(hub, str(export), "me/mine", "--dry-run")
     assert code == 0
     assert "model.safetensors" in said
-    assert "2 files, 14 bytes would go to me/mine (private if it is new)" in said
+    assert "dry run: 2 files, 14 bytes for me/mine (private if new)" in said
     assert hub.calls == []
 
 

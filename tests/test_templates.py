@@ -623,7 +623,7 @@ BAD_TEMPLATES = [
     ("task: image_pointing\n", "questions: Field required"),
     (POINTING.replace("image_", "picture_"), "line 1: task: Input should be"),
     (POINTING + "color: red\n", "line 3: color: Extra inputs are not permitted"),
-    (POINTING + "mode: point\nmode: count\n", "mode: this key is given twice"),
+    (POINTING + "mode: point\nmode: count\n", "mode: duplicate key"),
     (POINTING + "point: middle\n", "line 3: point: String should match pattern"),
     (POINTING + "point: 'keypoint:'\n", "line 3: point: String should match pattern"),
     (POINTING + "max_points: 0\n", "line 3: max_points: "),

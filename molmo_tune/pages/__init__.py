@@ -1,1 +1,1 @@
-"""Self-contained HTML pages: the preview of a data set and the report of the demo."""
+"""Self-contained HTML pages: the preview of a dataset, predictions, and the report of the demo."""

@@ -1,6 +1,7 @@
-"""The page of `molmo-tune predict`: every medium with the questions, the answers, and where.
+"""The page of `molmo-tune predict`: all media with questions, answers and points.
 
-A card is made as soon as a medium is answered, so that its pixels need not be kept.
+A card is made as soon as the questions about a media file are answered, so that its pixels need not
+be kept.
 """
 
 from __future__ import annotations
@@ -10,23 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from molmo_tune.evaluation.predict import Prediction
-from molmo_tune.pages.frames import COLORS, frame_pictures
+from molmo_tune.pages.frames import COLORS, drawn_frames
 from molmo_tune.pages.page import write_page
 
 Card = dict[str, Any]
 
 
 def answer_card(prediction: Prediction) -> Card:
-    """What the page shows of one medium.
+    """Return the page's entry for one media file.
 
     Raises:
         UserError: an image does not open.
     """
     item = prediction.item
-    asked = zip(item.conversations, prediction.answers, strict=True)
+    answered = zip(item.conversations, prediction.answers, strict=True)
     return {
         "name": ", ".join(str(path) for path in item.sample.media.paths),
-        "frames": frame_pictures(item, prediction.patches),
+        "frames": drawn_frames(item, prediction.patches),
         "answers": [
             {
                 "color": COLORS[number % len(COLORS)],
@@ -34,7 +35,7 @@ def answer_card(prediction: Prediction) -> Card:
                 "text": answer.text,
                 "is_truncated": answer.is_truncated,
             }
-            for number, (conversation, answer) in enumerate(asked)
+            for number, (conversation, answer) in enumerate(answered)
         ],
     }
 
@@ -45,5 +46,5 @@ def write_answers(cards: Sequence[Card], out: Path, *, model: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    lead = f"{model}: {len(cards)} media."
-    write_page("answers.html.j2", out, title="What the model answers", lead=lead, cards=cards)
+    lead = f"{model}: {len(cards)} media files."
+    write_page("answers.html.j2", out, title="Model answers", lead=lead, cards=cards)

@@ -1,4 +1,4 @@
-"""The demo's report: scores, loss curve, and pictures of answers before and after."""
+"""The demo's report: scores, loss curve, and frames with the answers before and after."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from molmo_tune.grounding.text import parse_points
 from molmo_tune.labels.geometry.shapes import clip_box
 from molmo_tune.labels.sample import Box
 from molmo_tune.media.clip import read_video
+from molmo_tune.pages.drawing import Mark, Outline, draw_image
 from molmo_tune.pages.page import write_page
-from molmo_tune.pages.pictures import Mark, Outline, picture
 from molmo_tune.templates.visible import visible_tracks
 from molmo_tune.training.run_report import TrainingResult
 
@@ -41,13 +41,13 @@ def write_demo_page(
     pairs = list(zip(before.records, after.records, strict=True))[:MAX_CARDS]
     losses = [loss for _, loss in trained.losses]
     one, two = before.summary(), after.summary()
-    proof = exported.proof
+    tensors, verified = exported.account, exported.proof
     write_page(
         "demo.html.j2",
         out,
         title="molmo-tune demo: animals in a pond",
-        lead="A tiny Molmo 2 that has only ever seen colored shapes is fine-tuned on "
-        "labeled clips of a pond, then asked about clips it has not seen.",
+        lead="A tiny Molmo 2 that has only seen colored shapes is fine-tuned on labeled clips of a "
+        "pond, then asked about clips that it has not seen.",
         rows=[
             ("F1", _interval(one), _interval(two)),
             ("precision", f"{one['precision']:.3f}", f"{two['precision']:.3f}"),
@@ -60,17 +60,17 @@ def write_demo_page(
         num_steps=trained.steps,
         cards=[_card(by_id[b.sample_id], b, a) for b, a in pairs],
         export_rows=[
-            ("tensors merged", len(exported.account.merged)),
-            ("tensors unchanged", len(exported.account.unchanged)),
-            ("largest difference of logits, run and export", f"{proof.max_logit_diff:.1e}"),
-            ("equal probe answers", f"{proof.equal_answers} of {len(proof.answers)}"),
+            ("tensors merged", len(tensors.merged)),
+            ("tensors unchanged", len(tensors.unchanged)),
+            ("largest logit difference between run and export", f"{verified.max_logit_diff:.1e}"),
+            ("equal probe answers", f"{verified.equal_answers} of {len(verified.answers)}"),
         ],
         timings=timings,
     )
 
 
 def curve_points(losses: Sequence[float]) -> str:
-    """SVG points of a curve in the box (50, 10) to (710, 190)."""
+    """Return the SVG points of a curve in the box (50, 10) to (710, 190)."""
     low, high = min(losses), max(losses)
     span = max(high - low, 1e-9)
     last = max(len(losses) - 1, 1)
@@ -96,21 +96,16 @@ def _card(item: Item, before: Record, after: Record) -> dict[str, Any]:
 def _side(item: Item, record: Record, name: str) -> dict[str, Any]:
     assert item.sampled is not None
     good = record.score.f1 > 0.99
-    said = parse_points(record.said, size_wh=item.sampled.size_wh, tolerant=True)
-    times = [
-        k
-        for k, time in enumerate(item.sampled.times_s)
-        if any(abs(point.frame_id - time) < _SLACK_S for point in said)
-    ]
-    pictures = read_video(item.sample.media.paths[0], item.sampled)
+    points = parse_points(record.said, size_wh=item.sampled.size_wh, tolerant=True)
+    images = read_video(item.sample.media.paths[0], item.sampled)
     frames = []
-    for k in times:
-        time = item.sampled.times_s[k]
-        points = [p.xy_px for p in said if abs(p.frame_id - time) < _SLACK_S]
-        marks = [Mark(xy, GREEN if good else RED) for xy in points]
-        uri = picture(pictures[k], marks, _boxes_at(item, record.label, time))
-        frames.append({"uri": uri, "caption": f"{name}, {time:.1f} s"})
-    return {"name": name, "good": good, "said": record.said, "frames": frames}
+    for image, time_s in zip(images, item.sampled.times_s, strict=True):
+        answered = [p.xy_px for p in points if abs(p.frame_id - time_s) < _SLACK_S]
+        if answered:
+            marks = [Mark(xy_px, GREEN if good else RED) for xy_px in answered]
+            uri = draw_image(image, marks, _boxes_at(item, record.label, time_s))
+            frames.append({"uri": uri, "caption": f"{name}, {time_s:.1f} s"})
+    return {"name": name, "good": good, "answer": record.said, "frames": frames}
 
 
 def _boxes_at(item: Item, label: str, time_s: float) -> list[Outline]:

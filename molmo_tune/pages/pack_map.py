@@ -1,8 +1,7 @@
-"""Which sequences share a row in training, for the map at the head of the preview.
+"""Packs of the first training steps, for the map at the top of the preview.
 
-The rows are the first ones that training will really make, in its order: packs where the recipe
-packs, otherwise one sequence to a row. A row's width is `data.max_tokens`; what stays empty is
-padding.
+The rows are the first ones of training, in its order: packs if the recipe packs, otherwise one
+sequence per row. The width of a row is `data.max_tokens`; the empty part is padding.
 """
 
 from __future__ import annotations
@@ -21,23 +20,23 @@ MAX_ROWS = 12
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One sequence in a row: number of its item, width in per cent of the row, what it is."""
+    """One sequence in a row: index of its item, width in percent of the row, description."""
 
     item: int
     percent: float
-    told: str
+    title: str
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one row holds."""
+    """The sequences of one row, and its description."""
 
     segments: tuple[Segment, ...]
-    told: str
+    title: str
 
 
 def first_rows(items: Sequence[Item], recipe: Recipe) -> list[Row]:
-    """The rows of the first steps."""
+    """Return the rows of the first steps, at most MAX_ROWS."""
     order = ItemSampler(len(items), seed=recipe.seed, shuffle=recipe.data.shuffle)
     sizes, limits = sizes_of(items), pack_limits_of(recipe)
     if limits is None:
@@ -49,12 +48,12 @@ def first_rows(items: Sequence[Item], recipe: Recipe) -> list[Row]:
     for row in places:
         numbers = [order.item_at(place) for place in row]
         tokens, crops = (sum(sizes[number][axis] for number in numbers) for axis in (0, 1))
-        told = f"{tokens} of {recipe.data.max_tokens} tokens, {crops} crops or frames"
+        title = f"{tokens} of {recipe.data.max_tokens} tokens, {crops} crops or frames"
         segments = tuple(_segment(number, items[number], recipe) for number in numbers)
-        rows.append(Row(segments, told))
+        rows.append(Row(segments, title))
     return rows
 
 
 def _segment(number: int, item: Item, recipe: Recipe) -> Segment:
-    told = f"{item.sample.id}: {item.num_tokens} tokens, {len(item.conversations)} questions"
-    return Segment(number, 100 * item.num_tokens / recipe.data.max_tokens, told)
+    title = f"{item.sample.id}: {item.num_tokens} tokens, {len(item.conversations)} questions"
+    return Segment(number, 100 * item.num_tokens / recipe.data.max_tokens, title)

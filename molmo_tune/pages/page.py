@@ -1,4 +1,4 @@
-"""Page templates (beside this file) → one HTML file without references to anything outside it."""
+"""Page templates (in ``html/``) → one HTML file without references to other files."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from molmo_tune.errors import UserError
+from molmo_tune.errors import cannot_write
 
 _FOLDER = Path(__file__).parent / "html"
 
 
 def write_page(template: str, out: Path, **variables: Any) -> None:
-    """Render a template and write the page, whole or not at all.
+    """Render a template and write the page atomically.
 
     Raises:
         UserError: the file cannot be written.
@@ -34,7 +34,7 @@ def write_page(template: str, out: Path, **variables: Any) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         temporary.replace(out)
     except OSError as error:
-        raise UserError(out, f"cannot be written ({error.strerror})") from error
+        raise cannot_write(out, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -1,9 +1,8 @@
-"""The preview page: for each sample the frames the model sees and the tokens it is taught.
+"""The preview page: the frames that the model sees and the tokens that it is trained on.
 
-Everything shown is taken from the encoded sample itself, not from the labels: frames of videos are
-put together from the patches, text is decoded from the token ids, runs of vision tokens are folded
-and counted, and colors follow the loss weights. So the page shows what training does even where
-that is not what the user meant.
+Everything is rebuilt from the encoded sample, not from the labels: video frames from the patches,
+text from the token ids, colors from the loss weights; runs of vision tokens are folded and counted.
+So the page shows what training does, even if that is not what the user meant.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ import numpy as np
 from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.encoding.items import Item
 from molmo_tune.encoding.processor import Tokenizer
-from molmo_tune.pages.frames import frame_pictures
+from molmo_tune.pages.frames import drawn_frames
 from molmo_tune.pages.pack_map import Row
 from molmo_tune.pages.page import write_page
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of text whose tokens share one loss weight; ``share``: of the largest weight."""
+    """A piece of text with one loss weight; ``fraction``: of the largest weight."""
 
     text: str
     weight: float
-    share: float
+    fraction: float
 
 
 def write_preview(
@@ -44,18 +43,18 @@ def write_preview(
     """Write the page.
 
     Args:
-        items: what is shown.
-        encode: gives the encoded one of that number; asked once for each, nothing is kept.
-        tokenizer: of the checkpoint.
-        out: the page.
-        lead: said at its head.
-        rows: how sequences share rows in training.
+        items: sequences to show.
+        encode: returns the encoded item with this index; called once per item, nothing is kept.
+        tokenizer: tokenizer of the checkpoint.
+        out: HTML file.
+        lead: text at the top.
+        rows: packs of the first training steps.
 
     Raises:
-        UserError: a medium does not decode, or the page cannot be written.
+        UserError: a media file does not decode, or the page cannot be written.
     """
     cards = [_card(item, encode(number), tokenizer) for number, item in enumerate(items)]
-    title = "What the model is taught"
+    title = "Model inputs and targets"
     write_page("preview.html.j2", out, title=title, lead=lead, cards=cards, rows=rows)
 
 
@@ -68,16 +67,16 @@ def _card(item: Item, encoded: EncodedSample, tokenizer: Tokenizer) -> dict[str,
         "num_trained": encoded.num_supervised,
         "num_crops": item.num_crops,
         "is_video": item.sampled is not None,
-        "frames": frame_pictures(item, encoded.patches),
+        "frames": drawn_frames(item, encoded.patches),
         "branches": branch_pieces(encoded, tokenizer),
     }
 
 
 def branch_pieces(encoded: EncodedSample, tokenizer: Tokenizer) -> list[list[Piece]]:
-    """The shared prefix and each branch as text pieces.
+    """Return the shared prefix and each branch as text pieces.
 
-    Targets are shifted, so a token's weight is that of the position before it; the last target of a
-    branch (its end token) is appended.
+    Targets are shifted, so the weight of a token is stored at the position before it; the last
+    target of a branch (its end token) is appended.
     """
     branches = []
     largest = float(encoded.loss_weights.max(initial=0.0))

@@ -1,9 +1,10 @@
-"""A recipe: one YAML file that says everything about a fine-tuning run, checked before it starts.
+"""A recipe: one YAML file with all settings of a fine-tuning run, checked before it starts.
 
-    sections.py       the sections and their defaults, the one place where a default is written
-    loader.py         ``load_recipe(path, overrides)``, every fault at once
-    saving.py         the resolved recipe as YAML again, and the JSON schema for editors
-    bundled.py        the recipes and templates that come with the package
+    sections.py       the sections and their defaults
+    conflicts.py      rules between two keys
+    loader.py         ``load_recipe(path, overrides)``: the recipe, or all of its errors at once
+    saving.py         the resolved recipe as YAML, and the JSON Schema for editors
+    bundled.py        the recipes and data templates that come with the package
 
-Import from these modules; this one stays empty so that listing the bundled files costs nothing.
+Import from these modules; this one stays empty, so that listing the bundled files is cheap.
 """

@@ -1,17 +1,18 @@
-"""Finds the recipes and data templates that come with the package.
+"""Find the recipes and data templates that come with the package.
 
-A bare name means the bundled file, a path means the user's copy:
+A bare name means the bundled file, a path the user's copy:
 
     bundled("recipes", "tracking")          <package>/_bundled/recipes/tracking.yaml in a wheel,
                                             <repository>/recipes/tracking.yaml in a checkout
     bundled("recipes", "./tracking.yaml")   ./tracking.yaml
 
-Nothing is read here, so a path is returned even when there is no such file; the reader says so.
+Limitations: nothing is read, so the path of a missing file is returned; its reader reports it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -20,26 +21,30 @@ from molmo_tune.errors import UserError
 
 Kind = Literal["recipes", "data_templates"]
 
+MAX_LISTED = 8
+"""Choices that an error lists; for more it names the command that does."""
+
+_NOUNS: dict[Kind, str] = {"recipes": "recipe", "data_templates": "data template"}
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SUFFIXES = (".yaml", ".yml")
 
 
 def bundled(kind: Kind, name: str) -> Path:
-    """The file that ``name`` stands for: a bundled one, or the user's when it is a path.
+    """Return the file with this name: a bundled one, or the user's if the name is a path.
 
     Raises:
-        UserError: for a bare name that is not bundled; the message lists those that are.
+        UserError: a bare name that is not bundled; the message lists the bundled names.
     """
     if _is_path(name):
         return Path(name)
     stem = name.removesuffix(".yaml")
     if stem in list_bundled(kind):
         return _folder(kind) / f"{stem}.yaml"
-    raise _unknown(kind, stem)
+    raise unknown_name(name, [kind])
 
 
 def list_bundled(kind: Kind) -> tuple[str, ...]:
-    """Bare names of the bundled files, sorted; empty when the package was built without them."""
+    """Return the bare names of the bundled files, sorted; none if the build lacks them."""
     return tuple(sorted(path.stem for path in _folder(kind).glob("*.yaml")))
 
 
@@ -51,15 +56,20 @@ def _is_path(name: str) -> bool:
 
 
 def _folder(kind: Kind) -> Path:
-    """The wheel's folder first: beside an installed package may lie anything called recipes."""
+    """The wheel's folder first: some other folder called recipes can be next to the package."""
     in_wheel = _PACKAGE / "_bundled" / kind
     return in_wheel if in_wheel.is_dir() else _PACKAGE.parent / kind
 
 
-def _unknown(kind: Kind, stem: str) -> UserError:
-    names = list_bundled(kind)
-    close = get_close_matches(stem.lower(), names, n=1)
-    noun = "recipe" if kind == "recipes" else "data template"
-    listed = f"one of {', '.join(names)}" if names else f"a path; this build has no {noun}s"
-    fix = f"did you mean {close[0]}?" if close else "give a path to name a file of your own"
-    return UserError(stem, f"there is no bundled {noun} of that name", listed, fix)
+def unknown_name(name: str, kinds: Sequence[Kind]) -> UserError:
+    """Return the error for a name that is not among the bundled files of these kinds."""
+    names = [name for kind in kinds for name in list_bundled(kind)]
+    nouns = " or ".join(_NOUNS[kind] for kind in kinds)
+    is_file_name = name.endswith(_SUFFIXES)
+    found = f"no such file or bundled {nouns}" if is_file_name else f"not a bundled {nouns}"
+    if not names:
+        return UserError(name, found, "the path of a file", f"this build has no {nouns}s")
+    close = get_close_matches(name.removesuffix(".yaml").lower(), names, n=1)
+    listed = f"one of {', '.join(names)}" if len(names) <= MAX_LISTED else ""
+    fix = "run molmo-tune recipes for the list" if not listed else "give the path of a file"
+    return UserError(name, found, listed, f"did you mean {close[0]}?" if close else fix)

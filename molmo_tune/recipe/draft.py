@@ -1,8 +1,10 @@
-"""A recipe before it is checked: raw values, and for each key where its value comes from.
+"""A recipe before validation: raw values, and the origin of each.
 
-``--set a.b=c`` is laid over the file here. The value is YAML, read by the same rules as the file;
-an index counts from 0 and must exist: ``data.train.0.path=clips.xml``. Whether a key exists and
-fits is not judged here but by the sections, for file and overrides alike.
+``--set a.b=c`` overrides the file here. The value is YAML, read by the same rules as the file; an
+index counts from 0 and must exist: ``data.train.0.path=clips.xml``.
+
+Limitations: whether a key exists and its value fits is up to the sections, for file and overrides
+alike.
 """
 
 from __future__ import annotations
@@ -20,20 +22,20 @@ Origin = int | str
 
 @dataclass(slots=True)
 class Draft:
-    """What file and overrides say so far, and what is wrong with it so far."""
+    """Values of file and overrides so far, with the issues so far."""
 
     source: str
     tree: dict[str, object] = field(default_factory=dict)
     origins: dict[KeyPath, Origin] = field(default_factory=dict)
     unreadable: set[KeyPath] = field(default_factory=set)
-    faults: list[Issue] = field(default_factory=list)
+    issues: list[Issue] = field(default_factory=list)
 
-    def fault(self, path: KeyPath, reason: str, suggestion: str = "") -> Issue:
-        """A fault at ``path``, located at the nearest key around it that somebody wrote."""
-        return self.fault_at(path, path, reason, suggestion)
+    def issue(self, path: KeyPath, reason: str, suggestion: str = "") -> Issue:
+        """Return an issue with ``path``, located at the nearest enclosing key that is written."""
+        return self.issue_at(path, path, reason, suggestion)
 
-    def fault_at(self, spot: KeyPath, path: KeyPath, reason: str, suggestion: str = "") -> Issue:
-        """A fault of ``path`` that shows at another key, ``spot``."""
+    def issue_at(self, spot: KeyPath, path: KeyPath, reason: str, suggestion: str = "") -> Issue:
+        """Return an issue with ``path``, located at another key, ``spot``."""
         written = (spot[:end] for end in range(len(spot), 0, -1) if spot[:end] in self.origins)
         origin = self.origins.get(next(written, ()), 1)
         if isinstance(origin, str):
@@ -41,21 +43,21 @@ class Draft:
         return Issue(self.source, origin, dotted(path), reason, suggestion)
 
     def forget(self, path: KeyPath) -> None:
-        """Drop what is known of ``path`` and everything below it, because it is replaced."""
+        """Forget origins and issues of ``path`` and everything below it, which is replaced."""
         for old in [old for old in self.origins if covers(path, old)]:
             del self.origins[old]
         self.unreadable = {old for old in self.unreadable if not covers(path, old)}
 
 
 def draft_of(source: str, reading: Reading) -> Draft:
-    """The draft of a recipe file as read; its value must be a mapping."""
+    """Return the draft of a recipe file; the value of `reading` must be a mapping."""
     tree = reading.value if isinstance(reading.value, dict) else {}
-    faults = [Issue(source, f.line, dotted(f.path), f.reason) for f in reading.faults]
-    return Draft(source, tree, dict(reading.lines), set(reading.unreadable), faults)
+    issues = [Issue(source, f.line, dotted(f.path), f.reason) for f in reading.faults]
+    return Draft(source, tree, dict(reading.lines), set(reading.unreadable), issues)
 
 
 def override(draft: Draft, overrides: Sequence[str]) -> None:
-    """Lay ``a.b=c`` texts over ``draft`` in order; the last one wins."""
+    """Apply ``a.b=c`` strings to ``draft`` in order; the last one wins."""
     for text in overrides:
         _override(draft, text)
 
@@ -66,21 +68,21 @@ def _override(draft: Draft, text: str) -> None:
     path = path_of(key.strip())
     if not equals or "" in path:
         reason = "expected key=value, such as --set optim.lr=2e-4"
-        draft.faults.append(Issue(typed, None, "", reason))
+        draft.issues.append(Issue(typed, None, "", reason))
         return
     reading = read_yaml(value)
     obstacle = _place(draft.tree, path, reading.value)
     if obstacle:
-        draft.faults.append(Issue(typed, None, dotted(path), obstacle))
+        draft.issues.append(Issue(typed, None, dotted(path), obstacle))
         return
-    draft.faults += [Issue(typed, None, dotted((*path, *f.path)), f.reason) for f in reading.faults]
+    draft.issues += [Issue(typed, None, dotted((*path, *f.path)), f.reason) for f in reading.faults]
     draft.forget(path)
     draft.origins[path] = typed
     draft.unreadable |= {(*path, *below) for below in reading.unreadable}
 
 
 def _place(tree: dict[str, object], path: KeyPath, value: object) -> str:
-    """Put ``value`` at ``path``, making sections on the way; returns why that is impossible."""
+    """Put ``value`` at ``path``, creating sections on the way; return why that is impossible."""
     spot: Any = tree
     for depth, part in enumerate(path):
         obstacle = _obstacle(spot, part, dotted(path[:depth]) or "the recipe")
@@ -97,17 +99,17 @@ def _place(tree: dict[str, object], path: KeyPath, value: object) -> str:
 
 
 def _obstacle(spot: object, part: str | int, name: str) -> str:
-    """Why ``spot``, which is called ``name``, can have nothing at ``part``."""
+    """Return why ``spot``, which is at ``name``, cannot have anything at ``part``."""
     if isinstance(spot, list):
         inside = isinstance(part, int) and part < len(spot)
         return "" if inside else _no_entry(name, len(spot))
     if isinstance(spot, dict):
         return _no_entry(name, 0) if isinstance(part, int) else ""
-    return f"{name} holds a single value, so nothing can be set below it"
+    return f"{name} has a single value, so nothing can be set below it"
 
 
 def _no_entry(name: str, count: int) -> str:
     if count == 0:
-        return f"{name} has no entries that could be changed; set it as a whole"
+        return f"{name} has no entries to change; set the whole list"
     last = f"0 to {count - 1}" if count > 1 else "0"
     return f"{name} has {count} {'entry' if count == 1 else 'entries'}, numbered {last}"

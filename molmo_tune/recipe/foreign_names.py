@@ -1,8 +1,8 @@
-"""Names that users know from other trainers, and the key that means the same here.
+"""Names of settings in other trainers, and the recipe key with the same meaning.
 
-Read from ms-swift, LLaMA-Factory, axolotl, unsloth, TRL / Hugging Face, torchtune and litgpt. They
-are not accepted, since two spellings of one setting end in a recipe that sets it twice; the message
-names our key instead. Where the meaning differs, `_REMARKS` says how.
+Collected from ms-swift, LLaMA-Factory, axolotl, unsloth, TRL / Hugging Face, torchtune and litgpt.
+They are not accepted, because two names for one setting lead to recipes that set it twice; the
+error names our key. `_REMARKS` has the differences in meaning.
 """
 
 from __future__ import annotations
@@ -72,18 +72,18 @@ _OURS_TO_THEIRS = {
     "video.sampling": "frame_sample_mode",
 }
 
-_SHARE_NOT_STEPS = "a number of steps, not a share"
-_FROZEN = "a part that is not listed there is frozen"
+_STEPS_NOT_FRACTION = "a number of steps, not a fraction"
+_FROZEN = "components that it does not list are frozen"
 _BITS = "nf4 or int8"
 _STEPS_NOT_EPOCHS = "a number of steps, not of epochs"
-_ONE_PACKING = "true or false; there is one way of packing, and only training packs"
+_ONE_PACKING = "true or false, for training only"
 
 _REMARKS = {
-    "adam_beta1": "both in one list",
-    "adam_beta2": "both in one list",
+    "adam_beta1": "both betas in one list",
+    "adam_beta2": "both betas in one list",
     "bf16": "bf16-true or bf16-mixed",
-    "cosine_min_lr_ratio": "a share of the peak rate",
-    "disable_gradient_checkpointing": "with the opposite meaning",
+    "cosine_min_lr_ratio": "a fraction of the peak",
+    "disable_gradient_checkpointing": "opposite meaning",
     "epochs": _STEPS_NOT_EPOCHS,
     "eval_packing": _ONE_PACKING,
     "eval_sample_packing": _ONE_PACKING,
@@ -100,27 +100,27 @@ _REMARKS = {
     "image_max_pixels": "a number of crops",
     "load_in_4bit": _BITS,
     "load_in_8bit": _BITS,
-    "loss_scale": "one of four rules",
-    "lora_target": "parts of the model, not names of modules",
-    "lora_target_linear": "parts of the model, not names of modules",
-    "lora_target_modules": "parts of the model, not names of modules",
+    "loss_scale": "the name of a rule",
+    "lora_target": "components, not module names",
+    "lora_target_linear": "components, not module names",
+    "lora_target_modules": "components, not module names",
     "max_epochs": _STEPS_NOT_EPOCHS,
     "max_pixels": "a number of crops",
-    "min_lr": "a share of the peak rate",
+    "min_lr": "a fraction of the peak",
     "num_epochs": _STEPS_NOT_EPOCHS,
     "num_train_epochs": _STEPS_NOT_EPOCHS,
     "packing_strategy": _ONE_PACKING,
-    "pad_to_sequence_len": "rows are as long as their longest",
+    "pad_to_sequence_len": "batches are padded to their longest sequence",
     "padding_free": _ONE_PACKING,
     "quant_bits": _BITS,
     "quantization_bit": _BITS,
     "quantization": _BITS,
-    "save_steps": "it sets how many checkpoints stay",
-    "split_dataset_ratio": "label files of its own",
-    "target_modules": "parts of the model, not names of modules",
-    "val_set_size": "label files of its own",
-    "val_size": "label files of its own",
-    "warmup_ratio": _SHARE_NOT_STEPS,
+    "save_steps": "the number of checkpoints to keep",
+    "split_dataset_ratio": "separate label files",
+    "target_modules": "components, not module names",
+    "val_set_size": "separate label files",
+    "val_size": "separate label files",
+    "warmup_ratio": _STEPS_NOT_FRACTION,
 }
 
 RENAMED_KEYS: dict[str, str] = {
@@ -133,12 +133,12 @@ RENAMED_KEYS: dict[str, str] = {
     "preference.couples": "pairs_per_question",
     "preference.f1_gap": "min_f1_gap",
 }
-"""Dotted key of version 0.1, without numbers of list entries -> its name today, beside it."""
+"""Dotted key of version 0.1, without indices -> its name today, in the same section."""
 
 FOREIGN_KEYS: dict[str, str] = {
     theirs: ours for ours, names in _OURS_TO_THEIRS.items() for theirs in names.split()
 }
-"""Their name -> our dotted key."""
+"""Name in another trainer -> our dotted key."""
 
 FOREIGN_VALUES: dict[str, str] = {
     "aligner": "connector",
@@ -157,9 +157,9 @@ FOREIGN_VALUES: dict[str, str] = {
     "visual": "vision",
     "vit": "vision",
 }
-"""Their word for a choice -> ours; it counts only where ours is among the choices."""
+"""Value in another trainer -> ours; applies only if ours is among the choices."""
 
 
 def remark_on(theirs: str) -> str:
-    """How the meaning of their name differs from that of our key; empty when it does not."""
+    """Return how our key differs in meaning from the foreign name; empty if it does not."""
     return _REMARKS.get(theirs, "")

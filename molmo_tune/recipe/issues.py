@@ -1,8 +1,8 @@
-"""What is wrong with a recipe: one `Issue` a line, all of them in one `RecipeError`.
+"""Problems in a recipe: one `Issue` per line, all of them in one `RecipeError`.
 
-A user who fixes one fault only to meet the next has to run the command once per mistake, so nothing
-in this room raises at the first one. A line reads ``file:line: key: reason; did you mean …``, the
-form that editors and terminals turn into a link.
+Reporting only the first issue would take a run of the command per mistake, so nothing in this
+subpackage raises at the first one. A line reads ``file:line: key: reason; did you mean …``, which
+editors and terminals turn into a link.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from dataclasses import dataclass
 from molmo_tune.errors import UserError
 
 KeyPath = tuple[str | int, ...]
-"""Where a value sits: ``("data", "train", 0, "path")``."""
+"""Location of a value: ``("data", "train", 0, "path")``."""
 
 
 _INDEX = re.compile("[0-9]{1,9}")
 
 
 def dotted(path: KeyPath) -> str:
-    """Spell a key path the way ``--set`` takes it: ``data.train.0.path``."""
+    """Return a key path as ``--set`` takes it: ``data.train.0.path``."""
     return ".".join(str(part) for part in path)
 
 
 def path_of(name: str) -> KeyPath:
-    """The key path that ``name`` spells; parts of digits are indices."""
+    """Return the key path of a dotted name; numbers are indices."""
     return tuple(int(part) if _INDEX.fullmatch(part) else part for part in name.split("."))
 
 
 def covers(path: KeyPath, other: KeyPath) -> bool:
-    """Whether ``other`` is ``path`` or lies below it."""
+    """Return whether ``other`` is ``path`` or below it."""
     return other[: len(path)] == path
 
 
@@ -42,9 +42,9 @@ class Issue:
     Args:
         source: the recipe file, or the override as typed (``--set optim.lr=fast``).
         line: 1-based line in that file; None for an override and for the file as a whole.
-        key: the dotted key, empty when the fault is not about one key.
-        reason: what is wrong, in plain English.
-        suggestion: what was probably meant; empty when there is no good guess.
+        key: the dotted key; empty if the issue does not concern one key.
+        reason: the problem, in plain English.
+        suggestion: what was probably meant; empty without a good guess.
     """
 
     source: str
@@ -60,26 +60,26 @@ class Issue:
 
 
 class RecipeError(UserError):
-    """Everything that is wrong with one recipe; ``str()`` has one line per fault.
+    """All issues of one recipe; ``str()`` has one line per issue.
 
     Args:
         source: the recipe as the user named it.
-        faults: at least one, in the order in which they are to be read.
+        issues: at least one, in reading order.
     """
 
-    def __init__(self, source: str, faults: Iterable[Issue]) -> None:
+    def __init__(self, source: str, issues: Iterable[Issue]) -> None:
         self.source = source
-        self.faults = tuple(faults)
-        found = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        self.issues = tuple(issues)
+        found = "1 issue" if len(self.issues) == 1 else f"{len(self.issues)} issues"
         super().__init__(source, found)
 
     def __str__(self) -> str:
-        return "\n".join(str(fault) for fault in self.faults)
+        return "\n".join(map(str, self.issues))
 
     def __reduce__(self) -> tuple[type[RecipeError], tuple[str, tuple[Issue, ...]]]:
-        return type(self), (self.source, self.faults)
+        return type(self), (self.source, self.issues)
 
 
 def _one_line(text: str) -> str:
-    """Escape line breaks and control characters that a key or file name may carry."""
+    """Escape line breaks and control characters, which keys and file names can contain."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

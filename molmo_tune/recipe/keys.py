@@ -1,8 +1,8 @@
-"""Every key that a recipe may have, walked from the sections so that no list is kept by hand.
+"""All keys of a recipe, derived from the sections.
 
     all_keys()["optim.lr"].description  ->  "Peak learning rate."
 
-Entries of a list are spelled with the index 0, as in ``data.train.0.path``.
+Entries of a list have the index 0, as in ``data.train.0.path``.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from molmo_tune.recipe.sections import Recipe
 
 @cache
 def all_keys() -> dict[str, FieldInfo]:
-    """Dotted name -> field, for sections and settings alike, in the order of a recipe."""
+    """Return dotted name -> field for sections and settings, in the order of a recipe."""
     return dict(_walk(Recipe, ()))
 
 
 def field_at(path: KeyPath) -> FieldInfo | None:
-    """The field at ``path`` (any list index will do), or None when there is none."""
+    """Return the field at ``path`` (with any list index), or None."""
     return all_keys().get(dotted(_any_index(path)))
 
 
-def keys_beside(path: KeyPath) -> tuple[str, ...]:
-    """Names that are allowed where the last part of ``path`` stands."""
-    prefix = dotted(_any_index(path[:-1]))
-    beside = prefix + "." if prefix else ""
-    names = (key[len(beside) :] for key in all_keys() if key.startswith(beside))
+def sibling_keys(path: KeyPath) -> tuple[str, ...]:
+    """Return the names that are allowed in the place of the last part of ``path``."""
+    section = dotted(_any_index(path[:-1]))
+    prefix = section + "." if section else ""
+    names = (key[len(prefix) :] for key in all_keys() if key.startswith(prefix))
     return tuple(name for name in names if "." not in name)
 
 
 def required_keys(field: FieldInfo) -> tuple[str, ...]:
-    """Names without a default in the section that ``field`` holds; none if it holds a setting."""
+    """Return the names without a default in the section of ``field``; none for a setting."""
     section = _section_in(field)
     if section is None:
         return ()
@@ -46,7 +46,7 @@ def required_keys(field: FieldInfo) -> tuple[str, ...]:
 
 
 def section_at(field: FieldInfo) -> type[BaseModel] | None:
-    """The section that a field is, or may be; None for settings and for lists of sections."""
+    """Return the section that a field has, if set; None for settings and lists of sections."""
     return None if get_origin(field.annotation) is tuple else _section_in(field)
 
 
@@ -60,7 +60,7 @@ def _walk(section: type[BaseModel], prefix: KeyPath) -> Iterator[tuple[str, Fiel
 
 
 def _section_in(field: FieldInfo) -> type[BaseModel] | None:
-    """The section that a field holds, if there need be one, or as the entries of a list."""
+    """The section in a field: required, optional, or as the entries of a list."""
     for kind in (field.annotation, *get_args(field.annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind

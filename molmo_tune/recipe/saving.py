@@ -1,7 +1,7 @@
-"""A recipe as text again: resolved YAML for the run folder, and the JSON schema for editors.
+"""Recipes as text: resolved YAML for the run folder, and the JSON Schema for editors.
 
-The YAML names every setting with its value, so that a run can be repeated after a default has
-changed; `molmo_tune.recipe.loader` reads it back to an equal recipe. Words that look like something
+The YAML has every setting with its value, so that a run can be repeated after a default has
+changed; `molmo_tune.recipe.loader` reads it back to an equal recipe. Strings that are something
 else under YAML 1.1 or 1.2 (``yes``, ``1e-4``) are quoted.
 """
 
@@ -19,7 +19,7 @@ _WIDTH = 100
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what both YAML versions read alike; lists of plain values on one line."""
+    """Writes YAML that both versions read alike; lists of plain values on one line."""
 
 
 def _one_line_list(dumper: _Dumper, values: list[Any]) -> SequenceNode:
@@ -28,7 +28,7 @@ def _one_line_list(dumper: _Dumper, values: list[Any]) -> SequenceNode:
 
 
 def _escaped_text(dumper: _Dumper, text: str) -> ScalarNode:
-    """Quote rare line breaks and control characters, which plain YAML text does not keep."""
+    """Quote line breaks and control characters, which plain YAML scalars do not keep."""
     style = None if text.isprintable() else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
@@ -45,7 +45,7 @@ _Dumper.yaml_implicit_resolvers = {
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The resolved recipe as YAML: every setting, in the order of the sections."""
+    """Return the resolved recipe as YAML: every setting, in the order of the sections."""
     text: str = yaml.dump(
         recipe.model_dump(mode="json"),
         Dumper=_Dumper,
@@ -58,7 +58,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def recipe_json_schema() -> dict[str, Any]:
-    """JSON schema (draft 2020-12) of a recipe, for completion and checks in an editor."""
+    """Return the JSON Schema (draft 2020-12) of a recipe, for completion in editors."""
     schema = Recipe.model_json_schema()
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return {**head, **schema, "title": "molmo-tune recipe"}

@@ -1,10 +1,10 @@
-"""YAML, read strictly and with the line of every key.
+"""Strict YAML, with the line of every key.
 
-Differences from ``yaml.safe_load``: plain words follow YAML 1.2, so ``1e-4`` is a number and
-``yes``, ``off`` and ``2024-01-01`` are text; a key given twice, an unknown tag (``!foo``,
-``!!python/...``), an alias and a merge key are faults. Faults are collected, not raised, and the
-walk goes on behind them; a value that could not be read becomes None and its path is listed in
-`Reading.unreadable`, so that nobody complains of that None as well.
+Differences from ``yaml.safe_load``: plain scalars follow YAML 1.2, so ``1e-4`` is a number and
+``yes``, ``off`` and ``2024-01-01`` are strings; duplicate keys, unknown tags (``!foo``,
+``!!python/...``), aliases and merge keys are faults. Faults are collected, not raised, and reading
+continues after them; a value that could not be read becomes None and its path is added to
+`Reading.unreadable`, so that the None is not reported as well.
 
     optim:                  lines = {(): 1, ("optim",): 1,
       lr: 1e-4                       ("optim", "lr"): 2}        value = {"optim": {"lr": 0.0001}}
@@ -25,7 +25,7 @@ from molmo_tune.recipe.issues import KeyPath
 _STANDARD = "tag:yaml.org,2002:"
 _ALIAS = "molmo-tune:alias"
 _LONGEST_NUMBER = 40
-_HALF = re.compile("[\ud800-\udfff]")  # halves of characters, which no file or tokenizer takes
+_HALF = re.compile("[\ud800-\udfff]")  # lone surrogates, which files and tokenizers reject
 
 CORE_WORDS: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("null", re.compile(r"^(?:null|Null|NULL|~|)$"), "~nN\0"),
@@ -40,16 +40,16 @@ CORE_WORDS: tuple[tuple[str, re.Pattern[str], str], ...] = (
         "-+.0123456789",
     ),
 )
-"""YAML 1.2's core schema: type, pattern, first characters (``\\0`` stands for the empty word)."""
+"""YAML 1.2's core schema: type, pattern, first characters (``\\0``: the empty scalar)."""
 
 
 class CoreLoader(yaml.SafeLoader):
-    """Composes nodes with YAML 1.2's plain words; an alias becomes a node of its own."""
+    """Composes nodes with YAML 1.2's plain scalars; an alias becomes a separate node."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - a class variable by PyYAML's design
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
-        """Compose the next node, with a placeholder where the text has ``*name``."""
+        """Compose the next node, with a placeholder for ``*name``."""
         if not self.check_event(AliasEvent):
             return super().compose_node(parent, index)
         event = self.get_event()  # type: ignore[no-untyped-call]
@@ -64,7 +64,7 @@ for _kind, _pattern, _first in CORE_WORDS:
 
 @dataclass(frozen=True, slots=True)
 class ReadFault:
-    """One thing in the text that cannot be read; ``path`` is empty when no key is concerned."""
+    """A part of the text that cannot be read; ``path`` is empty if it concerns no key."""
 
     line: int
     path: KeyPath
@@ -73,7 +73,7 @@ class ReadFault:
 
 @dataclass(slots=True)
 class Reading:
-    """A text as plain Python values, with the 1-based line of every key path and list entry."""
+    """A YAML text as plain Python values, with the 1-based line of every key and list entry."""
 
     value: object = None
     lines: dict[KeyPath, int] = field(default_factory=dict)
@@ -82,7 +82,7 @@ class Reading:
 
 
 def read_yaml(text: str) -> Reading:
-    """Read one YAML document; the value of an empty one is None."""
+    """Read one YAML document; an empty one has the value None."""
     try:
         node = CoreLoader(text).get_single_node()
         reading = Reading()
@@ -92,7 +92,7 @@ def read_yaml(text: str) -> Reading:
         return reading
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        return _unread(mark.line + 1 if mark else 1, f"this is not YAML: {error.problem}")
+        return _unread(mark.line + 1 if mark else 1, f"not YAML: {error.problem}")
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         return _unread(line, f"the character {error.character!r} is not allowed in YAML")
@@ -101,14 +101,14 @@ def read_yaml(text: str) -> Reading:
 
 
 class _Walk:
-    """Turns nodes into values, noting lines and faults on the way."""
+    """Turns nodes into values and records lines and faults."""
 
     def __init__(self, reading: Reading) -> None:
         self.reading = reading
 
     def value(self, node: Node, path: KeyPath) -> object:
         if node.tag == _ALIAS:
-            self._give_up(node, path, f"the alias *{node.value} is not read; {_WRITE_OUT}")
+            self._give_up(node, path, f"alias *{node.value} is not supported; {_WRITE_OUT}")
             return None
         if isinstance(node, MappingNode):
             self._check_tag(node, path, "map")
@@ -127,20 +127,20 @@ class _Walk:
             inner, line = (*path, key), _line(key_node)
             if key in values:
                 first = self.reading.lines[inner]
-                self._fault(line, inner, f"this key is given twice, first on line {first}")
+                self._fault(line, inner, f"duplicate key, first on line {first}")
                 continue
             self.reading.lines[inner] = line
             values[key] = self.value(value_node, inner)
         return values
 
     def _key(self, node: Node, path: KeyPath) -> str | None:
-        """The key as written, or None when its entry has to be left out."""
+        """The key as written, or None if its entry has to be skipped."""
         if not isinstance(node, ScalarNode) or node.tag == _ALIAS or _HALF.search(node.value):
-            self._fault(_line(node), path, "a key must be a plain word")
+            self._fault(_line(node), path, "a key must be a plain scalar")
             return None
         key: str = node.value
         if key == "<<" and node.style is None:
-            self._fault(_line(node), path, f"the merge key << is not read; {_WRITE_OUT}")
+            self._fault(_line(node), path, f"merge key << is not supported; {_WRITE_OUT}")
             return None
         self._check_tag(node, (*path, key), *_SCALARS)
         return key
@@ -165,7 +165,7 @@ class _Walk:
         if node.tag in {_STANDARD + kind for kind in allowed}:
             return True
         shown = node.tag.replace(_STANDARD, "!!", 1)
-        self._fault(_line(node), path, f"the tag {shown} is not allowed here; remove it")
+        self._fault(_line(node), path, f"tag {shown} is not allowed; remove it")
         return False
 
     def _give_up(self, node: Node, path: KeyPath, reason: str) -> None:
@@ -201,11 +201,11 @@ _SCALARS = {
 }
 _KIND_NAMES = {
     "bool": "true or false",
-    "int": "a whole number",
+    "int": "an integer",
     "float": "a number",
-    "str": "text",
+    "str": "a string",
 }
-_WRITE_OUT = "write the values out, so that a recipe can be read from top to bottom"
+_WRITE_OUT = "write out the values"
 
 
 def _line(node: Node) -> int:
@@ -214,5 +214,5 @@ def _line(node: Node) -> int:
 
 
 def _unread(line: int, reason: str) -> Reading:
-    """A reading of nothing: the text as a whole is at fault."""
+    """A reading without a value: the text as a whole is unreadable."""
     return Reading(faults=[ReadFault(line, (), reason)], unreadable={()})

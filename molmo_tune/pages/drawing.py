@@ -1,4 +1,4 @@
-"""Frames with points, trails and boxes drawn on them, as data URIs that a page carries itself."""
+"""Frames with points, trails and boxes drawn on them, as data URIs for self-contained pages."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-PICTURE_WIDTH = 240
-MAX_HEIGHT = 1200  # of very tall pictures
+IMAGE_WIDTH = 240
+MAX_HEIGHT = 1200  # of very tall images
 JPEG_QUALITY = 85
 RING_PX = 5
 _EDGE_PX = 2
@@ -26,9 +26,9 @@ XY = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A point to draw: pixels of the original frame, a CSS color, a short text or none.
+    """A point to draw: pixels of the original frame, a CSS color and an optional short text.
 
-    ``trail``: where the object was before, oldest first.
+    ``trail``: earlier positions of the object, oldest first.
     """
 
     xy_px: XY
@@ -45,22 +45,22 @@ class Outline:
     color: str
 
 
-def picture(
+def draw_image(
     frame: NDArray[np.uint8],
     marks: Sequence[Mark] = (),
     outlines: Sequence[Outline] = (),
     *,
-    width: int = PICTURE_WIDTH,
+    width: int = IMAGE_WIDTH,
     size_wh: SizeWH | None = None,
 ) -> str:
-    """A JPEG data URI of a frame ``(H, W, 3)`` scaled to `width`, with marks and outlines.
+    """Return a frame as a JPEG data URI, scaled to `width`, with marks and outlines.
 
     Args:
-        frame: what is shown.
-        marks: points.
-        outlines: boxes.
-        width: of the picture in pixels.
-        size_wh: of the original frame, when `frame` is the model's square view of it.
+        frame: RGB, ``(H, W, 3)``.
+        marks: points, in pixels of the original frame.
+        outlines: boxes, in pixels of the original frame.
+        width: in pixels of the result; very tall images become narrower.
+        size_wh: size of the original frame, if `frame` is the model's square view of it.
     """
     original = size_wh or (frame.shape[1], frame.shape[0])
     scale = min(width / original[0], MAX_HEIGHT / original[1])
@@ -77,9 +77,9 @@ def picture(
 
 
 def frames_of_patches(patches: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The square pictures ``(C, S, S, 3)`` that patches ``(C, P, D)`` in [-1, 1] were cut from."""
-    crops, num_patches, numbers = patches.shape
-    rows, side = math.isqrt(num_patches), math.isqrt(numbers // 3)
+    """Return the square frames ``(C, S, S, 3)`` that patches ``(C, P, D)`` in [-1, 1] came from."""
+    crops, num_patches, num_values = patches.shape
+    rows, side = math.isqrt(num_patches), math.isqrt(num_values // 3)
     cut = patches.reshape(crops, rows, rows, side, side, 3).transpose(0, 1, 3, 2, 4, 5)
     whole = cut.reshape(crops, rows * side, rows * side, 3)
     levels: NDArray[np.float32] = np.clip(np.rint((whole + 1) * 127.5), 0, 255)
@@ -102,7 +102,13 @@ def _draw_mark(draw: Any, mark: Mark, scale: float, size_wh: SizeWH) -> None:
 
 
 def place_text(point: XY, text_wh: Sequence[float], size_wh: SizeWH) -> XY:
-    """Top left corner of a text beside a point: right of it, or left where it would be cut off."""
+    """Return the top left corner of a text: right of its point, or left if it would be cut off.
+
+    Args:
+        point: in pixels of the drawn image, like all sizes here.
+        text_wh: size of the text.
+        size_wh: size of the drawn image.
+    """
     (x, y), (width, height) = point, text_wh
     gap = RING_PX + 3
     left = x + gap
