@@ -34,6 +34,7 @@ MADE_BY_COMMANDS = {
     "export_report.json",
     "config.json",
     "answers.json",
+    *("case.json", "malformed.json", "expected.jsonl", "report.json", "README.md", "basic/"),
     "video_pointing_lora.yaml",
 }
 """Names in the documents of files that a command writes."""
@@ -50,6 +51,8 @@ def _code(text: str) -> Iterator[str]:
 
 def _looks_like_path(code: str) -> bool:
     if not re.fullmatch(r"[\w./*-]+", code) or code.startswith(("-", "/")):
+        return False
+    if re.search(r"\b[A-Z]+[/.]|/[A-Z]+\b(?!\.md)", code):  # FAMILY/NAME.py: for the reader to fill in
         return False
     return code.endswith("/") or code.rpartition(".")[2] in PATH_SUFFIXES
 
