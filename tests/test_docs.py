@@ -52,7 +52,8 @@ def _code(text: str) -> Iterator[str]:
 def _looks_like_path(code: str) -> bool:
     if not re.fullmatch(r"[\w./*-]+", code) or code.startswith(("-", "/")):
         return False
-    if re.search(r"\b[A-Z]+[/.]|/[A-Z]+\b(?!\.md)", code):  # FAMILY/NAME.py: for the reader to fill in
+    # A part in capitals is for the reader to fill in.
+    if re.search(r"\b[A-Z]+[/.]|/[A-Z]+\b(?!\.md)", code):
         return False
     return code.endswith("/") or code.rpartition(".")[2] in PATH_SUFFIXES
 
