@@ -89,7 +89,7 @@ class TrainingSet(Dataset[EncodedSample]):
             [conversation.messages for conversation in item.conversations],
             vision,
             weighting=self._weighting,
-            weight=item.weight,
+            weight=item.loss_weight,
         )
         openings = () if seen.opening is None else (seen.opening,)
         pieces = () if seen.piece is None else (seen.piece,)

@@ -48,7 +48,8 @@ class Item:
     """One sequence to be.
 
     ``sampled`` is set for videos, ``sizes_wh`` for images; ``num_tokens`` and ``num_crops`` (crops
-    of images, frames of videos) are exact; ``weight`` is that of the data source.
+    of images, frames of videos) are exact; ``source`` is the number of the data source in
+    its split, from 0, and ``loss_weight`` its factor on the loss.
     """
 
     sample: Sample
@@ -57,8 +58,9 @@ class Item:
     sampled: SampledTimes | None
     sizes_wh: tuple[tuple[int, int], ...]
     num_tokens: int
-    weight: float = 1.0
+    loss_weight: float = 1.0
     num_crops: int = 0
+    source: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ def plan_items(
     *,
     max_tokens: int,
     seed: int,
-    weight: float = 1.0,
+    loss_weight: float = 1.0,
+    source: int = 0,
 ) -> ItemPlan:
     """Decide the sequences of a data source without decoding any media.
 
@@ -112,7 +115,8 @@ def plan_items(
         refused += [Refused(sample.id, one.label, one.reason) for one in skipped]
         if not whole.conversations:
             continue
-        fitting, too_long = _split(replace(whole, weight=weight), processor, limits, max_tokens)
+        whole = replace(whole, loss_weight=loss_weight, source=source)
+        fitting, too_long = _split(whole, processor, limits, max_tokens)
         items += fitting
         refused += too_long
     if not items:

@@ -23,8 +23,7 @@ import numpy as np
 from molmo_tune.encoding.items import Item, vision_token_ids
 from molmo_tune.encoding.pack_plan import measure_packs, plan_packs, sizes_of
 from molmo_tune.encoding.processor import Processor
-from molmo_tune.encoding.sampler import ItemSampler
-from molmo_tune.encoding.sources import limits_of, pack_limits_of, read_items
+from molmo_tune.encoding.sources import item_sampler, limits_of, pack_limits_of, read_items
 from molmo_tune.encoding.token_stream import conversation_stream
 from molmo_tune.encoding.vision_tokens import VisionLayout
 from molmo_tune.errors import UserError
@@ -112,7 +111,7 @@ def _of_items(
             Row(USUAL, (_counted(usual, recipe, processor),)),
         )
         return Workload(rows, source, len(items))
-    order = ItemSampler(len(items), seed=recipe.seed, shuffle=recipe.data.shuffle)
+    order = item_sampler(items, recipe)
     figures = measure_packs(sizes_of(items), limits, order)
     packer = plan_packs(sizes_of(items), limits, order)
     packs = [[items[order.item_at(p)] for p in packer.next_pack()] for _ in range(_PLANNED_PACKS)]
