@@ -81,7 +81,7 @@ def _thinned(recipe: Recipe, clips: Sequence[Item]) -> Iterator[Finding]:
 def _steps(recipe: Recipe, items: Sequence[Item]) -> Iterator[Finding]:
     per_step = recipe.trainer.batch_size * recipe.trainer.accumulate_grad_batches
     figures = measure_packing(items, recipe)
-    rows = len(items) if figures is None else figures.packs_per_pass
+    rows = len(items) if figures is None else figures.packs_per_epoch
     what = "sequences" if figures is None else "packs"
     epochs = recipe.trainer.max_steps * per_step / rows
     shares = source_shares(items, recipe)

@@ -1,7 +1,7 @@
-"""The recipe's data sources → items: the one road from label files to sequences.
+"""Items of the recipe's data sources: the one pipeline from label files to sequences.
 
-`check`, `preview`, `train` and `evaluate` all call this, so what is checked and shown is what is
-trained and scored.
+`check`, `preview`, `train` and `evaluate` all use it, so they check and show exactly the data that
+is trained on and scored.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class SourceData:
 
 
 def limits_of(recipe: Recipe) -> MediaLimits:
-    """The recipe's caps on media, and how it reads them."""
+    """Return the recipe's caps on media, and how it reads them."""
     video = recipe.video
     reading = Reading(video.decoder, video.timeout_s, cache_place(recipe.data.frame_cache))
     crops = recipe.image.max_crops
@@ -44,12 +44,12 @@ def limits_of(recipe: Recipe) -> MediaLimits:
 
 
 def cache_place(cache: CacheSection) -> CachePlace | None:
-    """Where a recipe's cache is; None when it has none."""
+    """Return the location of a recipe's cache; None when it has none."""
     return CachePlace(cache.dir, int(cache.max_gb * 1e9)) if cache.dir is not None else None
 
 
 def pack_limits_of(recipe: Recipe) -> Size | None:
-    """Tokens and crops of a row with several samples; None when the recipe does not pack."""
+    """Return the limits of a pack; None when the recipe does not pack."""
     data = recipe.data
     return Size(data.max_tokens, data.max_crops_per_pack) if data.packing else None
 
@@ -100,7 +100,7 @@ def item_sampler(items: Sequence[Item], recipe: Recipe) -> ItemSampler:
 
 
 def measure_packing(items: Sequence[Item], recipe: Recipe) -> PackFigures | None:
-    """How full the recipe's packs of these items will be; None when it does not pack."""
+    """Return how full the recipe's packs of these items will be; None when it does not pack."""
     limits = pack_limits_of(recipe)
     if limits is None or not items:
         return None
@@ -113,7 +113,7 @@ def read_source(
     """Read one source's labels and plan its items; ``number`` counts the sources from 0.
 
     Raises:
-        UserError: the labels, their media or the template cannot be used.
+        UserError: the labels, their media or the template are not usable.
     """
     template = load_template(source.template)
     samples, report = read_labels(source.format, source.path, source.media, layout_of(source))
@@ -134,7 +134,7 @@ def read_source(
 def read_items(
     sources: Sequence[DataSource], recipe: Recipe, processor: Processor
 ) -> tuple[list[Item], list[Refused]]:
-    """Items of several sources in order, and everything that was refused."""
+    """Return the items of several sources in order, and everything that was refused."""
     read = [read_source(source, recipe, processor, n) for n, source in enumerate(sources)]
     items = [item for data in read for item in data.plan.items]
     return items, [refused for data in read for refused in data.plan.refused]

@@ -118,7 +118,7 @@ def _of_items(
     usual_pack = sorted(packs, key=lambda one: sum(i.num_tokens for i in one))[len(packs) // 2]
     usual_row = Row(USUAL, tuple(_counted(item, recipe, processor) for item in usual_pack))
     source += ", packed; that packs can be as large as the limits allow decides"
-    return Workload((allowed, usual_row), source, figures.packs_per_pass, figures.samples_per_pack)
+    return Workload((allowed, usual_row), source, figures.packs_per_epoch, figures.samples_per_pack)
 
 
 def _counted(item: Item, recipe: Recipe, processor: Processor) -> RowSample:
