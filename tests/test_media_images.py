@@ -167,7 +167,7 @@ def test_many_images_and_many_crops(processor: Any) -> None:
     assert len(one.patches) > 4
     wrong = copy.copy(processor)
     wrong.image_processor = ExactImageProcessor(do_rescale=False, do_normalize=False)
-    with pytest.raises(ValueError, match=r"pixel values reach 255.*do not switch rescaling"):
+    with pytest.raises(ValueError, match=r"pixel values reach 255.*do not turn on rescaling"):
         image_inputs(wrong, [small], 4)
 
 

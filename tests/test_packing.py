@@ -176,7 +176,7 @@ def test_figures() -> None:
     assert figures.fill >= max(figures.token_fill, figures.crop_fill)
     tokens_per_pack = figures.token_fill * LIMITS.num_tokens
     wanted = sum(size.num_tokens for size in sizes) / tokens_per_pack
-    assert figures.packs_per_pass == pytest.approx(wanted, rel=0.05)
+    assert figures.packs_per_epoch == pytest.approx(wanted, rel=0.05)
     assert "500 sequences in about" in str(figures)
 
 

@@ -639,7 +639,7 @@ def test_micro_batches_give_the_gradient_of_one_big_batch(
         for n, item in enumerate(items)
         for k, one in enumerate(item.conversations[: n + 1])
     ]
-    weighted = [replace(item, weight=3.0 if n == 0 else 1.0) for n, item in enumerate(items)]
+    weighted = [replace(item, loss_weight=3.0 if n == 0 else 1.0) for n, item in enumerate(items)]
     trees = pair_trees(weighted, pairs, processor, limits, max_tokens=1024)
     references = [tree.reference() for tree in trees]
     options = {"processor": processor, "limits": limits, "references": references}

@@ -432,7 +432,7 @@ def test_overrides_are_yaml_and_the_last_one_wins() -> None:
             "optim.lr=2e-3",
             "data.train.0.path=other.jsonl",
             "data.val=[{format: jsonl, path: v.jsonl}]",
-            "data.val.0.weight=3",
+            "data.val.0.loss_weight=3",
             "adapter.targets=[language, vision]",
             "adapter.targets.1=connector",
             "eval.every_steps=null",
@@ -442,7 +442,7 @@ def test_overrides_are_yaml_and_the_last_one_wins() -> None:
     )
     assert recipe.optim.lr == 2e-3
     assert recipe.data.train[0].path == Path("other.jsonl")
-    assert recipe.data.val[0].weight == 3.0
+    assert recipe.data.val[0].loss_weight == 3.0
     assert recipe.adapter.targets == ("language", "connector")
     assert recipe.eval.every_steps is None
     assert recipe.output.dir == Path("a=b")
@@ -530,7 +530,7 @@ TREES = st.fixed_dictionaries(
                             "path": st.text().map(Path),
                             "media": st.none() | st.text().map(Path),
                             "template": st.text(min_size=1),
-                            "weight": st.floats(1e-300, 1e300),
+                            "weight": st.none() | st.floats(1e-300, 1e300),
                         }
                     ),
                     min_size=1,
@@ -704,7 +704,15 @@ def test_a_short_run_needs_no_warmup_setting() -> None:
         (["adapter.method=full", "adapter.rslora=true"], "ignores adapter.rslora"),
         (["adapter.method=full", "optim.lora_plus_ratio=4"], "no A and B matrices"),
         (["optim.weight_decay_vision=0.1"], "adapter.targets lacks vision"),
+        (
+            ["data.val=[{format: jsonl, path: v.jsonl, weight: 2}]"],
+            "data.val.0.weight: has no effect",
+        ),
+        (
+            ["data.train.0.weight=2", "preference.from_run=runs/x", "adapter.dropout=0"],
+            "data.train.0.weight: is not supported with preference",
+        ),
     ],
 )
-def test_methods_that_exclude_each_other(overrides: list[str], reason: str) -> None:
+def test_settings_that_exclude_each_other(overrides: list[str], reason: str) -> None:
     assert reason in only_fault(SMALL, overrides)

@@ -399,5 +399,5 @@ def test_words_that_would_be_special_tokens_are_refused(tiny: Any, label: str) -
     done = plan_items([sample], load_template("dialogue"), tiny, LIMITS, max_tokens=500, seed=0)
     assert done.num_conversations == 1
     assert [one.reason for one in done.refused] == [
-        f"its words hold the special token {label.removeprefix('a koi')!r}"
+        f"contains special token {label.removeprefix('a koi')!r}"
     ]

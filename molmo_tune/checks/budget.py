@@ -16,7 +16,7 @@ import numpy as np
 from molmo_tune.checks.finding import Finding, examples
 from molmo_tune.encoding.items import Item, num_vision_tokens
 from molmo_tune.encoding.processor import Processor
-from molmo_tune.encoding.sources import SourceData, limits_of, measure_packing
+from molmo_tune.encoding.sources import SourceData, limits_of, measure_packing, source_shares
 from molmo_tune.media.clip import SampledTimes
 from molmo_tune.recipe.sections import Recipe
 
@@ -81,17 +81,23 @@ def _thinned(recipe: Recipe, clips: Sequence[Item]) -> Iterator[Finding]:
 def _steps(recipe: Recipe, items: Sequence[Item]) -> Iterator[Finding]:
     per_step = recipe.trainer.batch_size * recipe.trainer.accumulate_grad_batches
     figures = measure_packing(items, recipe)
-    rows = len(items) if figures is None else figures.packs_per_pass
+    rows = len(items) if figures is None else figures.packs_per_epoch
     what = "sequences" if figures is None else "packs"
     epochs = recipe.trainer.max_steps * per_step / rows
+    shares = source_shares(items, recipe)
+    seen = epochs * max((one.repeats for one in shares), default=1.0)
     yield Finding(
         "note",
         "trainer",
         f"{rows:.0f} {what}, {per_step} per step: an epoch is {math.ceil(rows / per_step)} steps, "
         f"max_steps = {recipe.trainer.max_steps} is {epochs:.1f} epochs",
     )
-    if epochs > MANY_EPOCHS:
-        text = f"every sequence is seen {epochs:.0f} times and may be learned by heart: more labels"
+    for one in shares:
+        text = f"{one.source.path}: {one.share:.1%} of samples; "
+        text += f"each comes {one.repeats:.2f} times per epoch"
+        yield Finding("note", f"data.train.{one.number}.weight", text)
+    if seen > MANY_EPOCHS:
+        text = f"every sequence is seen {seen:.0f} times and may be learned by heart: more labels"
         yield Finding("warning", "trainer.max_steps", f"{text}, or fewer steps", len(items))
     if figures is not None:
         yield Finding("note", "data.packing", str(figures))

@@ -38,7 +38,7 @@ def check_recipe(recipe: Recipe, *, all_pictures: bool = False) -> list[Finding]
         for number, source in enumerate(sources):
             where = f"data.{split}.{number}"
             try:
-                data = read_source(source, recipe, processor)
+                data = read_source(source, recipe, processor, number)
             except UserError as error:
                 findings.append(Finding("error", where, str(error)))
                 continue

@@ -1,1 +1,1 @@
-"""From a conversation and its pixels to token ids, targets, loss weights and batches."""
+"""Conversations and pixels to token ids, targets, loss weights, packs and batches."""

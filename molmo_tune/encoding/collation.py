@@ -1,8 +1,8 @@
-"""Encoded samples → one `Batch`: rows padded on the right, vision inputs of all rows joined.
+"""Collation of encoded samples into one `Batch`: rows padded on the right, vision inputs joined.
 
-Pure and order-preserving: row ``i`` is sample ``i``. Pooling numbers are moved so that they count
-patches over the whole batch, and the narrower pooling windows of images (2×2) are widened with
-`NO_PATCH` to those of videos (3×3) when a batch holds both.
+Pure and order-preserving: row ``i`` is sample ``i``. Pooling indices are shifted to count patches
+over the batch. When a batch holds both images and videos, the pooling windows of images (2×2) are
+padded with `NO_PATCH` to the size of those of videos (3×3).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from molmo_tune.encoding.encoded import IGNORED_ID, NO_PATCH, Batch, EncodedSamp
 
 
 def collate(samples: Sequence[EncodedSample], *, pad_id: int) -> Batch:
-    """Join samples into a batch, one row each."""
+    """Return a batch with one row per sample; `pad_id` fills short rows."""
     length = max(sample.num_tokens for sample in samples)
 
     def rows(name: str, fill: float) -> torch.Tensor:
@@ -45,7 +45,7 @@ def collate(samples: Sequence[EncodedSample], *, pad_id: int) -> Batch:
 def join_vision(
     samples: Sequence[EncodedSample],
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """All patches ``(ΣC, P, D)`` and all pooling rows ``(ΣT, K)``, counted over all patches."""
+    """Return all patches ``(ΣC, P, D)`` and pooling rows ``(ΣT, K)`` that index all patches."""
     with_vision = [sample for sample in samples if len(sample.patches)]
     if not with_vision:
         return np.zeros((0, 1, 1), np.float32), np.zeros((0, 1), np.int64)
@@ -60,7 +60,7 @@ def join_vision(
 
 
 def join_features(samples: Sequence[EncodedSample]) -> NDArray[np.uint16]:
-    """All features that are known already, ``(ΣT', d)`` as bits."""
+    """Return all cached features ``(ΣT', d)``, as the bits of bfloat16 numbers."""
     known = [sample.features for sample in samples if len(sample.features)]
     return np.concatenate(known) if known else np.zeros((0, 0), np.uint16)
 

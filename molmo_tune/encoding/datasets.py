@@ -1,9 +1,9 @@
-"""Torch datasets over items: open the media, encode, nothing else.
+"""Torch datasets over items: they open the media, encode, and do nothing else.
 
-They are maps from a number (of packs: several numbers) to arrays, without state or randomness, so
-any worker, epoch or resumed run that asks for the same gets the same. That holds for media that do
-not open, too: in training a single token without weight stands in for such a sample, which changes
-neither the loss nor the order, and its `Opening` says why.
+They map a number (for packs, several numbers) to arrays, without state or randomness, so every
+worker, epoch and resumed run gets the same sample for the same number. This includes media that
+fail to open: in training, a single token without loss weight replaces such a sample, which changes
+neither the loss nor the order, and its `Opening` gives the reason.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class TrainingSet(Dataset[EncodedSample]):
     """Items with targets: every item is a message tree over its conversations.
 
     Args:
-        items: what there is.
-        processor: of the checkpoint.
-        limits: caps on media, and how they are read.
-        weighting: of answers.
-        cache_bytes: of encoded samples are kept in memory (per loader process), so that a small
-            data set is decoded once and not once per pass.
+        items: the sequences of the dataset.
+        processor: the checkpoint's processor.
+        limits: caps on media, and how to read them.
+        weighting: loss weighting of answers.
+        cache_bytes: memory for encoded samples per loader process, so that a small dataset is
+            decoded once rather than once per epoch.
         features: cache of vision features, for training with a frozen tower and connector.
-        quarantine: let a sample whose media do not open be replaced; otherwise it is an error.
+        quarantine: replace samples with unreadable media; otherwise they raise an error.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class TrainingSet(Dataset[EncodedSample]):
         return len(self.items)
 
     def __getitem__(self, index: int) -> EncodedSample:
-        """The encoded item.
+        """Return the encoded item.
 
         Raises:
-            UserError: a medium does not open or decode, and there is no quarantine.
+            UserError: a media file does not open or decode, and `quarantine` is off.
         """
         if index in self._cache:
             return _from_memory(self._cache[index])
@@ -75,25 +75,25 @@ class TrainingSet(Dataset[EncodedSample]):
         except UserError as error:
             if not self._quarantine:
                 raise
-            return _stand_in(item, bos_id(self._processor.tokenizer), str(error))
+            return _placeholder(item, bos_id(self._processor.tokenizer), str(error))
         if encoded.patches.nbytes + encoded.features.nbytes <= self._free_bytes:
             self._free_bytes -= encoded.patches.nbytes + encoded.features.nbytes
             self._cache[index] = encoded
         return encoded
 
     def _encode(self, item: Item) -> EncodedSample:
-        vision, seen = open_media(item, self._processor, self._limits, self._features)
+        vision, opened = open_media(item, self._processor, self._limits, self._features)
         encoded = encode_tree(
             self._processor,
             item.sample.id,
             [conversation.messages for conversation in item.conversations],
             vision,
             weighting=self._weighting,
-            weight=item.weight,
+            weight=item.loss_weight,
         )
-        openings = () if seen.opening is None else (seen.opening,)
-        pieces = () if seen.piece is None else (seen.piece,)
-        return replace(encoded, openings=openings, pieces=pieces, features=seen.features)
+        openings = () if opened.opening is None else (opened.opening,)
+        pieces = () if opened.piece is None else (opened.piece,)
+        return replace(encoded, openings=openings, pieces=pieces, features=opened.features)
 
 
 def _from_memory(sample: EncodedSample) -> EncodedSample:
@@ -101,8 +101,8 @@ def _from_memory(sample: EncodedSample) -> EncodedSample:
     return replace(sample, openings=tuple(openings))
 
 
-def _stand_in(item: Item, token_id: int, fault: str) -> EncodedSample:
-    """One token that nothing is learned from, for a sample whose media do not open."""
+def _placeholder(item: Item, token_id: int, fault: str) -> EncodedSample:
+    """Return one token without loss weight, for a sample whose media do not open."""
     zero = np.zeros(1, np.int64)
     path = str(item.sample.media.paths[0])
     return EncodedSample(
@@ -121,13 +121,13 @@ def _stand_in(item: Item, token_id: int, fault: str) -> EncodedSample:
 
 
 class PackedSet(Dataset[EncodedSample]):
-    """Rows of several samples; which ones is asked for and was planned elsewhere."""
+    """Packs of samples; the caller gives the numbers of the samples to pack."""
 
     def __init__(self, samples: TrainingSet) -> None:
         self._samples = samples
 
     def __len__(self) -> int:
-        """Samples, not rows: how many rows they make depends on the plan."""
+        """Number of samples, not rows; how many rows they fill depends on the plan."""
         return len(self._samples)
 
     def __getitem__(self, numbers: tuple[int, ...]) -> EncodedSample:
@@ -135,7 +135,7 @@ class PackedSet(Dataset[EncodedSample]):
 
 
 def encode_questions(item: Item, processor: Processor, limits: MediaLimits) -> list[EncodedSample]:
-    """The prompts of an item's conversations, media opened once: what inference reads."""
+    """Return the prompts of an item's conversations for inference; media are opened once."""
     vision = vision_of(item, processor, limits)
     return [
         encode_prompt(processor, item.sample.id, [conversation.question], vision)

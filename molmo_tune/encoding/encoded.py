@@ -1,19 +1,19 @@
-"""The records that leave this room: one encoded sample, and the batch the model is fed.
+"""The records that leave this subpackage: one encoded sample, and the batch the model reads.
 
 Shapes used in this file:
 
     N  tokens of a sample          B  rows of a batch        L  longest row
-    C  crops (images) and frames   P  patches of a crop      D  numbers of a patch (14·14·3)
+    C  crops (images) and frames   P  patches of a crop      D  values of a patch (14·14·3)
     T  vision tokens (`<im_patch>`)                          K  patches pooled into a token
 
-Targets are stored explicitly and are **already shifted**: ``target_ids[i]`` is what the model must
-say after having read ``input_ids[:i + 1]``. No later stage shifts or masks anything; a target with
-weight 0 is not trained. (In a message tree the last token of a branch is followed by another
-branch, so a target could not be found by shifting.)
+Targets are stored explicitly and are **already shifted**: ``target_ids[i]`` is the token that the
+model must predict from ``input_ids[:i + 1]``. No later stage shifts or masks anything; a target
+with weight 0 is not trained. (Shifting could not find the target of the last token of a branch in
+a message tree, because the next branch follows it.)
 
-Where the media came from travels along (`Opening`): only what was really trained on is counted.
-With a cache of vision features (`molmo_tune.model.feature_cache`) every medium is a `VisionPiece`,
-and those whose features are known bring them instead of patches.
+Each sample carries where its media came from (`Opening`), so that a run counts exactly the media it
+trained on. With a cache of vision features (`molmo_tune.model.feature_cache`), each sample's media
+form a `VisionPiece`, which carries its features instead of patches once they are cached.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Opening:
     """How one sample's media were opened.
 
     Args:
-        path: of the medium, of several images the first.
-        origin: where its pictures or features came from; ``nowhere``: it does not open.
-        fault: why it does not open.
-        unstored: why a cache could not keep it.
+        path: the media file; the first one of several images.
+        origin: source of the frames or features; ``nowhere`` if the file does not open.
+        fault: why the file does not open.
+        unstored: why a cache could not store the frames or features.
     """
 
     path: str
@@ -49,9 +49,9 @@ class Opening:
 
 
 class VisionPiece(NamedTuple):
-    """The vision tokens of one sample, for the cache of features.
+    """The vision tokens of one sample, for the feature cache.
 
-    ``key``: name in the cache. ``is_kept``: the features are there, and patches are not.
+    ``key``: cache key. ``is_kept``: the features came from the cache, so there are no patches.
     """
 
     num_tokens: int
@@ -68,19 +68,19 @@ class EncodedSample:
     """One sample as arrays, or several in one row (`molmo_tune.encoding.packing.pack`).
 
     Args:
-        sample_id: the id of the label record; of a pack all of them, separated by blanks.
+        sample_id: id of the label record; for a pack, all ids, separated by spaces.
         input_ids: ``(N,)`` int64.
         target_ids: ``(N,)`` int64; `IGNORED_ID` where nothing follows.
-        loss_weights: ``(N,)`` float32, one per target, 0 for everything that is not an answer.
+        loss_weights: ``(N,)`` float32, one per target, 0 outside of answers.
         position_ids: ``(N,)`` int64.
         branch_ids: ``(N,)`` int64, 0 for the shared prefix, 1, 2, … for the branches of a tree.
-        example_ids: ``(N,)`` int64, 0 everywhere but in a pack, whose examples count from 0.
+        example_ids: ``(N,)`` int64, 0 except in a pack, which numbers its examples from 0.
         is_vision: ``(N,)`` bool, tokens that attend to each other in both directions.
         patches: ``(C, P, D)`` float32 in [-1, 1].
-        pooling: ``(T, K)`` int64, numbers of patches in the flattened ``C·P``, `NO_PATCH` = none.
-        openings: how the media were opened; empty where nobody counts.
-        pieces: with a cache of features, one per medium with vision tokens.
-        features: ``(T', d)`` bfloat16 numbers as bits, of the pieces that are kept.
+        pooling: ``(T, K)`` int64, patch indices into the flattened ``C·P``, `NO_PATCH` = none.
+        openings: how the media were opened; empty outside of training.
+        pieces: with a feature cache, one per sample with vision tokens.
+        features: ``(T', d)`` bits of bfloat16 numbers, of the pieces with ``is_kept``.
     """
 
     sample_id: str
@@ -99,28 +99,28 @@ class EncodedSample:
 
     @property
     def num_tokens(self) -> int:
-        """N."""
+        """Number of tokens (N)."""
         return len(self.input_ids)
 
     @property
     def is_quarantined(self) -> bool:
-        """Whether it stands in for a sample whose media do not open."""
+        """Whether this replaces a sample whose media do not open."""
         return any(opening.fault for opening in self.openings)
 
     @property
     def num_supervised(self) -> int:
-        """Targets that carry weight."""
+        """Number of targets with loss weight."""
         return int(np.count_nonzero(self.loss_weights))
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one forward pass reads; rows are padded on the right.
+    """The input of one forward pass; rows are padded on the right.
 
     ``example_ids`` is -1 on padding, otherwise the number of the example within its row: tokens of
-    different examples never see each other. The other ``(B, L)`` fields are those of
-    `EncodedSample`; ``patches (ΣC, P, D)`` and ``pooling (ΣT, K)`` run over all rows in order, as
-    do ``openings``, ``pieces`` and ``features (ΣT', d)`` bfloat16.
+    different examples never attend to each other. The other ``(B, L)`` fields have the same meaning
+    as in `EncodedSample`. ``patches (ΣC, P, D)``, ``pooling (ΣT, K)``, ``openings``, ``pieces`` and
+    ``features (ΣT', d)`` (bfloat16) cover all rows in order.
     """
 
     input_ids: torch.Tensor
@@ -140,11 +140,11 @@ class Batch:
 
     @property
     def num_crops(self) -> int:
-        """Crops of images and frames of videos, whether they are here or only their features."""
+        """Number of image crops and video frames, with those that only have cached features."""
         return len(self.patches) + sum(p.num_crops for p in self.pieces if p.is_kept)
 
-    def to(self, device: Any, non_blocking: bool = False) -> Batch:
-        """The same batch on another device (the hook Lightning moves batches with)."""
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """Return the batch on another device (Lightning's hook for moving batches)."""
         moved = {
             name: tensor.to(device, non_blocking=non_blocking)
             for name, tensor in self.tensors().items()
@@ -152,11 +152,11 @@ class Batch:
         return replace(self, **moved)
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory (the hook `DataLoader` pins with)."""
+        """Return the batch in page-locked memory (`DataLoader`'s hook for pinning)."""
         pinned = {name: tensor.pin_memory() for name, tensor in self.tensors().items()}
         return replace(self, **pinned)
 
     def tensors(self) -> dict[str, Any]:
-        """All its tensors by name."""
+        """Return all tensors by name."""
         named = {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}

@@ -1,9 +1,10 @@
 """The units of training and evaluation: which conversations go into which sequence.
 
-An `Item` is one medium with the conversations that share it as a message tree. How long it will be
-is known before anything is decoded: frames and image sizes decide the vision tokens. Conversations
-that do not fit together are spread over several items of the same medium; one that does not even
-fit alone is refused and reported. Vision tokens are never cut.
+An `Item` holds the media of one sample and the conversations that share them as a message tree. Its
+length is known before anything is decoded, because the frame count and image sizes determine the
+vision tokens. Conversations that do not fit into one sequence are spread over several items with
+the same media; one that does not fit even alone is refused and reported. Vision tokens are never
+truncated.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from molmo_tune.templates.questions import ask
 from molmo_tune.templates.template import Template
 
 ASKING_A_RATE = ("tracking", "single_point_tracking")
-"""Tasks whose answers lie on a grid of the template's rate, which the sampled frames must show."""
+"""Tasks whose answers follow the template's rate, which the sampled frames must cover."""
 
 
 @dataclass(frozen=True, slots=True)
 class MediaLimits:
-    """Caps on what the model is shown of one medium, and how videos are read.
+    """Caps on the frames and crops of one sample, and how videos are read.
 
-    From the recipe's `video`, `image` and `data.frame_cache`.
+    The values come from the recipe's `video`, `image` and `data.frame_cache`.
     """
 
     max_frames: int
@@ -45,10 +46,11 @@ class MediaLimits:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One sequence to be.
+    """One sequence, not encoded yet.
 
     ``sampled`` is set for videos, ``sizes_wh`` for images; ``num_tokens`` and ``num_crops`` (crops
-    of images, frames of videos) are exact; ``weight`` is that of the data source.
+    of images, frames of videos) are exact; ``source`` is the number of the data source in
+    its split, from 0, and ``loss_weight`` its factor on the loss.
     """
 
     sample: Sample
@@ -57,13 +59,14 @@ class Item:
     sampled: SampledTimes | None
     sizes_wh: tuple[tuple[int, int], ...]
     num_tokens: int
-    weight: float = 1.0
+    loss_weight: float = 1.0
     num_crops: int = 0
+    source: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A conversation that cannot be trained, and why; ``bad_medium``: it does not even open."""
+    """A conversation that cannot be trained, and why; ``bad_medium``: a file that does not open."""
 
     sample_id: str
     label: str
@@ -73,14 +76,14 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class ItemPlan:
-    """Items of a data source with everything that was left out of them."""
+    """Items of a data source, and everything that was skipped."""
 
     items: tuple[Item, ...]
     refused: tuple[Refused, ...]
 
     @property
     def num_conversations(self) -> int:
-        """Questions over all items."""
+        """Number of questions over all items."""
         return sum(len(item.conversations) for item in self.items)
 
 
@@ -92,14 +95,15 @@ def plan_items(
     *,
     max_tokens: int,
     seed: int,
-    weight: float = 1.0,
+    loss_weight: float = 1.0,
+    source: int = 0,
 ) -> ItemPlan:
-    """Decide the sequences of a data source without decoding any media.
+    """Plan the sequences of a data source without decoding any media.
 
-    A medium that is missing or does not open is refused with its sample.
+    Samples with media that are missing or do not open are refused.
 
     Raises:
-        UserError: nothing at all is left to train on.
+        UserError: no sequence is left to train on.
     """
     items: list[Item] = []
     refused: list[Refused] = []
@@ -112,25 +116,26 @@ def plan_items(
         refused += [Refused(sample.id, one.label, one.reason) for one in skipped]
         if not whole.conversations:
             continue
-        fitting, too_long = _split(replace(whole, weight=weight), processor, limits, max_tokens)
+        whole = replace(whole, loss_weight=loss_weight, source=source)
+        fitting, too_long = _split(whole, processor, limits, max_tokens)
         items += fitting
         refused += too_long
     if not items:
         reason = refused[0].reason if refused else f"no annotation serves task {template.task!r}"
         raise UserError(
             "data",
-            f"none of {len(samples)} samples gives a question ({reason})",
+            f"none of {len(samples)} samples yields a question ({reason})",
             "annotations that fit the template's task",
         )
     return ItemPlan(tuple(items), tuple(refused))
 
 
 def _bad_medium(sample: Sample) -> Refused | None:
-    """Look into the heads of a sample's media files."""
-    look: Callable[[Path], object] = probe_video if sample.media.kind == "video" else image_size
+    """Read the headers of a sample's media files; return the first one that does not open."""
+    probe: Callable[[Path], object] = probe_video if sample.media.kind == "video" else image_size
     for path in sample.media.paths:
         try:
-            look(path)
+            probe(path)
         except UserError as error:
             return Refused(sample.id, "", str(error), bad_medium=str(path))
     return None
@@ -139,17 +144,17 @@ def _bad_medium(sample: Sample) -> Refused | None:
 def _conversations(
     sample: Sample, template: Template, limits: MediaLimits, seed: int
 ) -> tuple[Item, list[Skipped]]:
-    """All conversations of a sample as one item (length not yet known), and what is left out."""
-    seen = item_to_ask(sample, template, limits)
-    conversations, skipped = ask(sample, template, seen.sampled, seen.sizes_wh, seed)
-    return replace(seen, conversations=tuple(conversations)), skipped
+    """Return all conversations of a sample as one item of unknown length, and what is skipped."""
+    item = item_to_ask(sample, template, limits)
+    conversations, skipped = ask(sample, template, item.sampled, item.sizes_wh, seed)
+    return replace(item, conversations=tuple(conversations)), skipped
 
 
 def item_to_ask(sample: Sample, template: Template, limits: MediaLimits) -> Item:
-    """What the model sees of a sample, without questions yet and of unknown length.
+    """Return what the model sees of a sample, without questions and of unknown length.
 
     Raises:
-        UserError: a medium is missing or does not open.
+        UserError: a media file is missing or does not open.
     """
     sampled: SampledTimes | None = None
     sizes: tuple[tuple[int, int], ...] = ()
@@ -169,7 +174,7 @@ def item_to_ask(sample: Sample, template: Template, limits: MediaLimits) -> Item
 def _split(
     item: Item, processor: Processor, limits: MediaLimits, max_tokens: int
 ) -> tuple[list[Item], list[Refused]]:
-    """First fit of an item's conversations into sequences of at most `max_tokens`."""
+    """Fit an item's conversations into sequences of at most `max_tokens` (first fit)."""
     prefix = 1 + num_vision_tokens(item, processor, limits)
     num_crops = count_crops(item, processor, limits)
     bins: list[tuple[list[Conversation], int]] = []
@@ -177,12 +182,12 @@ def _split(
     for conversation in item.conversations:
         marker = special_token_in(conversation.messages, processor)
         if marker:
-            reason = f"its words hold the special token {marker!r}"
+            reason = f"contains special token {marker!r}"
             refused.append(Refused(item.sample.id, conversation.label, reason))
             continue
         length = num_branch_tokens(conversation.messages, processor)
         if prefix + length > max_tokens:
-            reason = f"{prefix + length} tokens, more than data.max_tokens = {max_tokens}"
+            reason = f"{prefix + length} tokens exceed data.max_tokens = {max_tokens}"
             refused.append(Refused(item.sample.id, conversation.label, reason))
             continue
         place = next((k for k, (_, used) in enumerate(bins) if used + length <= max_tokens), None)
@@ -197,23 +202,23 @@ def _split(
 
 
 def special_token_in(messages: Sequence[str], processor: Processor) -> str:
-    """A special token among words, where it would be read as a picture, a turn or an end."""
+    """Return a special token found in the texts; it would be read as an image, a turn or an end."""
     special = processor.tokenizer.get_added_vocab()
     return next((t for t in special if any(t in message for message in messages)), "")
 
 
 def num_branch_tokens(messages: Sequence[str], processor: Processor) -> int:
-    """Tokens that a conversation adds to the sequence of its medium."""
+    """Return the number of tokens that a conversation adds to the sequence of its item."""
     return len(conversation_stream(processor.tokenizer, (), messages).input_ids) - 1
 
 
 def num_vision_tokens(item: Item, processor: Processor, limits: MediaLimits) -> int:
-    """Tokens that stand for the item's media, frame times included; nothing is decoded."""
+    """Return the number of an item's vision tokens, with frame times; nothing is decoded."""
     return len(vision_token_ids(item, processor, limits))
 
 
 def vision_token_ids(item: Item, processor: Processor, limits: MediaLimits) -> list[int]:
-    """The tokens that stand for the item's media; nothing is decoded."""
+    """Return the vision tokens of an item, with frame times; nothing is decoded."""
     layout = VisionLayout.of(processor)
     if item.sampled is not None:
         video = processor.video_processor
@@ -229,7 +234,7 @@ def vision_token_ids(item: Item, processor: Processor, limits: MediaLimits) -> l
 
 
 def count_crops(item: Item, processor: Processor, limits: MediaLimits) -> int:
-    """Crops of the item's images (with their global views), or frames of its video."""
+    """Return the number of crops of an item's images, with global views, or of its frames."""
     if item.sampled is not None:
         return len(item.sampled.times_s)
     return sum(num_crops for _, num_crops in _grids_and_crops(item, processor, limits))

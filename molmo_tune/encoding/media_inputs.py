@@ -1,13 +1,13 @@
-"""An item's media files → what the model reads of them, by the shortest way there is.
+"""Model inputs of an item's media files, by the shortest way there is.
 
-    features of the cache   tokens are known from sizes and times; no file is opened
-    frames of the cache     patches are cut from them
-    the file                decoded, made small frame by frame, kept if there is a cache
+    cached features   tokens follow from sizes and times; no file is opened
+    cached frames     cut into patches
+    the file          decoded, resized frame by frame, and stored if there is a cache
 
-Where the media came from is told in an `Opening`, for the figures at the end of a run.
+An `Opening` records where the media came from, for the figures at the end of a run.
 
-What it does not do: compute features (`molmo_tune.model.feature_cache` does and keeps them), or
-decide what happens to media that do not open (`datasets`).
+Limitations: computes no features (`molmo_tune.model.feature_cache` does, and stores them), and does
+not handle media that do not open (`datasets` does).
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from molmo_tune.media.resized_frames import (
 
 @dataclass(frozen=True, slots=True)
 class FeatureNames:
-    """A cache of vision features, and what tells one checkpoint's from another's.
+    """A cache of vision features, and the key that separates one checkpoint's from another's.
 
     Args:
-        place: of the store.
-        fingerprint: of everything that turns patches into features.
+        place: location of the cache.
+        fingerprint: digest of everything that turns patches into features.
     """
 
     place: CachePlace
@@ -47,8 +47,8 @@ class FeatureNames:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What was opened: for the figures, and for the cache of features."""
+class OpenedMedia:
+    """What was opened: for the figures of a run, and for the feature cache."""
 
     opening: Opening | None = None
     piece: VisionPiece | None = None
@@ -56,28 +56,30 @@ class Seen:
 
 
 def vision_of(item: Item, processor: Processor, limits: MediaLimits) -> VisionInputs:
-    """Open an item's media and make the model's inputs of them.
+    """Return the model inputs of an item's media.
 
     Raises:
-        UserError: a medium does not open or decode.
+        UserError: a media file does not open or decode.
     """
     return open_media(item, processor, limits)[0]
 
 
 def open_media(
     item: Item, processor: Processor, limits: MediaLimits, features: FeatureNames | None = None
-) -> tuple[VisionInputs, Seen]:
-    """The same, and how it was done; with known features there are neither patches nor pooling.
+) -> tuple[VisionInputs, OpenedMedia]:
+    """Return the model inputs of an item's media, and how these were opened.
+
+    With cached features, the inputs have neither patches nor pooling rows.
 
     Raises:
-        UserError: a medium does not open or decode.
+        UserError: a media file does not open or decode.
     """
     if not item.sample.media.paths:
-        return NO_VISION, Seen()
+        return NO_VISION, OpenedMedia()
     path = str(item.sample.media.paths[0])
     if features is None:
         vision, origin, unstored = _opened(item, processor, limits)
-        return vision, Seen(Opening(path, origin, unstored=unstored))
+        return vision, OpenedMedia(Opening(path, origin, unstored=unstored))
     key = _feature_key(item, processor, limits, features)
     known = cache_at(features.place).get(key)
     if known is not None:
@@ -91,11 +93,11 @@ def open_media(
         raise ValueError(f"{len(known)} cached features, but {num_tokens} <im_patch> tokens")
     piece = VisionPiece(num_tokens, item.num_crops, key, known is not None)
     opening = Opening(path, origin, unstored=unstored)
-    return vision, Seen(opening, piece, *(() if known is None else (known,)))
+    return vision, OpenedMedia(opening, piece, *(() if known is None else (known,)))
 
 
 def resizing_of(processor: Processor) -> Resizing:
-    """How the checkpoint makes frames small."""
+    """Return how the checkpoint resizes frames."""
     size = processor.video_processor.size
     return Resizing(ARITHMETIC, resize_frame, (size["height"], size["width"]))
 
@@ -115,7 +117,7 @@ def _opened(
 def _feature_key(
     item: Item, processor: Processor, limits: MediaLimits, features: FeatureNames
 ) -> str:
-    """Of everything that decides the features: checkpoint, files, and what is shown of them."""
+    """Return the cache key: checkpoint, files, and the frames or crops taken from them."""
     paths = item.sample.media.paths
     if item.sampled is None:
         shown: tuple[object, ...] = (*map(media_identity, paths), ARITHMETIC, limits.max_crops)

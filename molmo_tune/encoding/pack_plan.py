@@ -1,8 +1,8 @@
-"""Packs of a data set: the packer over its items, and how full the rows become.
+"""Packs of a dataset: the packer over its items, and how full the packs become.
 
-Two things are added to `packing`: the endless order in which items arrive, and figures for the
-user, who should know before training how many samples an optimizer step will hold. A pool is never
-larger than the data set, so a small one does not fill rows with its own repetitions.
+This adds two things to `packing`: the endless order in which items arrive, and figures that say
+before training how many samples an optimizer step will hold. The pool is never larger than the
+dataset, so a small dataset does not fill packs with repetitions of itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MEASURED_PACKS = 200
 
 @dataclass(frozen=True, slots=True)
 class PackFigures:
-    """How full rows are, as shares of the limits; `fill` is that of the fuller of the two."""
+    """How full packs are, as fractions of the limits; `fill` is the larger of the two."""
 
     num_samples: int
     samples_per_pack: float
@@ -30,27 +30,27 @@ class PackFigures:
     fill: float
 
     @property
-    def packs_per_pass(self) -> float:
-        """Rows that hold every sample once."""
+    def packs_per_epoch(self) -> float:
+        """Number of packs per epoch."""
         return self.num_samples / self.samples_per_pack
 
     def __str__(self) -> str:
         return (
-            f"{self.num_samples} sequences in about {self.packs_per_pass:.0f} packs, "
+            f"{self.num_samples} sequences in about {self.packs_per_epoch:.0f} packs, "
             f"{self.samples_per_pack:.1f} in each, {self.fill:.1%} full "
             f"({self.token_fill:.1%} of tokens, {self.crop_fill:.1%} of crops)"
         )
 
 
 def sizes_of(items: Sequence[Item]) -> list[Size]:
-    """What each item takes of a row."""
+    """Return the size of each item."""
     return [Size(item.num_tokens, item.num_crops) for item in items]
 
 
 def plan_packs(
     sizes: Sequence[Size], limits: Size, order: ItemSampler, state: PackerState | None = None
 ) -> Packer:
-    """The packer over items of these sizes in this order."""
+    """Return a packer over items of these sizes in this order."""
     pool_size = min(POOL_SIZE, len(sizes))
     return Packer(lambda place: sizes[order.item_at(place)], limits, pool_size, state)
 
@@ -58,7 +58,7 @@ def plan_packs(
 def measure_packs(
     sizes: Sequence[Size], limits: Size, order: ItemSampler, num_packs: int = MEASURED_PACKS
 ) -> PackFigures:
-    """Figures of some packs, after the pool has settled (the small samples go first)."""
+    """Measure some packs after the pool has settled; small samples leave it first."""
     packer = plan_packs(sizes, limits, order)
     packs = [packer.next_pack() for _ in range(POOL_SIZE + num_packs)][POOL_SIZE:]
     used = np.array(

@@ -1,26 +1,26 @@
-"""Several samples in one row, so that hardly any of a row is padding.
+"""Packs: several samples in one row, so that almost nothing of a row is padding.
 
     tokens     a a a a a a b b b c c c c c …      16384
     example    0 0 0 0 0 0 1 1 1 2 2 2 2 2
     position   0 1 2 3 2 3 0 1 2 0 1 2 3 4        each example starts at 0
     branch     0 0 1 1 2 2 0 0 0 0 0 0 0 0        trees stay trees
 
-Nothing crosses from one example to another (`molmo_tune.model.attention`) and every target keeps
-its weight, so a pack's loss and gradient are those of its samples in rows of their own.
+No token attends to another example (`molmo_tune.model.attention`) and every target keeps its
+weight, so a pack has the same loss and gradient as its samples in rows of their own.
 
-A row has two capacities: tokens, and crops and frames, which cost memory in the vision tower. Which
-samples share a row is *planned on sizes*, that are known before anything is decoded: a pool of
-waiting samples is kept, and when it is full the next row takes the one that has waited longest and
-what a two-capacity knapsack finds most valuable beside it. A plan depends on nothing but the order
-of arrival, and its state is a handful of numbers. Released limits: pool 48, 16384 tokens, 128 crops
-and frames; one crop is worth 30 tokens.
+A row has two capacities: tokens, and crops and frames, which cost memory in the vision tower. Packs
+are *planned from sizes*, which are known before anything is decoded. Samples wait in a pool; when
+it is full, the next pack takes the sample that has waited longest, and the most valuable others
+that fit (a knapsack with two capacities). A plan depends only on the order of arrival, and its
+state is a few numbers. Released limits: pool 48, 16384 tokens, 128 crops and frames; one crop is
+worth 30 tokens.
 
-The released trainer lets the knapsack choose alone. Then samples of awkward sizes wait for ever and
-clog the pool: on a mixture like the released one the oldest had waited for 98 % of the stream, and
-rows were 97.2 % full where these are 99.4 % (`tests/benchmarks/packing.py`). Here no sample waits
-for more rows than the pool has places.
+In the released trainer the knapsack chooses alone. Then samples of awkward sizes wait forever and
+clog the pool: on a mixture like the released one, the oldest had waited for 98% of the stream, and
+rows were 97.2% full; here they are 99.4% full (`tests/benchmarks/packing.py`). Here no sample waits
+for more packs than the pool has places.
 
-What it does not do: decide the order of arrival (`order`), open media.
+Limitations: neither decides the order of arrival (`sampler`) nor opens media.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TOKEN_LEVELS = 512
 
 
 class Size(NamedTuple):
-    """What a sample takes of a row. ``num_crops`` counts crops of images and frames of videos."""
+    """Size of a sample. ``num_crops`` counts crops of images and frames of videos."""
 
     num_tokens: int
     num_crops: int
@@ -50,31 +50,31 @@ class Size(NamedTuple):
 def knapsack(
     sizes: Sequence[Size], limits: Size, *, token_value: int = 1, crop_value: int = CROP_VALUE
 ) -> list[int]:
-    """The most valuable set of samples that fits a row, as numbers in decreasing order.
+    """Return the most valuable set of samples that fits a row, as numbers in decreasing order.
 
-    Tokens are counted in steps of a 512th of the row, rounded up. Of equally valuable sets the one
-    that does without the last samples is taken.
+    Tokens count in steps of a 512th of the row, rounded up. Among equally valuable sets, the one
+    without the last samples wins.
     """
     step = max(1, limits.num_tokens // TOKEN_LEVELS)
     tokens = [-(-size.num_tokens // step) for size in sizes]
     num_levels = limits.num_tokens // step
-    best = np.zeros((num_levels + 1, limits.num_crops + 1), np.int64)  # value by room left
+    best = np.zeros((num_levels + 1, limits.num_crops + 1), np.int64)  # value by free space
     taken: list[NDArray[np.bool_]] = []
     for used, size in zip(tokens, sizes, strict=True):
         value = token_value * size.num_tokens + crop_value * size.num_crops
         taken.append(_take(best, used, size.num_crops, value))
     chosen = []
-    room_tokens, room_crops = num_levels, limits.num_crops
+    free_tokens, free_crops = num_levels, limits.num_crops
     for number in reversed(range(len(sizes))):
-        if taken[number][room_tokens, room_crops]:
+        if taken[number][free_tokens, free_crops]:
             chosen.append(number)
-            room_tokens -= tokens[number]
-            room_crops -= sizes[number].num_crops
+            free_tokens -= tokens[number]
+            free_crops -= sizes[number].num_crops
     return chosen
 
 
 def _take(best: NDArray[np.int64], tokens: int, crops: int, value: int) -> NDArray[np.bool_]:
-    """Offer one more sample to every room in `best`; returns where it is taken."""
+    """Offer one more sample to every free space in `best`; return where it is taken."""
     taken = np.zeros(best.shape, np.bool_)
     if tokens >= best.shape[0] or crops >= best.shape[1]:
         return taken
@@ -87,20 +87,20 @@ def _take(best: NDArray[np.int64], tokens: int, crops: int, value: int) -> NDArr
 
 @dataclass(frozen=True, slots=True)
 class PackerState:
-    """Where a plan is: places of the endless stream of samples that wait, and the next to come."""
+    """State of a plan: the stream places of waiting samples, and the next place to come."""
 
     next_place: int = 0
     waiting: tuple[int, ...] = ()
 
 
 class Packer:
-    """Plans rows over an endless stream of samples.
+    """Plans packs over an endless stream of samples.
 
     Args:
-        size_at: size of the sample at a place of the stream.
-        limits: of a row. A sample that fills it, or is too large for it, gets a row of its own.
-        pool_size: samples among which is chosen.
-        state: where to go on.
+        size_at: returns the size of the sample at a place of the stream.
+        limits: of a row. A sample that fills it, or exceeds it, gets a row of its own.
+        pool_size: number of waiting samples to choose from.
+        state: where to resume.
     """
 
     def __init__(
@@ -117,44 +117,44 @@ class Packer:
 
     @property
     def state(self) -> PackerState:
-        """As it is between two rows."""
+        """State between two packs."""
         return PackerState(self._next_place, tuple(place for place, _ in self._waiting))
 
     def next_pack(self) -> tuple[int, ...]:
-        """Places of the samples that share the next row."""
+        """Return the places of the samples that share the next row."""
         while True:
             place = self._next_place
             self._next_place += 1
             size = self._size_at(place)
-            if self._needs_a_row(size):
+            if self._fills_a_row(size):
                 return (place,)
             if len(self._waiting) < self._pool_size:
                 self._waiting.append((place, size))
                 continue
-            pack = self._draw()
+            pack = self._choose()
             self._waiting.append((place, size))
             return pack
 
-    def _needs_a_row(self, size: Size) -> bool:
+    def _fills_a_row(self, size: Size) -> bool:
         step = max(1, self._limits.num_tokens // TOKEN_LEVELS)
         fills = -(-size.num_tokens // step) >= self._limits.num_tokens // step
         return fills or size.num_crops > self._limits.num_crops
 
-    def _draw(self) -> tuple[int, ...]:
+    def _choose(self) -> tuple[int, ...]:
         (_, oldest), *others = self._waiting
-        room = Size(
+        free = Size(
             self._limits.num_tokens - oldest.num_tokens, self._limits.num_crops - oldest.num_crops
         )
-        beside = knapsack([size for _, size in others], room)
-        numbers = [*(number + 1 for number in beside), 0]
+        added = knapsack([size for _, size in others], free)
+        numbers = [*(number + 1 for number in added), 0]
         pack = tuple(self._waiting[number][0] for number in numbers)
-        for number in numbers:  # decreasing, so the others keep their numbers
+        for number in numbers:  # decreasing, so that the remaining numbers stay valid
             del self._waiting[number]
         return pack
 
 
 def pack(samples: Sequence[EncodedSample]) -> EncodedSample:
-    """Samples in one row, in the order given; those that did not open leave no trace but that."""
+    """Join samples into one row, in the given order; unreadable ones leave only their opening."""
     openings = tuple(opening for sample in samples for opening in sample.openings)
     samples = [sample for sample in samples if not sample.is_quarantined] or samples[:1]
     patches, pooling = join_vision(samples)

@@ -1,8 +1,8 @@
-"""The parts of a checkpoint's processor that this package uses, as types.
+"""Types for the parts of a checkpoint's processor that this package uses.
 
 transformers builds processors from files, so a type checker knows nothing about them. These
-protocols name every attribute and call we rely on. A version of transformers that drops one of them
-breaks here first, in the test that compares the protocols with a loaded processor.
+protocols list every attribute and call that the package relies on. If a version of transformers
+drops one, the test that compares the protocols with a loaded processor fails first.
 
 Source: transformers' `Molmo2Processor`, `Molmo2ImageProcessor` and `Molmo2VideoProcessor`.
 """

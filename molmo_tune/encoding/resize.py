@@ -1,6 +1,6 @@
-"""The native processors with the resizing that is the same on every machine (`bilinear`).
+"""The native processors, with resizing that is the same on every machine (`bilinear`).
 
-Thin images they tile as in training (`tiling`). Everything else about pixels is theirs.
+They tile thin images as in training (`tiling`). All other pixel code is the native one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transformers.models.molmo2.video_processing_molmo2 import (
 )
 
 from molmo_tune.encoding.bilinear import resize_bilinear
-from molmo_tune.encoding.tiling import choose_tiling, fatten
+from molmo_tune.encoding.tiling import at_least_one_pixel, choose_tiling
 
 _PIXEL_OPTIONS = (
     *("resample", "do_rescale", "rescale_factor"),
@@ -27,28 +27,28 @@ _PIXEL_OPTIONS = (
 
 
 class ExactImageProcessor(Molmo2ImageProcessor):  # type: ignore[misc]
-    """The native image processor with the resizing above and the tiling of thin images."""
+    """The native image processor, with `bilinear` resizing and the tiling of thin images."""
 
     def resize(self, image: torch.Tensor, size: object, **_: object) -> torch.Tensor:
-        """See `resize_bilinear`; `size` has `height` and `width`."""
+        """Resize as `resize_bilinear` does; `size` has `height` and `width`."""
         return resize_bilinear(image, size.height, size.width)  # type: ignore[attr-defined]
 
     def get_image_grid_and_crops(
         self, height: int, width: int, images_kwargs: dict[str, Any] | None = None
     ) -> tuple[list[int], int]:
-        """Pooled rows and columns (of the global view, of the crops) and the number of crops."""
-        fat = fatten(height, width, self.overlap_margins, self.patch_size)
-        grid, num_crops = super().get_image_grid_and_crops(*fat, images_kwargs)
+        """Return pooled rows and columns (global view, then crops) and the number of crops."""
+        size_hw = at_least_one_pixel(height, width, self.overlap_margins, self.patch_size)
+        grid, num_crops = super().get_image_grid_and_crops(*size_hw, images_kwargs)
         return list(grid), int(num_crops)
 
     def _build_overlapping_crops(self, images: torch.Tensor, **options: Any) -> Any:
-        """Crops of ``(N, C, H, W)``; thin images are first resized to the canvas of their tiling.
+        """Return the crops of ``(N, C, H, W)``; thin images are resized to their canvas first.
 
-        The native rule tiles a canvas in just that way and does not resize it again.
+        The native rule tiles such a canvas the same way and does not resize it again.
         """
         height, width = images.shape[-2:]
         margins, patch_size = options["overlap_margins"], options["image_patch_size"]
-        if (height, width) != fatten(height, width, margins, patch_size):
+        if (height, width) != at_least_one_pixel(height, width, margins, patch_size):
             tiling = choose_tiling(
                 height,
                 width,
@@ -63,14 +63,14 @@ class ExactImageProcessor(Molmo2ImageProcessor):  # type: ignore[misc]
 
 
 class ExactVideoProcessor(Molmo2VideoProcessor):  # type: ignore[misc]
-    """The native video processor with the resizing above, and without its copies of the clip."""
+    """The native video processor, with `bilinear` resizing and without copies of the clip."""
 
     def resize(self, image: torch.Tensor, size: object, **_: object) -> torch.Tensor:
-        """See `resize_bilinear`; `size` has `height` and `width`."""
+        """Resize as `resize_bilinear` does; `size` has `height` and `width`."""
         return resize_bilinear(image, size.height, size.width)  # type: ignore[attr-defined]
 
     def _preprocess(self, videos: list[torch.Tensor], **options: Any) -> BatchFeature:
-        """The native method, which joins clips; a single one it would only copy."""
+        """Return the features of the clips; unlike the native method, do not copy a single clip."""
         if len(videos) != 1 or options["size"].height != options["size"].width:
             return super()._preprocess(videos, **options)
         pooling_h, pooling_w = options["pooling_size"]
@@ -92,10 +92,10 @@ class ExactVideoProcessor(Molmo2VideoProcessor):  # type: ignore[misc]
         return BatchFeature(data, tensor_type=options["return_tensors"])
 
     def _build_video_patches(self, video: torch.Tensor, **options: Any) -> Any:
-        """Pooled grid, patches and pooling of ``(N, C, H, W)``; see the native method.
+        """Return pooled grid, patches and pooling of ``(N, C, H, W)``, as the native method does.
 
-        Frames that have the model's size are cut into patches while they are bytes, and become
-        numbers one by one in the cache of the processor: the same floats ten times as fast.
+        Frames of the model's size are cut into patches as bytes and become floats one by one,
+        within the CPU's cache: the same floats ten times as fast.
         """
         side, patch = options["crop_size"], options["image_patch_size"]
         is_ready = video.dtype == torch.uint8 and video.shape[-2:] == (side, side)
@@ -113,9 +113,12 @@ class ExactVideoProcessor(Molmo2VideoProcessor):  # type: ignore[misc]
             device=video.device,
         )
         pixels = patch * patch
-        mean, std = mean.repeat(pixels), std.repeat(pixels)  # colors of a patch are innermost
+        mean, std = (
+            mean.repeat(pixels),
+            std.repeat(pixels),
+        )  # colors are innermost
         shape = (len(video), (side // patch) ** 2, pixels * video.shape[1])
-        patches = torch.from_numpy(np.empty(shape, np.float32))  # numpy asks for large pages
+        patches = torch.from_numpy(np.empty(shape, np.float32))  # numpy requests large pages
         for frame, place in zip(video, patches, strict=True):
             cut = batch_pixels_to_patches(frame.permute(1, 2, 0)[None], patch)
             place.copy_(cut[0]).sub_(mean).div_(std)
@@ -123,5 +126,5 @@ class ExactVideoProcessor(Molmo2VideoProcessor):  # type: ignore[misc]
 
 
 def _hashable(values: Any) -> Any:
-    """The native function remembers its results by these."""
+    """Return a list as a tuple; the native function caches its results by these."""
     return tuple(values) if isinstance(values, list) else values

@@ -1,4 +1,4 @@
-"""A conversation and its media's inputs → `EncodedSample`, or the prompt alone for inference."""
+"""Encoding of conversations and vision inputs as `EncodedSample`s; for inference, prompts only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def encode_conversation(
     weighting: Weighting = "flat",
     weight: float = 1.0,
 ) -> EncodedSample:
-    """One conversation ``[question, answer, question, answer, …]`` with its targets."""
+    """Return one conversation ``[question, answer, question, answer, …]`` with its targets."""
     stream = conversation_stream(
         processor.tokenizer, vision.token_ids, messages, weighting=weighting, weight=weight
     )
@@ -45,7 +45,7 @@ def encode_tree(
     weighting: Weighting = "flat",
     weight: float = 1.0,
 ) -> EncodedSample:
-    """Several conversations about the same media as one message tree."""
+    """Return several conversations about the same media as one message tree."""
     stream = tree_stream(
         processor.tokenizer, vision.token_ids, branches, weighting=weighting, weight=weight
     )
@@ -55,7 +55,7 @@ def encode_tree(
 def encode_prompt(
     processor: Processor, sample_id: str, messages: Sequence[str], vision: VisionInputs = NO_VISION
 ) -> EncodedSample:
-    """What the model reads before it answers: the same tokens as in training, no targets.
+    """Return the prompt that precedes an answer: the same tokens as in training, no targets.
 
     ``messages`` ends with a question.
     """

@@ -1,12 +1,13 @@
-"""How an image is cut into crops: rows, columns and the canvas it is resized to.
+"""Tiling of an image: rows and columns of crops, and the canvas that the image is resized to.
 
-Crops overlap: of each side two margins are only context, so a canvas of r rows is r windows and the
-two margins high. The tiling whose canvas must be scaled least is taken, as in training. The native
-processor's rule is used but for thin images: it takes the margins off each side before it compares
-shapes, which leaves nothing of a side of 112 pixels or less, and ends at a single crop. In training
-such a side counted as one pixel.
+Crops overlap: two margins of each side are context only, so a canvas of r rows is r windows plus
+two margins high. As in training, the tiling whose canvas needs the least scaling wins.
 
-What it does not do: resize or cut (`resize`, the native processor).
+The native processor's rule applies to all but thin images. It subtracts the margins from each side
+before it compares shapes, so a side of 112 pixels or less vanishes and the image gets a single
+crop. Training counted such a side as one pixel.
+
+Limitations: neither resizes nor cuts (`resize` and the native processor do).
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ class Tiling:
     canvas_hw: tuple[int, int]
 
 
-def fatten(
+def at_least_one_pixel(
     height: int, width: int, overlap_margins: Sequence[int], patch_size: int
 ) -> tuple[int, int]:
-    """Height and width for the native rule, which needs a pixel beyond the margins."""
+    """Return height and width for the native rule, with at least one pixel beyond the margins."""
     least = sum(overlap_margins) * patch_size + 1
     return max(height, least), max(width, least)
 
@@ -43,9 +44,9 @@ def choose_tiling(
     crop_size: int,
     patch_size: int,
 ) -> Tiling:
-    """The tiling of an image; all sizes in pixels but `overlap_margins`, which are in patches."""
+    """Return the tiling of an image; sizes in pixels, except `overlap_margins` in patches."""
     rows, cols, *canvas_hw = compute_crop_geometry(
-        *fatten(height, width, overlap_margins, patch_size),
+        *at_least_one_pixel(height, width, overlap_margins, patch_size),
         max_crops=max_crops,
         overlap_margins=list(overlap_margins),
         crop_size=crop_size,

@@ -1,17 +1,17 @@
-"""Questions and answers → the token stream the model was trained on, with targets and weights.
+"""The token stream that the model was trained on, with targets and loss weights.
 
     [BOS] [vision tokens] [subtitle] [user turn] [answer] [end] [user turn] [answer] [end] …
 
-BOS is the end token where the tokenizer has none of its own. Media come first, before the first
-user turn. Every message is tokenized by itself, nothing is added between them, and only the tokens
-of answers and the end token behind each carry weight. Inference uses `prompt_ids`, which is the
-same function up to the last answer, so that training and inference cannot drift apart.
+BOS is the end token if the tokenizer has no BOS of its own. Media come first, before the first user
+turn. Every message is tokenized on its own, with nothing in between, and only answer tokens and the
+end token after each answer have loss weight. Inference uses `prompt_ids`, which builds the same
+stream up to the last answer, so training and inference cannot drift apart.
 
-In a message tree every branch is a conversation that continues from the shared prefix: it restarts
-the positions there and has the prefix and itself to look at. (A tree without media is the odd one
-out: its branches restart at BOS's own position 0. So the model was trained, and so it is here.)
+In a message tree, every branch is a conversation that continues from the shared prefix: its
+positions restart there, and it attends to the prefix and to itself. (In a tree without media,
+branches restart at position 0, as BOS does. The model was trained this way.)
 
-A subtitle is plain text behind the frames: of the spoken lines only those near a sampled frame.
+A subtitle is plain text after the frames, limited to the spoken lines near a sampled frame.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from molmo_tune.templates.chat import render_turns
 
 Ids = list[int]
 
-NO_TARGET = 0  # behind the last token of a prompt; it has no weight
+NO_TARGET = 0  # target of the last token of a prompt; it has no loss weight
 SUBTITLE_REACH_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class TokenStream:
-    """The arrays of `EncodedSample` that come from text; all of shape ``(N,)``."""
+    """The arrays of an `EncodedSample` that come from text, all of shape ``(N,)``."""
 
     input_ids: NDArray[np.int64]
     target_ids: NDArray[np.int64]
@@ -45,20 +45,20 @@ class TokenStream:
 
 
 def text_ids(tokenizer: Tokenizer, text: str) -> Ids:
-    """Token ids of a text alone: no BOS, no end token."""
+    """Return the token ids of a text, without BOS and end token."""
     ids: Ids = tokenizer.encode(text, add_special_tokens=False)
     return ids
 
 
 def bos_id(tokenizer: Tokenizer) -> int:
-    """The token that opens every sequence: the tokenizer's BOS, else its end token."""
+    """Return the first token of every sequence: the tokenizer's BOS, else its end token."""
     bos = tokenizer.bos_token_id
     return int(tokenizer.eos_token_id if bos is None else bos)
 
 
 @dataclass(frozen=True, slots=True)
 class SpokenLine:
-    """One line of a subtitle; seconds from the start of the clip."""
+    """One line of a subtitle; times in seconds from the start of the clip."""
 
     start_s: float
     end_s: float
@@ -71,13 +71,13 @@ def subtitle_ids(
     times_s: Sequence[float],
     reach_s: float | None = SUBTITLE_REACH_S,
 ) -> Ids:
-    """Tokens of a subtitle, to stand directly behind those of its video; none when it is empty.
+    """Return the tokens of a subtitle, which directly follow those of its video.
 
     Args:
-        tokenizer: of the checkpoint.
-        subtitle: spoken lines, or finished text that is taken as it is.
-        times_s: of the frames that the model sees.
-        reach_s: a line is kept when a frame lies within so many seconds of it; None keeps all.
+        tokenizer: the checkpoint's tokenizer.
+        subtitle: spoken lines, or finished text; empty gives no tokens.
+        times_s: times of the frames that the model sees.
+        reach_s: a line is kept if a frame is at most this many seconds away; None keeps all.
     """
     if not subtitle:
         return []
@@ -96,7 +96,7 @@ def _is_near(line: SpokenLine, times_s: Sequence[float], reach_s: float) -> bool
 
 
 def prompt_ids(tokenizer: Tokenizer, prefix_ids: Sequence[int], messages: Sequence[str]) -> Ids:
-    """What the model reads before it answers the last of `messages` (user, answer, user, …)."""
+    """Return what the model reads before it answers the last of `messages` (user, answer, …)."""
     ids = [bos_id(tokenizer), *prefix_ids]
     for number, text in enumerate(render_turns(list(messages))):
         ids += text_ids(tokenizer, text)
@@ -108,7 +108,7 @@ def prompt_ids(tokenizer: Tokenizer, prefix_ids: Sequence[int], messages: Sequen
 def prompt_stream(
     tokenizer: Tokenizer, prefix_ids: Sequence[int], messages: Sequence[str]
 ) -> TokenStream:
-    """`prompt_ids` as a stream in which nothing is trained."""
+    """Return `prompt_ids` as a stream without loss weights."""
     ids = prompt_ids(tokenizer, prefix_ids, messages)
     return TokenStream(
         input_ids=np.array(ids, np.int64),
@@ -127,21 +127,20 @@ def conversation_stream(
     weighting: Weighting = "flat",
     weight: float = 1.0,
 ) -> TokenStream:
-    """One linear conversation.
+    """Return the stream of one linear conversation.
 
     Args:
-        tokenizer: of the checkpoint.
+        tokenizer: the checkpoint's tokenizer.
         prefix_ids: vision tokens and subtitle, without BOS.
         messages: question, answer, question, answer, …
-        weighting: how the answers' lengths scale their weight.
-        weight: of the sample's data source.
+        weighting: how the length of the answers scales their weight.
+        weight: factor of the sample's data source.
     """
     prefix = [bos_id(tokenizer), *prefix_ids]
-    ids, answered = _turn_ids(tokenizer, messages)
+    ids, is_answer = _turn_ids(tokenizer, messages)
     weights = [
-        answer_weight(weighting, num_tokens=sum(answered), num_branches=1, weight=weight)
-        * is_answer
-        for is_answer in answered
+        answer_weight(weighting, num_tokens=sum(is_answer), num_branches=1, weight=weight) * trained
+        for trained in is_answer
     ]
     tokens, token_weights = prefix + ids, [0.0] * len(prefix) + weights
     length = len(tokens) - 1
@@ -162,10 +161,11 @@ def tree_stream(
     weighting: Weighting = "flat",
     weight: float = 1.0,
 ) -> TokenStream:
-    """Several conversations about the same media; a single branch is a linear conversation.
+    """Return the stream of several conversations about the same media.
 
-    The target of a branch's last token is the end token; it takes the weight of the token before
-    and does not count toward the answer's length (as in the reference).
+    The target of a branch's last token is the end token; it has the weight of the token before it
+    and does not count toward the answer's length, as in the reference. A single branch is a linear
+    conversation.
     """
     if len(branches) == 1:
         return conversation_stream(
@@ -177,15 +177,15 @@ def tree_stream(
     positions, branch_ids = list(range(len(prefix))), [0] * len(prefix)
     restart = len(prefix) if prefix_ids else 0
     for number, messages in enumerate(branches, start=1):
-        ids, answered = _turn_ids(tokenizer, messages)
+        ids, is_answer = _turn_ids(tokenizer, messages)
         scale = answer_weight(
-            weighting, num_tokens=sum(answered) - 1, num_branches=len(branches), weight=weight
+            weighting, num_tokens=sum(is_answer) - 1, num_branches=len(branches), weight=weight
         )
         if number == 1:
             targets[-1] = ids[0]
         inputs += ids[:-1]
         targets += ids[1:]
-        weights += [scale * is_answer for is_answer in answered[1:]]
+        weights += [scale * trained for trained in is_answer[1:]]
         positions += range(restart, restart + len(ids) - 1)
         branch_ids += [number] * (len(ids) - 1)
     return TokenStream(
@@ -198,13 +198,13 @@ def tree_stream(
 
 
 def _turn_ids(tokenizer: Tokenizer, messages: Sequence[str]) -> tuple[Ids, list[bool]]:
-    """Ids of all turns, and which of them belong to an answer or its end token."""
+    """Return the ids of all turns, and which of them belong to an answer or its end token."""
     ids: Ids = []
-    answered: list[bool] = []
+    is_answer: list[bool] = []
     for number, text in enumerate(render_turns(list(messages))):
         part = text_ids(tokenizer, text)
         if number % 2 == 1:
             part.append(int(tokenizer.eos_token_id))
         ids += part
-        answered += [number % 2 == 1] * len(part)
-    return ids, answered
+        is_answer += [number % 2 == 1] * len(part)
+    return ids, is_answer

@@ -1,11 +1,11 @@
-"""Pixels → patches, pooling rows and vision tokens, by the checkpoint's own processors.
+"""Patches, pooling rows and vision tokens of pixels, by the checkpoint's own processors.
 
-The native processors resize, tile and normalize as the model was trained (bilinear without
-antialiasing on uint8, then to [-1, 1]); they are fed frames that we sampled ourselves and are told
-not to sample. Token ids are then built from the grids they return (`vision_tokens`), because the
-native text path puts a BOS before every text it is given.
+The native processors resize, tile and normalize as in training (bilinear without antialiasing on
+uint8, then to [-1, 1]). They get frames that this package sampled, and do not sample. Token ids are
+built from the grids they return (`vision_tokens`), because the native text code adds a BOS to every
+text.
 
-What it does not do: open files or choose frames (`molmo_tune.media`).
+Limitations: neither opens files nor chooses frames (`molmo_tune.media` does).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ PIXEL_LIMIT = 1.0 + 1e-4
 
 @dataclass(frozen=True, slots=True)
 class VisionInputs:
-    """What one sample's media become.
+    """Model inputs of one sample's media.
 
-    ``token_ids``: all tokens that stand for the media, with frame times, image numbers, subtitle.
+    ``token_ids``: vision tokens with frame times, image numbers and subtitle.
     ``patches (C, P, D)`` float32 in [-1, 1]; ``pooling (T, K)`` int64, see `EncodedSample`.
     """
 
@@ -44,7 +44,7 @@ NO_VISION = VisionInputs((), np.zeros((0, 1, 1), np.float32), np.zeros((0, 1), n
 def image_inputs(
     processor: Processor, images: Sequence[Pixels], max_crops: int | None = None
 ) -> VisionInputs:
-    """Inputs of one or several RGB images, each uint8 ``(H, W, 3)``."""
+    """Return the inputs of one or several RGB images, each uint8 ``(H, W, 3)``."""
     options = {} if max_crops is None else {"max_crops": max_crops}
     out = processor.image_processor(
         images=list(images), input_data_format="channels_last", return_tensors="pt", **options
@@ -61,13 +61,13 @@ def video_inputs(
     times_s: Sequence[float],
     subtitle: str | Sequence[SpokenLine] = "",
 ) -> VisionInputs:
-    """Inputs of one video.
+    """Return the inputs of one video.
 
     Args:
-        processor: of the checkpoint.
+        processor: the checkpoint's processor.
         frames: uint8 ``(n, H, W, 3)``, upright RGB, one per time.
         times_s: the n target times, in seconds from the start of the clip.
-        subtitle: finished text, or lines of which those near a frame are kept.
+        subtitle: finished text, or lines; only those near a frame are kept.
     """
     if len(frames) != len(times_s):
         raise ValueError(f"{len(frames)} frames, but {len(times_s)} times")
@@ -83,7 +83,7 @@ def video_inputs(
 def _checked(
     ids: list[int], patches: torch.Tensor, pooling: torch.Tensor, layout: VisionLayout
 ) -> VisionInputs:
-    """The inputs, after the two checks that catch a processor with wrong settings."""
+    """Return the inputs, after two checks that catch a processor with wrong settings."""
     num_patch_tokens = ids.count(layout.patch)
     if num_patch_tokens != len(pooling):
         raise ValueError(f"{num_patch_tokens} <im_patch> tokens, but {len(pooling)} pooling rows")
@@ -91,7 +91,7 @@ def _checked(
     if largest > PIXEL_LIMIT:
         raise ValueError(
             f"pixel values reach {largest:.1f}, expected [-1, 1]: the checkpoint's "
-            "preprocessor files do not switch rescaling and normalization on"
+            "preprocessor files do not turn on rescaling and normalization"
         )
     return VisionInputs(
         tuple(ids),

@@ -1,13 +1,13 @@
-"""Which tokens stand for an image or a video, given their patch grids: the one place that knows.
+"""The tokens of an image or a video, given its patch grid: the only place that lays them out.
 
     image  <low_res_im_start> rows·cols·<im_patch> <im_end>
            <im_start> rows·(cols·<im_patch> <im_col>) <im_end>
     images `Image 1` image `Image 2` image …       (numbered only when there are several)
     video  `0.0 ` <im_start> 81·<im_patch> <im_end> ` 0.5 ` <im_start> …
 
-Times are written with one decimal. Which wrapper tokens (`<im_start>` or `<frame_start>`), whether
-they stand around each frame or once around all of them, and where column tokens stand is read from
-the checkpoint's processor, never assumed.
+Times have one decimal. The checkpoint's processor determines the wrapper tokens (`<im_start>` or
+`<frame_start>`), whether they enclose each frame or all frames together, and where column tokens
+go; none of this is assumed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BIDIRECTIONAL_TOKENS = (
 
 @dataclass(frozen=True, slots=True)
 class VisionLayout:
-    """Token ids and switches of one checkpoint."""
+    """Token ids and layout switches of one checkpoint."""
 
     patch: int
     column: int
@@ -50,7 +50,7 @@ class VisionLayout:
 
     @classmethod
     def of(cls, processor: Processor) -> VisionLayout:
-        """Read the layout from a `Molmo2Processor`."""
+        """Return the layout of a `Molmo2Processor`."""
         to_id = processor.tokenizer.convert_tokens_to_ids
         low_res_columns = processor.use_single_crop_col_tokens
         if low_res_columns is None:
@@ -75,7 +75,7 @@ class VisionLayout:
 
 
 def image_ids(layout: VisionLayout, grid: Sequence[int]) -> Ids:
-    """Tokens of one image; `grid`: pooled rows, columns of the global view, then of the crops."""
+    """Return the tokens of one image; `grid`: pooled rows, columns of global view, then crops."""
     low_rows, low_cols, rows, cols = grid
     low_res = _grid_ids(layout, low_rows, low_cols, layout.low_res_columns)
     high_res = _grid_ids(layout, rows, cols, layout.image_columns)
@@ -90,7 +90,7 @@ def image_ids(layout: VisionLayout, grid: Sequence[int]) -> Ids:
 
 
 def images_ids(layout: VisionLayout, grids: Sequence[Sequence[int]], tokenizer: Tokenizer) -> Ids:
-    """Tokens of all images of a sample, numbered when there are several."""
+    """Return the tokens of all images of a sample, numbered when there are several."""
     if len(grids) == 1:
         return image_ids(layout, grids[0])
     ids: Ids = []
@@ -102,19 +102,19 @@ def images_ids(layout: VisionLayout, grids: Sequence[Sequence[int]], tokenizer: 
 def video_ids(
     layout: VisionLayout, rows: int, cols: int, times_s: Sequence[float], tokenizer: Tokenizer
 ) -> Ids:
-    """Tokens of one video: every frame behind its time."""
+    """Return the tokens of one video: every frame after its time."""
     frame = _grid_ids(layout, rows, cols, layout.video_columns)
     if layout.wrap_each_frame:
         frame = [layout.frame_start, *frame, layout.frame_end]
     ids: Ids = []
     for number, time_s in enumerate(times_s):
-        blank = " " if number else ""
-        ids += text_ids(tokenizer, f"{blank}{format_frame_time(time_s)} ") + frame
+        space = " " if number else ""
+        ids += text_ids(tokenizer, f"{space}{format_frame_time(time_s)} ") + frame
     return ids if layout.wrap_each_frame else [layout.frame_start, *ids, layout.frame_end]
 
 
 def format_frame_time(time_s: float) -> str:
-    """The time in front of a frame's tokens."""
+    """Return the text of the time before a frame's tokens."""
     return f"{time_s:.1f}"
 
 

@@ -3,8 +3,8 @@
 Molmo 2 knows four track answers: every frame of the asked rate, only the first and last moment of
 each object, and the continuation of given starting points (one or several). They differ in the
 frames they list, not in how they are written, so the choice is a pure step on `TrackFrame`s here
-and the writing is `molmo_tune.grounding.text.format_tracks`. Which labeled frames coincide with
-frames the model saw is decided before, in `molmo_tune.templates.alignment`.
+and the writing is `molmo_tune.grounding.text.format_tracks`. The frames given are those that the
+model sees; `molmo_tune.templates.visible` finds what they show.
 
 Both selectors return one frame per (distinct) input frame, emptied where nothing is kept: the
 writer answers differently for "no frames" and for "frames without a visible object".

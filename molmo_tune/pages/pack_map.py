@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from molmo_tune.encoding.items import Item
 from molmo_tune.encoding.pack_plan import plan_packs, sizes_of
-from molmo_tune.encoding.sampler import ItemSampler
-from molmo_tune.encoding.sources import pack_limits_of
+from molmo_tune.encoding.sources import item_sampler, pack_limits_of
 from molmo_tune.recipe.sections import Recipe
 
 MAX_ROWS = 12
@@ -37,7 +36,7 @@ class Row:
 
 def first_rows(items: Sequence[Item], recipe: Recipe) -> list[Row]:
     """Return the rows of the first steps, at most MAX_ROWS."""
-    order = ItemSampler(len(items), seed=recipe.seed, shuffle=recipe.data.shuffle)
+    order = item_sampler(items, recipe)
     sizes, limits = sizes_of(items), pack_limits_of(recipe)
     if limits is None:
         places = [[place] for place in range(min(MAX_ROWS, len(items)))]

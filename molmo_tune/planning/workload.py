@@ -23,8 +23,7 @@ import numpy as np
 from molmo_tune.encoding.items import Item, vision_token_ids
 from molmo_tune.encoding.pack_plan import measure_packs, plan_packs, sizes_of
 from molmo_tune.encoding.processor import Processor
-from molmo_tune.encoding.sampler import ItemSampler
-from molmo_tune.encoding.sources import limits_of, pack_limits_of, read_items
+from molmo_tune.encoding.sources import item_sampler, limits_of, pack_limits_of, read_items
 from molmo_tune.encoding.token_stream import conversation_stream
 from molmo_tune.encoding.vision_tokens import VisionLayout
 from molmo_tune.errors import UserError
@@ -112,14 +111,14 @@ def _of_items(
             Row(USUAL, (_counted(usual, recipe, processor),)),
         )
         return Workload(rows, source, len(items))
-    order = ItemSampler(len(items), seed=recipe.seed, shuffle=recipe.data.shuffle)
+    order = item_sampler(items, recipe)
     figures = measure_packs(sizes_of(items), limits, order)
     packer = plan_packs(sizes_of(items), limits, order)
     packs = [[items[order.item_at(p)] for p in packer.next_pack()] for _ in range(_PLANNED_PACKS)]
     usual_pack = sorted(packs, key=lambda one: sum(i.num_tokens for i in one))[len(packs) // 2]
     usual_row = Row(USUAL, tuple(_counted(item, recipe, processor) for item in usual_pack))
     source += ", packed; that packs can be as large as the limits allow decides"
-    return Workload((allowed, usual_row), source, figures.packs_per_pass, figures.samples_per_pack)
+    return Workload((allowed, usual_row), source, figures.packs_per_epoch, figures.samples_per_pack)
 
 
 def _counted(item: Item, recipe: Recipe, processor: Processor) -> RowSample:

@@ -37,6 +37,7 @@ def conflicts(recipe: Recipe) -> Iterator[Conflict]:
     yield from _fsdp_is_supported(recipe)
     yield from _cached_features_stay_valid(recipe)
     yield from _preference_is_supported(recipe)
+    yield from _weights_are_used(recipe)
 
 
 def _warmup_ends(recipe: Recipe) -> Iterator[Conflict]:
@@ -183,3 +184,24 @@ def _preference_is_supported(recipe: Recipe) -> Iterator[Conflict]:
             others = (*others, ("trainer", "strategy"))
         if is_broken:
             yield Conflict((key, *others), reason)
+
+
+def _weights_are_used(recipe: Recipe) -> Iterator[Conflict]:
+    """Sampling weights: of training sources, and of supervised training only."""
+    for key in _sampling_weights(recipe, "val"):
+        yield Conflict((key,), "has no effect: evaluation puts every question once; remove it")
+    if recipe.preference is not None:
+        for key in _sampling_weights(recipe, "train"):
+            yield Conflict(
+                (key, ("preference", "from_run")),
+                "is not supported with preference, where every answer pair comes once per epoch; "
+                "remove it",
+            )
+
+
+def _sampling_weights(recipe: Recipe, split: str) -> Iterator[KeyPath]:
+    """Keys of the weights that are set; the sources of a faulty recipe are missing or plain."""
+    for number, source in enumerate(getattr(recipe.data, split, ())):
+        weight = source.get("weight") if isinstance(source, dict) else source.weight
+        if weight is not None:
+            yield ("data", split, number, "weight")

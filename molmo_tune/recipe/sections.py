@@ -142,8 +142,12 @@ class DataSource(Section):
     """Media folder (default: see molmo-tune formats NAME)."""
     template: Text = "video_pointing"
     """Data template: name of a bundled one, or path of your own."""
-    weight: PositiveFloat = 1.0
-    """How often the source is drawn, relative to the other sources."""
+    weight: PositiveFloat | None = None
+    """Sampling weight relative to the other sources: its share of the training samples is the
+    weight over the sum of all weights, whatever the sources' sizes. Default: 1.0 if another source
+    of `data.train` has a weight; with none set, every sample comes once per epoch."""
+    loss_weight: PositiveFloat = 1.0
+    """Factor on the loss weight of this source's answer tokens."""
     max_samples: PositiveInt | None = None
     """Maximum samples read (default: all)."""
     columns: Columns = Field(default_factory=Columns)

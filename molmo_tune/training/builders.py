@@ -24,6 +24,7 @@ from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sources import (
     cache_place,
     limits_of,
+    mixture_of,
     pack_limits_of,
 )
 from molmo_tune.evaluation.evaluate import evaluate
@@ -195,6 +196,7 @@ def data_module(
         prefetch=recipe.data.prefetch,
         seed=recipe.seed,
         shuffle=recipe.data.shuffle,
+        mixture=mixture_of(train_items, recipe),
         pack_limits=pack_limits_of(recipe),
     )
 

@@ -23,7 +23,7 @@ from molmo_tune.encoding.datasets import PackedSet, TrainingSet
 from molmo_tune.encoding.encoded import Batch, EncodedSample
 from molmo_tune.encoding.pack_plan import sizes_of
 from molmo_tune.encoding.packing import PackerState, Size
-from molmo_tune.encoding.sampler import ItemSampler
+from molmo_tune.encoding.sampler import ItemSampler, Mixture
 from molmo_tune.training.data_wait import TimedLoader
 from molmo_tune.training.pack_stream import PackStream
 
@@ -41,6 +41,7 @@ class BatchStream(Sampler[list[int]]):
         num_batches: batches of the whole run per process.
         seed: with the number of the pass it fixes the order.
         shuffle: otherwise items come in file order.
+        mixture: weights of the sources; None: every item comes once per epoch.
         first_batch: where to begin, for resumed runs.
         rank: number of this process.
         world_size: number of processes.
@@ -54,11 +55,12 @@ class BatchStream(Sampler[list[int]]):
         *,
         seed: int,
         shuffle: bool = True,
+        mixture: Mixture | None = None,
         first_batch: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self._order = ItemSampler(num_items, seed=seed, shuffle=shuffle)
+        self._order = ItemSampler(num_items, seed=seed, shuffle=shuffle, mixture=mixture)
         self.batch_size, self.num_batches, self.first_batch = batch_size, num_batches, first_batch
         self.rank, self.world_size = rank, world_size
 
@@ -87,6 +89,7 @@ class MolmoDataModule(L.LightningDataModule):
         prefetch: batches that each of them holds ready.
         seed: fixes the order.
         shuffle: whether the order changes per epoch.
+        mixture: weights of the sources; None: every item comes once per epoch.
         pack_limits: tokens and crops of a row that holds several items; None: one item per row.
         join: makes a batch of samples to train on.
     """
@@ -103,6 +106,7 @@ class MolmoDataModule(L.LightningDataModule):
         prefetch: int = 2,
         seed: int = 0,
         shuffle: bool = True,
+        mixture: Mixture | None = None,
         pack_limits: Size | None = None,
         join: Callable[..., Batch] = collate,
     ) -> None:
@@ -110,7 +114,7 @@ class MolmoDataModule(L.LightningDataModule):
         self.train, self.val = train, val
         self.pad_id, self.num_batches, self.batch_size = pad_id, num_batches, batch_size
         self.num_workers, self.prefetch = num_workers, prefetch
-        self.seed, self.shuffle = seed, shuffle
+        self.seed, self.shuffle, self.mixture = seed, shuffle, mixture
         self.pack_limits, self.join = pack_limits, join
         self._batches_done = 0
         self._packer_state: PackerState | None = None
@@ -128,6 +132,7 @@ class MolmoDataModule(L.LightningDataModule):
             self.num_batches,
             seed=self.seed,
             shuffle=self.shuffle,
+            mixture=self.mixture,
             first_batch=self._batches_done,
             rank=rank,
             world_size=world_size,
@@ -139,7 +144,9 @@ class MolmoDataModule(L.LightningDataModule):
         return PackStream(
             sizes_of(self.train.items),
             limits,
-            ItemSampler(len(self.train), seed=self.seed, shuffle=self.shuffle),
+            ItemSampler(
+                len(self.train), seed=self.seed, shuffle=self.shuffle, mixture=self.mixture
+            ),
             batch_size=self.batch_size,
             num_batches=self.num_batches,
             first_batch=self._batches_done,

@@ -22,10 +22,12 @@ from molmo_tune.encoding.items import Item, Refused
 from molmo_tune.encoding.media_inputs import FeatureNames
 from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sources import (
+    SourceShare,
     cache_place,
     measure_packing,
     pack_limits_of,
     read_items,
+    source_shares,
 )
 from molmo_tune.errors import UserError
 from molmo_tune.media.array_cache import cache_at
@@ -84,6 +86,8 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
     train_items, refused = read_items(recipe.data.train, recipe, processor)
     val_items, val_refused = read_items(recipe.data.val, recipe, processor)
     _print_left_out(console, refused + val_refused)
+    shares = source_shares(train_items, recipe)
+    _print_shares(console, shares)
     _print_packing(console, recipe, train_items)
     media = _watch_media(console, recipe, train_items, refused)
     _require_caches(recipe)
@@ -111,14 +115,19 @@ def train(recipe: Recipe, console: Console, *, resume: bool = False) -> Training
     started = time.perf_counter()
     trainer.fit(module, data, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=False)
     seconds = time.perf_counter() - started
-    shares = parameter_table(model)[-1]
+    _, total, trained = parameter_table(model)[-1]
     result = TrainingResult(
-        run, trainer.global_step, tuple(record.losses), shares[2] / shares[1], seconds
+        run, trainer.global_step, tuple(record.losses), trained / total, seconds
     )
     if _is_first_process():
         media.print_summary()
         write_metrics(run, record.losses, {"data_wait": wait.by_step, **preferred.by_step}, resume)
         figures: dict[str, Any] = {
+            "sources": [
+                {"path": str(one.source.path), "share": one.share, "per_epoch": one.repeats}
+                for one in shares
+            ]
+            or None,
             "packing": packs.figures() if packs is not None else None,
             "media": media.figures(),
             "data_wait": wait.figures(),
@@ -204,6 +213,12 @@ def _print_left_out(console: Console, refused: list[Refused]) -> None:
     for reason, ones in by_reason.items():
         first = ", ".join(f"{one.sample_id} ({one.label})" for one in ones[:3])
         console.print(f"left out {len(ones)}: {reason}: {first}", highlight=False)
+
+
+def _print_shares(console: Console, shares: list[SourceShare]) -> None:
+    if shares:
+        listed = ", ".join(f"{one.source.path} {one.share:.1%}" for one in shares)
+        console.print(f"sources: {listed} of samples", highlight=False)
 
 
 def _print_packing(console: Console, recipe: Recipe, items: list[Item]) -> None:

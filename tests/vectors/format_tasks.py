@@ -21,8 +21,8 @@ from molmo_tune.grounding.tracks import (
     from_initial_points,
     start_end_only,
 )
-from molmo_tune.templates.alignment import frames_in_video, frames_on_grid, visible_points
 from molmo_tune.templates.chat import render_turns, style_prefix
+from tests.vectors.labeled_frames import frames_in_video, frames_on_grid, visible_points
 
 Input = dict[str, Any]
 SEPARATORS = {"html-v1": "\t", "html-v2": ";"}
