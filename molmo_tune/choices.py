@@ -42,6 +42,6 @@ ExportLayout = Literal[CheckpointLayout, AdapterLayout]
 ExportQuantization = Literal[BaseQuantization, "w4a16", "fp8"]
 
 
-def words_of(choice: Any) -> tuple[str, ...]:
-    """Return the words that a type of this module allows, in the order in which it lists them."""
+def words_of(choice: Any) -> tuple[Any, ...]:
+    """Return the words of a type in this module, in its order."""
     return get_args(choice)

@@ -7,8 +7,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from molmo_tune import choices
 
 PACKAGE = Path(__file__).parent.parent / "molmo_tune"
 
@@ -159,14 +162,17 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_choices_have_one_home() -> None:
-    """Neither the recipe nor a command lists the words of a setting a second time."""
-    for path in [PACKAGE / "recipe" / "sections.py", *(PACKAGE / "commands").glob("*.py")]:
+    """No module lists the words of a setting a second time, neither as a type nor for argparse."""
+    listed = {frozenset(get_args(value)) for value in vars(choices).values() if get_args(value)}
+    assert len(listed) > 15
+    for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.keyword) and node.arg == "choices":
                 assert isinstance(node.value, ast.Call), f"{path}: {ast.unparse(node.value)}"
             is_literal = isinstance(node, ast.Subscript) and ast.unparse(node.value) == "Literal"
-            if is_literal and path.name == "sections.py":
-                assert ast.unparse(node.slice) in ("'auto'", "tuple(FORMAT_MODULES)")
+            if is_literal and path.stem != "choices":
+                words = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
+                assert frozenset(words) not in listed, f"{path}: {ast.unparse(node)}"
 
 
 def test_every_module_opens_with_prose() -> None:

@@ -172,7 +172,7 @@ def test_frame_folders_are_found_next_to_their_labels(
     masks(tmp_path / "mute", "")
     assert start(tmp_path / "mute", tmp_path / "to") == 1
     told = capsys.readouterr().err
-    assert f"write the frames per second into {tmp_path / 'mute' / 'JPEGImages'}" in told
+    assert f"write the frames per second to {tmp_path / 'mute' / 'JPEGImages'}" in told
     masks(tmp_path / "data", "10")
     assert start(tmp_path / "data", tmp_path / "to") == 0
     assert "mask_folder: " in capsys.readouterr().out

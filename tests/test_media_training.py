@@ -18,6 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from molmo_tune.checks.recipe_data import check_recipe
+from molmo_tune.choices import Decoder
 from molmo_tune.cli import main
 from molmo_tune.commands.convert import convert
 from molmo_tune.encoding import media_inputs
@@ -28,7 +29,6 @@ from molmo_tune.encoding.sources import limits_of, read_items
 from molmo_tune.errors import UserError
 from molmo_tune.media import resized_frames
 from molmo_tune.media.array_cache import ArrayCache
-from molmo_tune.media.decoders import Decoder
 from molmo_tune.model.feature_cache import fingerprint
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.recipe.loader import load_recipe

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from molmo_tune.choices import Decoder
 from molmo_tune.errors import UserError
 from molmo_tune.media import decoding
 from molmo_tune.media.clip import sample_video
 from molmo_tune.media.decode_timeout import iterate_in_thread
-from molmo_tune.media.decoders import Decoder
 from molmo_tune.media.frame_index import index_file
 from molmo_tune.media.video import VideoInfo, file_state, probe_video, read_frames, stream_frames
 from tests.odd_clips import (

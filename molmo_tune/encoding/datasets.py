@@ -14,9 +14,9 @@ from dataclasses import replace
 import numpy as np
 from torch.utils.data import Dataset
 
+from molmo_tune.choices import Weighting
 from molmo_tune.encoding.encoded import IGNORED_ID, EncodedSample, Opening
 from molmo_tune.encoding.items import Item, MediaLimits
-from molmo_tune.encoding.loss_weights import Weighting
 from molmo_tune.encoding.media_inputs import FeatureNames, open_media, vision_of
 from molmo_tune.encoding.packing import pack
 from molmo_tune.encoding.processor import Processor

@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from molmo_tune.choices import Sampling
 from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.token_stream import conversation_stream
 from molmo_tune.encoding.vision_tokens import VisionLayout, images_ids, video_ids
 from molmo_tune.errors import UserError
 from molmo_tune.labels.sample import Sample
-from molmo_tune.media.clip import SampledTimes, Sampling, sample_video
+from molmo_tune.media.clip import SampledTimes, sample_video
 from molmo_tune.media.image import image_size
 from molmo_tune.media.resized_frames import Reading
 from molmo_tune.media.video import probe_video

@@ -9,9 +9,8 @@ divided by the sum of the weights, so a factor common to all samples changes not
 from __future__ import annotations
 
 import math
-from typing import Literal
 
-Weighting = Literal["flat", "root_length", "root_branches", "root_both"]
+from molmo_tune.choices import Weighting
 
 ROOT_LENGTH_FACTOR = 2.0
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from molmo_tune.choices import Weighting
 from molmo_tune.encoding.encoded import EncodedSample
-from molmo_tune.encoding.loss_weights import Weighting
 from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.token_stream import (
     TokenStream,

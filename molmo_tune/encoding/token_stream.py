@@ -22,8 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from molmo_tune.choices import Weighting
 from molmo_tune.encoding.encoded import IGNORED_ID
-from molmo_tune.encoding.loss_weights import Weighting, answer_weight
+from molmo_tune.encoding.loss_weights import answer_weight
 from molmo_tune.encoding.processor import Tokenizer
 from molmo_tune.templates.chat import render_turns
 

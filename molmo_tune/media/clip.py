@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from molmo_tune.choices import Sampling
 from molmo_tune.errors import UserError
 from molmo_tune.media.image import read_image
 from molmo_tune.media.sampling import (
@@ -25,8 +25,6 @@ from molmo_tune.media.sampling import (
     sample_times_at,
 )
 from molmo_tune.media.video import VideoInfo, probe_video, read_frames
-
-Sampling = Literal["uniform_last_frame", "fps"]
 
 _RATE_SLACK = 0.01  # files round their timestamps, and only the integer part of a rate counts
 

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
+from molmo_tune.choices import Decoder
 from molmo_tune.errors import UserError
 from molmo_tune.media.decoding import NumberedFrame, decode_frames, does_not_decode
 from molmo_tune.media.frame_index import FrameIndex, reason
 
-Decoder = Literal["pyav", "decord", "torchcodec"]
 Decode = Callable[[Path, FrameIndex, Sequence[int]], Iterator[NumberedFrame]]
 _USE_PYAV = "set video.decoder: pyav"
 _BATCH_FRAMES = 8  # frames decoded per call, which bounds memory

@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from molmo_tune.choices import Decoder
 from molmo_tune.media.array_cache import CachePlace, cache_at, key_of
-from molmo_tune.media.decoders import Decoder
 from molmo_tune.media.video import TIMEOUT_S, file_state, stream_frames
 
 READING_VERSION = 1

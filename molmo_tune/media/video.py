@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from molmo_tune.choices import Decoder
 from molmo_tune.errors import UserError
 from molmo_tune.media.decode_timeout import iterate_in_thread
-from molmo_tune.media.decoders import Decoder, decoder_of
+from molmo_tune.media.decoders import decoder_of
 from molmo_tune.media.frame_folder import FrameFolder, folder_state, open_folder, read_folder
 from molmo_tune.media.frame_index import FrameIndex, in_seconds, index_file
 

@@ -25,12 +25,13 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from molmo_tune import choices
 from molmo_tune.errors import UserError
 from molmo_tune.model.molmo import Molmo
 from molmo_tune.model.quantization import num_weights
 
-Part = Literal["language", "connector", "vision"]
-Method = Literal["lora", "dora", "pissa", "full"]
+Part = choices.Component
+Method = choices.AdapterMethod
 
 PART_MODULES: dict[Part, str] = {
     "language": r"model\.language_model\.layers\.\d+\."

@@ -17,7 +17,7 @@ and picks its flash kernel by itself.
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, create_mask
@@ -26,6 +26,7 @@ from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from molmo_tune import choices
 from molmo_tune.encoding.encoded import Batch
 from molmo_tune.errors import UserError
 from molmo_tune.model.attention import allows, dense_mask, pieces, rectangles
@@ -33,8 +34,8 @@ from molmo_tune.model.flash_attention import flash_attention
 from molmo_tune.model.molmo import Molmo
 from molmo_tune.model.rectangle_attention import rectangle_attention
 
-Backend = Literal["sdpa", "flex", "flash"]
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
+Backend = choices.AttentionBackend
+BACKENDS: tuple[Backend, ...] = choices.words_of(Backend)
 _NAMES: dict[Backend, str] = {  # transformers seeks on the hub whatever has "flash" in its name
     "sdpa": "molmo_tune_rectangles",
     "flex": "molmo_tune_blocks",

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
 
 import torch
 from transformers import AutoConfig, AutoProcessor, Molmo2ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
+from molmo_tune import choices
 from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.resize import ExactImageProcessor, ExactVideoProcessor
 from molmo_tune.errors import UserError
@@ -26,7 +26,7 @@ from molmo_tune.model.quantization import (
     require_quantized,
 )
 
-DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+DtypeName = choices.Dtype
 TINY = "tiny"
 TINY_FOLDER = Path(__file__).parent.parent / "tiny" / "base"
 

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import BitsAndBytesConfig
 
+from molmo_tune import choices
 from molmo_tune.errors import UserError
 from molmo_tune.model.molmo import Molmo
 
-Quantize = Literal["nf4", "int8"]
+Quantize = choices.BaseQuantization
 _KEPT_WHOLE = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 _LAYERS = {"nf4": "Linear4bit", "int8": "Linear8bitLt"}
 

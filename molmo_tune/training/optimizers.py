@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from molmo_tune.choices import OptimizerName, Schedule
 from molmo_tune.errors import UserError
 from molmo_tune.model.adapters import part_of, trainable_parameters
 from molmo_tune.model.quantization import require_bitsandbytes
-
-OptimizerName = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class OptimSettings:
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-6
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Schedule = "cosine"
     warmup_steps: int = 0
     min_lr_ratio: float = 0.1
 

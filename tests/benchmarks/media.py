@@ -40,6 +40,7 @@ import torch
 from transformers.models.molmo2.video_processing_molmo2 import Molmo2VideoProcessor
 from transformers.video_utils import VIDEO_DECODERS, load_video
 
+from molmo_tune.choices import Decoder
 from molmo_tune.encoding.media_inputs import resizing_of
 from molmo_tune.encoding.resize import ExactVideoProcessor
 from molmo_tune.encoding.vision_inputs import video_inputs
@@ -47,7 +48,6 @@ from molmo_tune.errors import UserError
 from molmo_tune.media import video
 from molmo_tune.media.array_cache import CachePlace
 from molmo_tune.media.clip import SampledTimes, sample_video
-from molmo_tune.media.decoders import Decoder
 from molmo_tune.media.resized_frames import Reading, read_resized_frames
 from molmo_tune.media.video import probe_video, read_frames
 from molmo_tune.model.loading import load_processor

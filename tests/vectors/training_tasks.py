@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from molmo_tune.choices import Weighting
 from molmo_tune.encoding.encoded import EncodedSample
-from molmo_tune.encoding.loss_weights import Weighting
 from molmo_tune.encoding.packing import Size, knapsack, pack
 from molmo_tune.encoding.sample_encoder import encode_prompt, encode_tree
 from molmo_tune.encoding.token_stream import SpokenLine, subtitle_ids

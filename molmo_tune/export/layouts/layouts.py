@@ -16,11 +16,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from transformers import AutoConfig, Molmo2ForConditionalGeneration
 
+from molmo_tune import choices
 from molmo_tune.errors import UserError
 from molmo_tune.export.layouts.hub_layout import (
     EMBEDDING,
@@ -30,7 +30,7 @@ from molmo_tune.export.layouts.hub_layout import (
 )
 from molmo_tune.model.molmo import MolmoConfig
 
-Layout = Literal["hub", "native", "ai2"]
+Layout = choices.CheckpointLayout
 LAYOUTS: tuple[Layout, ...] = ("hub", "native", "ai2")
 Shapes = dict[str, tuple[int, ...]]
 

@@ -22,11 +22,12 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
 
+from molmo_tune import choices
 from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.encoding.processor import Processor
 from molmo_tune.errors import UserError
@@ -46,7 +47,7 @@ from molmo_tune.model.molmo import Molmo
 from molmo_tune.model.quantization import keep_trainable_kernels, require_bitsandbytes
 from molmo_tune.run_folder import write_json
 
-Kind = Literal["nf4", "int8", "w4a16", "fp8"]
+Kind = choices.ExportQuantization
 KIND_LAYOUTS: dict[Kind, Layout] = {
     "nf4": "native",
     "int8": "native",

@@ -26,8 +26,8 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
+from molmo_tune.choices import BoxStyle, Units
 from molmo_tune.errors import UserError
 from molmo_tune.labels.formats.table._objects import table_objects
 from molmo_tune.labels.geometry.shapes import SizeWH
@@ -46,8 +46,6 @@ from molmo_tune.labels.sample import Box, Point, Sample, Shape
 from molmo_tune.labels.tracks import NOT_A_NUMBER, numbers
 from molmo_tune.recipe.sections import Columns, DataSource
 
-Units = Literal["pixel", "percent", "unit"]
-BoxStyle = Literal["xyxy", "xywh", "cxcywh"]
 EMPTY = "empty row: no object"
 
 
