@@ -26,15 +26,23 @@ from molmo_tune.model.loading import TINY_FOLDER, load_model
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.run_folder import RunFolder
 from molmo_tune.training.run import train
+from tests.conftest import write_pond_recipe
 
 PARTS: list[Any] = ["language", "connector", "vision"]
 
 
-@pytest.fixture
-def run(pond_recipe: Path) -> RunFolder:
+@pytest.fixture(scope="module")
+def trained(pond: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A trained run with adapters in every part of the tiny base."""
-    recipe = load_recipe(pond_recipe, ["trainer.max_steps=2", "export.dtype=float32"])
+    path = write_pond_recipe(pond, tmp_path_factory.mktemp("trained"))
+    recipe = load_recipe(path, ["trainer.max_steps=2", "export.dtype=float32"])
     return train(recipe, Console(quiet=True)).run
+
+
+@pytest.fixture
+def run(trained: RunFolder, tmp_path: Path) -> RunFolder:
+    """A copy of it to export and to break."""
+    return RunFolder(Path(shutil.copytree(trained.root, tmp_path / "run")))
 
 
 def _adapter(folder: Path, base: str, *, trained: bool, rslora: bool = False) -> None:
