@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "molmo_tune"
 # The order in which data flows. A room may import itself and what stands before it.
 ORDER = (
     "errors",
+    "units",
     "atomic_folder",
     "label_formats",
     "media",
@@ -39,6 +40,7 @@ ORDER = (
 
 WITHOUT_TORCH = (
     "errors",
+    "units",
     "label_formats",
     "media",
     "recipe",
