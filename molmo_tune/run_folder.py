@@ -13,7 +13,6 @@ evaluation/        NAME.json per evaluation
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,21 +107,11 @@ class RunFolder:
                 raise UserError(self.root, f"no {path.name}", "the folder of a finished run")
 
 
-def write_json(path: Path, contents: Any) -> None:
-    """Write JSON whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(
-        json.dumps(contents, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    temporary.replace(path)
-
-
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote.
+    """Return the contents of a JSON file of the run.
 
     Raises:
-        UserError: it is not there, or no JSON.
+        UserError: it is missing, or not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from molmo_tune.atomic_files import write_json
 from molmo_tune.encoding.collation import collate
 from molmo_tune.export.verification.verify import make_probes
 from molmo_tune.model.adapters import add_adapter, bare_model, save_adapter
 from molmo_tune.model.fingerprint import base_identity
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import TINY_FOLDER, load_model, load_processor
-from molmo_tune.run_folder import RunFolder, write_json
+from molmo_tune.run_folder import RunFolder
 from tests.drawn_lora import draw
 
 

@@ -15,7 +15,8 @@ PACKAGE = Path(__file__).parent.parent / "molmo_tune"
 ORDER = (
     "errors",
     "units",
-    "atomic_folder",
+    "file_lock",
+    "atomic_files",
     "label_formats",
     "media",
     "recipe",
@@ -41,6 +42,7 @@ ORDER = (
 WITHOUT_TORCH = (
     "errors",
     "units",
+    "atomic_files",
     "label_formats",
     "media",
     "recipe",
@@ -106,6 +108,18 @@ def test_importing_stays_light(room: str) -> None:
     name = f"molmo_tune.{room}" if room else "molmo_tune"
     code = f"import sys, {name}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_only_file_lock_imports_what_windows_lacks() -> None:
+    posix = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"}
+    users = set()
+    for module in MODULES:
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                users |= {module.name for alias in node.names if alias.name in posix}
+            elif isinstance(node, ast.ImportFrom) and node.module in posix:
+                users.add(module.name)
+    assert users == {"file_lock.py"}
 
 
 def test_every_module_opens_with_prose() -> None:

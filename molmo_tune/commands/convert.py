@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
+from molmo_tune.atomic_files import write_json
 from molmo_tune.errors import UserError
 from molmo_tune.labels.formats.jsonl import write_jsonl
 from molmo_tune.labels.formats.table.table import TableLayout, layout_of
@@ -22,7 +23,6 @@ from molmo_tune.labels.read import iterate_labels
 from molmo_tune.labels.report import ConversionReport, Tally
 from molmo_tune.labels.survey import detect_format
 from molmo_tune.recipe.sections import DataSource
-from molmo_tune.run_folder import write_json
 
 
 def run(options: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from molmo_tune.atomic_files import write_json, write_text
 from molmo_tune.commands.check import check
 from molmo_tune.commands.convert import convert
 from molmo_tune.commands.evaluate import evaluate_recipe, print_summary
@@ -31,7 +32,7 @@ from molmo_tune.recipe.bundled import bundled
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.saving import dump_recipe
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.run_folder import RunFolder, write_json
+from molmo_tune.run_folder import RunFolder
 from molmo_tune.tiny.pond import write_pond
 from molmo_tune.training.progress import progress_columns
 from molmo_tune.training.run import train
@@ -132,7 +133,7 @@ def _write_data(out: Path, seed: int, steps: Steps) -> Recipe:
         f"output.dir={out / 'run'}",
     ]
     recipe = load_recipe(bundled("recipes", "demo"), overrides)
-    (out / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    write_text(out / "recipe.yaml", dump_recipe(recipe))
     return recipe
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from molmo_tune.atomic_files import write_json
 from molmo_tune.encoding.items import Item
 from molmo_tune.encoding.sources import limits_of, read_items
 from molmo_tune.errors import UserError
@@ -17,7 +18,7 @@ from molmo_tune.model.adapters import bare_model, load_adapter
 from molmo_tune.model.loading import load_model, load_processor, resolve_dtype
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.run_folder import RunFolder, write_json
+from molmo_tune.run_folder import RunFolder
 from molmo_tune.training.media_monitor import LISTED
 from molmo_tune.training.progress import progress_columns
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import yaml
 
+from molmo_tune.atomic_files import write_text
 from molmo_tune.commands.init_wording import answer_tokens, fitting_templates
 from molmo_tune.errors import UserError
 from molmo_tune.labels.formats.jsonl import write_jsonl
@@ -115,7 +116,7 @@ def init(
         val=f"\n{_listed(val, words)}" if val else " []                   # one medium only",
         run=_quoted(to / "run"),
     )
-    recipe.write_text(text, encoding="utf-8")
+    write_text(recipe, text)
     written = [f"written: {path}" for path in (*parts, words, recipe)]
     more = f" (also possible with --template: {', '.join(others)})" if others else ""
     return [*_told(name, sources), f"task: {template}{more}", *written]

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from molmo_tune.atomic_files import write_json
 from molmo_tune.errors import UserError
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import EvalSection, ImageSection, VideoSection
-from molmo_tune.run_folder import RunFolder, write_json
+from molmo_tune.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from molmo_tune.encoding.items import MediaLimits

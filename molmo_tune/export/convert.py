@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from molmo_tune.atomic_folder import atomic_folder, require_new, work_name
+from molmo_tune.atomic_files import atomic_folder, require_new, work_name, write_json
 from molmo_tune.errors import UserError
 from molmo_tune.export.card import public_name
 from molmo_tune.export.export import DTYPES, REPORT, require_room
@@ -27,7 +27,6 @@ from molmo_tune.export.merge import WEIGHT_FILES, write_layout
 from molmo_tune.export.verification.tensor_report import TensorReport, compare_tensors
 from molmo_tune.export.weight_updates import NoUpdates
 from molmo_tune.model.loading import checkpoint_folder, load_processor
-from molmo_tune.run_folder import write_json
 
 
 @dataclass(frozen=True, slots=True)

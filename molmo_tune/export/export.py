@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from molmo_tune.atomic_folder import atomic_folder, require_new, work_name
+from molmo_tune.atomic_files import atomic_folder, require_new, work_name, write_json, write_text
 from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sources import limits_of
 from molmo_tune.errors import UserError
@@ -55,7 +55,7 @@ from molmo_tune.model.loading import (
 from molmo_tune.model.molmo import Molmo
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.run_folder import RunFolder, write_json
+from molmo_tune.run_folder import RunFolder
 
 REPORT = "export_report.json"
 _QUANTIZED_ROOM = 1.7  # the merged checkpoint, and at most so much of it again in 8 bits
@@ -132,7 +132,7 @@ def export_run(
             report["vllm"] = vllm_report(unfinished, missing)
         write_json(unfinished / REPORT, report)
         card = model_card(recipe, run, report, base.folder)
-        (unfinished / "README.md").write_text(card, encoding="utf-8")
+        write_text(unfinished / "README.md", card)
     return ExportResult(out, account, proof, report, written.found)
 
 

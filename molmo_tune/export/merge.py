@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from molmo_tune.atomic_folder import atomic_file
+from molmo_tune.atomic_files import atomic_file, write_text
 from molmo_tune.errors import UserError
 from molmo_tune.export.files.checkpoint import (
     INDEX_NAME,
@@ -246,5 +246,4 @@ def _write_index(base: Checkpoint, placed: dict[str, list[TensorSpec]], out: Pat
     index["weight_map"] = {spec.name: file for file, specs in placed.items() for spec in specs}
     total = sum(spec.num_bytes for specs in placed.values() for spec in specs)
     index.setdefault("metadata", {})["total_size"] = total
-    text = json.dumps(index, indent=2, sort_keys=True) + "\n"
-    (out / INDEX_NAME).write_text(text, encoding="utf-8")
+    write_text(out / INDEX_NAME, json.dumps(index, indent=2, sort_keys=True) + "\n")

@@ -18,7 +18,6 @@ What it does not do: make or understand content, or fall back to another folder.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -35,7 +34,9 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from molmo_tune.atomic_files import PART_PREFIX, staged_file
 from molmo_tune.errors import UserError
+from molmo_tune.file_lock import NoLocksError, try_lock
 
 _SEAL = b"crc32 %08x\n"
 _SEAL_BYTES = len(_SEAL % 0)
@@ -145,18 +146,12 @@ class ArrayCache:
 
     def _write(self, path: Path, key: str, array: NDArray[Any]) -> None:
         path.parent.mkdir(exist_ok=True)
-        number, name = tempfile.mkstemp(prefix=".part.", dir=path.parent)
-        try:
-            with os.fdopen(number, "wb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # let go when the writer dies
-                np.lib.format.write_array(file, array, allow_pickle=False)
-                file.write(_seal(key, array))
-                file.flush()
-                os.rename(name, path)  # noqa: PTH104 (name is no Path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(name)  # noqa: PTH108
-            raise
+        # Not synchronized to disk: what a power cut leaves fails the checksum.
+        with staged_file(path, sync=False) as part, part.open("wb") as file:
+            with suppress(NoLocksError):
+                try_lock(file.fileno())  # tells an evicting process that the writer lives
+            np.lib.format.write_array(file, array, allow_pickle=False)
+            file.write(_seal(key, array))
 
     def _make_room(self, num_bytes: int) -> None:
         """Measure the folder when that is due, and free some of it when it is full."""
@@ -190,12 +185,10 @@ class ArrayCache:
 
     def _remove_dead_parts(self) -> None:
         for file in self._files():
-            if file.name.startswith(".part."):
-                with suppress(OSError), open(file.path, "rb") as part:  # noqa: PTH123
-                    if time.time() - file.stat().st_mtime < _PART_AGE_S:
-                        continue
-                    fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(file.path)  # noqa: PTH108
+            if file.name.startswith(PART_PREFIX):
+                with suppress(OSError):
+                    if time.time() - file.stat().st_mtime > _PART_AGE_S and _is_dead(file.path):
+                        os.unlink(file.path)  # noqa: PTH108
 
     def _files(self) -> Iterator[os.DirEntry[str]]:
         """Of the folders that entries are in, which have names of two digits."""
@@ -223,8 +216,16 @@ def _alone(path: Path) -> Iterator[bool]:
     """Whether no other process is at it; the lock goes with the process."""
     with path.open("wb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
+            is_mine = try_lock(file.fileno())
+        except NoLocksError:
+            is_mine = True  # two may evict at once, and free a little more than they need
+        yield is_mine
+
+
+def _is_dead(part: str) -> bool:
+    """Whether the writer of a part has ended; where files have no locks, as if it had."""
+    with open(part, "rb") as file:  # noqa: PTH123
+        try:
+            return try_lock(file.fileno())
+        except NoLocksError:
+            return True

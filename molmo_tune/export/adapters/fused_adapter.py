@@ -24,13 +24,13 @@ from typing import Any
 
 import torch
 
+from molmo_tune.atomic_files import write_json
 from molmo_tune.errors import UserError
 from molmo_tune.export.files.tensor_files import TensorSpec, read_tensor_file, write_tensor_file
 from molmo_tune.export.layouts.hub_layout import hub_sources
 from molmo_tune.export.layouts.layouts import Shapes
 from molmo_tune.export.weight_updates import PEFT_PREFIX, LoraUpdates, WeightUpdates
 from molmo_tune.model.adapters import part_of
-from molmo_tune.run_folder import write_json
 
 _USE_HUB = "export with --layout hub instead"
 _LEAVES = ("self_attn.att_proj", "self_attn.attn_out", "mlp.ff_proj", "mlp.ff_out")

@@ -13,7 +13,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from molmo_tune.atomic_folder import atomic_folder, require_new
+from molmo_tune.atomic_files import atomic_folder, require_new, write_json, write_text
 from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sources import limits_of
 from molmo_tune.errors import UserError
@@ -27,7 +27,7 @@ from molmo_tune.export.weight_updates import LoraUpdates, read_lora, read_update
 from molmo_tune.model.adapters import load_adapter
 from molmo_tune.model.loading import checkpoint_folder, load_model, load_processor
 from molmo_tune.recipe.loader import load_recipe
-from molmo_tune.run_folder import RunFolder, write_json
+from molmo_tune.run_folder import RunFolder
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -73,7 +73,7 @@ def export_peft_adapter(run: RunFolder, out: Path) -> PeftAdapter:
         }
         write_json(unfinished / REPORT, report)
         card = model_card(recipe, run, report, base.folder)
-        (unfinished / "README.md").write_text(card, encoding="utf-8")
+        write_text(unfinished / "README.md", card)
     return PeftAdapter(out, len(changes.pairs))
 
 

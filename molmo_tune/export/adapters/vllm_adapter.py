@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from molmo_tune.atomic_folder import atomic_folder, require_new
+from molmo_tune.atomic_files import atomic_folder, require_new, write_json, write_text
 from molmo_tune.encoding.sources import limits_of
 from molmo_tune.errors import UserError
 from molmo_tune.export.adapters.fused_adapter import (
@@ -33,7 +33,7 @@ from molmo_tune.export.merge import require_fit
 from molmo_tune.export.weight_updates import LoraUpdates, read_updates
 from molmo_tune.model.loading import checkpoint_folder, load_processor
 from molmo_tune.recipe.loader import load_recipe
-from molmo_tune.run_folder import RunFolder, write_json
+from molmo_tune.run_folder import RunFolder
 
 MAX_UPDATE_DIFF = 1e-6  # relative to the largest entry of the update
 
@@ -85,7 +85,7 @@ def export_vllm_adapter(run: RunFolder, out: Path) -> VllmAdapter:
         }
         write_json(unfinished / REPORT, report)
         card = model_card(recipe, run, report, base.folder)
-        (unfinished / "README.md").write_text(card, encoding="utf-8")
+        write_text(unfinished / "README.md", card)
     return VllmAdapter(out, len(modules), rank, report["vllm"]["hf_overrides"])
 
 

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from molmo_tune.atomic_files import write_json
 from molmo_tune.encoding.items import MediaLimits
 from molmo_tune.errors import UserError
 from molmo_tune.export.layouts.hub_config import hub_config
 from molmo_tune.export.layouts.layouts import Layout
-from molmo_tune.run_folder import write_json
 
 CONFIG = "config.json"
 IMAGE, VIDEO, PROCESSOR = (

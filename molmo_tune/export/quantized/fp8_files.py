@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from molmo_tune.atomic_files import write_json
 from molmo_tune.export.files.checkpoint import INDEX_NAME, SINGLE_NAME, Checkpoint
 from molmo_tune.export.files.tensor_files import Piece, StoredTensor, TensorSpec, write_tensor_file
 from molmo_tune.export.quantized.compressed_format import (
@@ -27,7 +28,6 @@ from molmo_tune.export.quantized.compressed_format import (
     scheme_of,
 )
 from molmo_tune.model.molmo import Molmo
-from molmo_tune.run_folder import write_json
 
 _DECODER_MATRIX = re.compile(
     r"model\.transformer\.blocks\.\d+\.(self_attn\.(att_proj|attn_out)|mlp\.ff_(proj|out))\.weight"

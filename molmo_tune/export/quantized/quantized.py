@@ -27,6 +27,7 @@ from typing import Any, Literal
 import torch
 from huggingface_hub import save_torch_state_dict
 
+from molmo_tune.atomic_files import write_json
 from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.encoding.processor import Processor
 from molmo_tune.errors import UserError
@@ -44,7 +45,6 @@ from molmo_tune.export.verification.verify import (
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.model.molmo import Molmo
 from molmo_tune.model.quantization import keep_trainable_kernels, require_bitsandbytes
-from molmo_tune.run_folder import write_json
 
 Kind = Literal["nf4", "int8", "w4a16", "fp8"]
 KIND_LAYOUTS: dict[Kind, Layout] = {

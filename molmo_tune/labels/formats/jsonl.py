@@ -35,13 +35,12 @@ given looks the paths up in that folder only.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from molmo_tune.atomic_files import atomic_file
 from molmo_tune.errors import UserError
 from molmo_tune.labels.files.strict_json import parse_strictly
 from molmo_tune.labels.files.text import read_text
@@ -77,12 +76,10 @@ def write_jsonl(
         UserError: there are no samples, two have the same id, a number is not finite, or the place
             cannot be written to.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     taken: set[str] = set()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as part:
         # a half of a surrogate pair is not UTF-8 and becomes its JSON escape
-        with unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        with part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             for sample in samples:
                 if sample.id in taken:
                     raise UserError(
@@ -93,12 +90,6 @@ def write_jsonl(
         if not taken:
             raise UserError(path, "no samples to write", "at least one")
         accept(len(taken))
-        unfinished.replace(path)
-    except OSError as error:
-        raise UserError(path, f"cannot be written ({error.strerror})") from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
     return len(taken)
 
 
