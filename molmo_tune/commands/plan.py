@@ -7,10 +7,10 @@ that make it fit, and the exit code is 1. `--json` writes the same figures in by
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from molmo_tune.atomic_files import write_json
 from molmo_tune.errors import UserError
 from molmo_tune.recipe.bundled import bundled
 from molmo_tune.recipe.loader import load_recipe
@@ -40,9 +40,16 @@ def run(options: argparse.Namespace) -> int:
     if options.memory is not None:
         tried = _remedies(console, found, path, options)
     if options.json is not None:
-        write_json(options.json, as_json(found, options.memory, tried))
+        _write(options.json, as_json(found, options.memory, tried))
     _require_fit(found, path, options.memory, tried)
     return 0
+
+
+def _write(file: Path, figures: dict[str, Any]) -> None:
+    try:
+        file.write_text(f"{json.dumps(figures, indent=2)}\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(file, f"cannot be written ({error.strerror})") from error
 
 
 def _print(console: Console, found: Forecast) -> None:
