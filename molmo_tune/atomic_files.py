@@ -274,7 +274,7 @@ def _synchronize(path: Path, flags: int) -> None:
 
 
 def _cannot_write(target: Path, error: OSError) -> UserError:
-    """Return the error that tells the user why a file or folder could not be written."""
+    """Return the error that explains to the user why a file or folder could not be written."""
     reason = error.strerror or str(error)
     if error.errno in (*_FULL, errno.EDQUOT):
         what = "disk quota" if error.errno == errno.EDQUOT else "disk"

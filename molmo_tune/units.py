@@ -4,8 +4,8 @@
     count(1024, "token")          1,024 tokens   seconds(12.34)              12.3 s
     with_interval(0.8, 0.7, 0.9)  0.800 [0.700, 0.900]
 
-A value and the limit that it missed are written together (`missed`), with as many digits as it
-takes to tell them apart: "needs 1.0 GB; at most 1.0 GB" helps nobody.
+A value and the limit that it missed are written together (`missed`), with enough digits to differ:
+"needs 1.0 GB; at most 1.0 GB" helps nobody.
 
 Limitations: JSON files hold plain numbers; they do not pass through here.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 BYTES_PER_GB, BYTES_PER_MB = 1_000_000_000, 1_000_000
-_MAX_DIGITS = 17  # enough to tell any two floats apart
+_MAX_DIGITS = 17  # enough for any two floats to differ
 
 Writer = Callable[[float, int], str]
 """Writes a number with a number of digits: `percent`, `gigabytes`, `seconds`, `difference`, …"""
@@ -73,7 +73,7 @@ def p_value(p: float) -> str:
 
 
 def missed(found: float, limit: float, write: Writer, digits: int = 1) -> tuple[str, str]:
-    """Return a value and the limit it missed, with enough digits to tell them apart.
+    """Return a value and the limit it missed, with enough digits to differ.
 
     Args:
         found: the value.

@@ -1,4 +1,4 @@
-"""Files and folders appear complete or not at all: failures, kills, rivals, replacements."""
+"""Files and folders appear complete or not at all, whatever fails."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_lock, "fcntl", None)
 
 
-def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+def test_file_is_replaced_completely(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "report.json"
     write_json(path, {"n": 1})
     write_json(path, {"n": "\u00fc"})
@@ -48,7 +48,7 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
         (errno.EIO, "cannot be written .Input/output error.$"),
     ],
 )
-def test_a_failure_is_one_clear_error_and_leaves_the_old(
+def test_failure_is_one_clear_error_and_keeps_the_old(
     number: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, folder = tmp_path / "file", tmp_path / "folder"
@@ -68,14 +68,14 @@ def test_a_failure_is_one_clear_error_and_leaves_the_old(
     assert {path.name for path in tmp_path.iterdir()} == {"file", "folder"}
 
 
-def test_an_error_names_the_target_and_not_the_hidden_folder(tmp_path: Path) -> None:
+def test_error_names_the_target_not_the_hidden_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught, atomic_folder(tmp_path / "out") as unfinished:  # noqa: PT012
         (unfinished / "config.json").mkdir()
         write_json(unfinished / "config.json", {})
     assert caught.value.where == str(tmp_path / "out")
 
 
-def test_a_folder_that_vanishes_is_a_clear_error(tmp_path: Path) -> None:
+def test_missing_folder_is_a_clear_error(tmp_path: Path) -> None:
     place = tmp_path / "place"
     with pytest.raises(UserError, match=r"no folder .*place"), atomic_file(place / "f") as part:  # noqa: PT012
         part.touch()
@@ -90,7 +90,7 @@ def test_a_folder_that_vanishes_is_a_clear_error(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_is_replaced_with_all_its_files(tmp_path: Path) -> None:
+def test_folder_is_replaced_with_all_its_files(tmp_path: Path) -> None:
     for name in ("first", "second"):
         with atomic_folder(tmp_path / "out", replace=True) as unfinished:
             (unfinished / name).touch()
@@ -98,7 +98,7 @@ def test_a_folder_is_replaced_with_all_its_files(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_failed_rename_brings_the_old_folder_back(
+def test_failed_rename_restores_the_old_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "out"
@@ -119,7 +119,7 @@ def test_a_failed_rename_brings_the_old_folder_back(
 
 
 @pytest.mark.usefixtures("no_locks")
-def test_without_locks_leftovers_are_left_alone(tmp_path: Path) -> None:
+def test_without_locks_leftovers_are_not_touched(tmp_path: Path) -> None:
     leftover = tmp_path / ".out.unfinished-same-x"
     leftover.mkdir()
     (leftover / "file").touch()
@@ -129,7 +129,7 @@ def test_without_locks_leftovers_are_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "out").is_dir()
 
 
-def test_a_killed_replacement_leaves_the_old_folder(tmp_path: Path) -> None:
+def test_killed_replacement_keeps_the_old_folder(tmp_path: Path) -> None:
     target = tmp_path / "out"
     with atomic_folder(target) as unfinished:
         (unfinished / "old").touch()
@@ -150,13 +150,13 @@ def test_a_killed_replacement_leaves_the_old_folder(tmp_path: Path) -> None:
 MODULES = "molmo_tune.media.array_cache, molmo_tune.labels.formats.jsonl, molmo_tune.export.export"
 
 
-def test_everything_imports_without_fcntl() -> None:
+def test_package_imports_without_fcntl() -> None:
     """As on Windows."""
     code = f"import sys; sys.modules['fcntl'] = None; import {MODULES}"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_only_what_nobody_holds_is_removed(tmp_path: Path) -> None:
+def test_only_unlocked_leftovers_are_removed(tmp_path: Path) -> None:
     target = tmp_path / "out"
     dead = tmp_path / ".out.unfinished-dead"
     dead.mkdir()
@@ -169,13 +169,13 @@ def test_only_what_nobody_holds_is_removed(tmp_path: Path) -> None:
             with atomic_folder(tmp_path / "out") as other:
                 assert slow.is_dir()
                 assert other != slow
-                target.mkdir()  # as if a third one had been faster
+                target.mkdir()  # as if a third process had been faster
         target.rmdir()
     assert (target / "file").read_text() == "slow"
     assert {path.name for path in tmp_path.iterdir()} == {"out", ".outer.unfinished-other"}
 
 
-def test_a_folder_at_work_is_not_taken_over(tmp_path: Path) -> None:
+def test_locked_folder_is_not_resumed(tmp_path: Path) -> None:
     with atomic_folder(tmp_path / "out", "same") as slow:
         (slow / "file").touch()
         with suppress(KeyboardInterrupt), atomic_folder(tmp_path / "out", "same") as other:
@@ -191,13 +191,13 @@ def _raise_inside(target: Path, error: BaseException) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), UserError("a", "b")])
-def test_an_error_inside_goes_out_as_it_is(error: BaseException, tmp_path: Path) -> None:
+def test_other_errors_pass_unchanged(error: BaseException, tmp_path: Path) -> None:
     with pytest.raises(type(error)):
         _raise_inside(tmp_path / "out", error)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_unwritable_folder_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(UserError, match="cannot be written"),

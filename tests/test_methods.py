@@ -320,5 +320,5 @@ def test_a_run_of_every_kind_is_exported(overrides: list[str], pond_recipe: Path
     train(recipe, Console(quiet=True))
     run = RunFolder(recipe.output.dir)
     result = export_run(run, run.root.parent / "export", dtype="float32")
-    assert result.account.merged
-    assert result.proof.max_logit_diff < 1e-4
+    assert result.tensors.merged
+    assert result.verification.max_logit_diff < 1e-4

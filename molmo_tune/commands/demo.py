@@ -158,11 +158,11 @@ def _report(
         },
         "export": {
             "folder": str(exported.folder),
-            "max_logit_diff": exported.proof.max_logit_diff,
-            "tensors_merged": len(exported.account.merged),
-            "tensors_unchanged": len(exported.account.unchanged),
-            "equal_answers": exported.proof.equal_answers,
-            "answers": len(exported.proof.answers),
+            "max_logit_diff": exported.verification.max_logit_diff,
+            "tensors_merged": len(exported.tensors.merged),
+            "tensors_unchanged": len(exported.tensors.unchanged),
+            "equal_answers": exported.verification.equal_answers,
+            "answers": len(exported.verification.answers),
         },
         "seconds": {name: round(seconds, 1) for name, seconds in steps.seconds},
     }

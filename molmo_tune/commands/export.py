@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
 
 from rich.console import Console
 
 from molmo_tune.errors import UserError
+from molmo_tune.export.report import VllmReport
 from molmo_tune.run_folder import RunFolder
 
 
@@ -58,11 +58,15 @@ def _checkpoint(options: argparse.Namespace, console: Console) -> None:
         dtype=options.dtype,
         quantize=options.quantize,
     )
-    account, proof = result.account, result.proof
+    account, proof = result.tensors, result.verification
     if result.found:
         were = "file was" if len(result.found) == 1 else "files were"
         console.print(f"gone on with a killed export: {len(result.found)} {were} whole already")
-    lost = f", {len(account.lost)} trained ones as before" if account.lost else ""
+    lost = (
+        f", {len(account.unchanged_trained)} trained ones as before"
+        if account.unchanged_trained
+        else ""
+    )
     console.print(
         f"{len(account.merged)} tensors merged, {len(account.unchanged)} unchanged{lost}\n"
         f"logits differ from the run's by at most {proof.max_logit_diff:.1e}"
@@ -81,7 +85,7 @@ def _checkpoint(options: argparse.Namespace, console: Console) -> None:
     console.print(f"written to {result.folder}")
 
 
-def _say_for_vllm(found: dict[str, Any], console: Console) -> None:
+def _say_for_vllm(found: VllmReport, console: Console) -> None:
     if found.get("unmet"):
         console.print(f"vLLM would miss, as in the base: {', '.join(found['unmet'])}")
     if found.get("hf_overrides"):
@@ -104,7 +108,7 @@ def _convert(options: argparse.Namespace, console: Console) -> None:
         dtype=options.dtype,
     )
     console.print(
-        f"{len(made.account.unchanged)} tensors, every bit as in the {made.source_layout} files"
+        f"{len(made.tensors.unchanged)} tensors, every bit as in the {made.source_layout} files"
     )
     _say_for_vllm(made.vllm, console)
     console.print(f"written to {made.folder}")

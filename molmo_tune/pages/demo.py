@@ -41,7 +41,7 @@ def write_demo_page(
     pairs = list(zip(before.records, after.records, strict=True))[:MAX_CARDS]
     losses = [loss for _, loss in trained.losses]
     one, two = before.summary(), after.summary()
-    proof = exported.proof
+    proof = exported.verification
     write_page(
         "demo.html.j2",
         out,
@@ -60,8 +60,8 @@ def write_demo_page(
         num_steps=trained.steps,
         cards=[_card(by_id[b.sample_id], b, a) for b, a in pairs],
         export_rows=[
-            ("tensors merged", len(exported.account.merged)),
-            ("tensors unchanged", len(exported.account.unchanged)),
+            ("tensors merged", len(exported.tensors.merged)),
+            ("tensors unchanged", len(exported.tensors.unchanged)),
             ("largest difference of logits, run and export", f"{proof.max_logit_diff:.1e}"),
             ("equal probe answers", f"{proof.equal_answers} of {len(proof.answers)}"),
         ],
