@@ -6,6 +6,8 @@ saved loads again and answers the same; and what can be merged is merged to the 
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,7 @@ from molmo_tune.training.optimizers import (
     parameter_groups,
 )
 from molmo_tune.training.run import train
+from tests.killed_exports import contents
 from tests.tiers import slow_except
 
 PARTS: tuple[tuple[Part, ...], ...] = (
@@ -136,6 +139,31 @@ def test_trains_what_was_asked_for_and_comes_back(
     again = load_adapter(load_model("tiny", quantize=quantize), tmp_path)
     use_backend(bare_model(again), backend)  # int8 rounds activations: 1e-6 may tip a step of 1e-2
     assert float((logits(again, batch) - after).abs().max()) < 2e-4
+
+
+@pytest.mark.parametrize("method", ["lora", "pissa", "full"])
+def test_a_failed_save_leaves_the_old_adapter(
+    method: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, folder = adapted(method, None, PARTS[-1]), tmp_path / "adapter"
+    keep_start(model, folder)
+    save_adapter(model, folder)
+    before = contents(folder)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for _, parameter in trainable_parameters(model):
+        parameter.data += 1
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(UserError, match=r"adapter: .*disk is full"):
+            save_adapter(model, folder)
+    assert contents(folder) == before
+    save_adapter(model, folder)
+    assert contents(folder).keys() == before.keys()
+    assert contents(folder) != before
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "pissa", "full"])
@@ -297,5 +325,5 @@ def test_a_run_of_every_kind_is_exported(overrides: list[str], pond_recipe: Path
     train(recipe, Console(quiet=True))
     run = RunFolder(recipe.output.dir)
     result = export_run(run, run.root.parent / "export", dtype="float32")
-    assert result.account.merged
-    assert result.proof.max_logit_diff < 1e-4
+    assert result.tensors.merged
+    assert result.verification.max_logit_diff < 1e-4

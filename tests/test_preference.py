@@ -275,7 +275,7 @@ def test_answers_are_drawn_as_the_model_would_have_them() -> None:
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         found.append(
-            generate_answers(model, processor, [prompt] * 500, max_new_tokens=1, is_drawn=True)
+            generate_answers(model, processor, [prompt] * 500, max_new_tokens=1, is_sampled=True)
         )
     assert found[0] == found[1] != found[2]
     drawn = Counter(answer.text for answers in found[1:] for answer in answers)
@@ -343,7 +343,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, said: list[str], right: dict[str,
         return Answer(known[0] if text == "right" else text, text == "cut")
 
     def say(_model: Any, _processor: Any, prompts: Sequence[Any], **options: Any) -> list[Answer]:
-        assert options["is_drawn"]
+        assert options["is_sampled"]
         return [answer(prompt) for prompt in prompts]
 
     monkeypatch.setattr(mining, "generate_answers", say)
@@ -797,13 +797,13 @@ def test_the_run_folder_is_an_ordinary_one(
     assert main(["evaluate", str(whole.root)]) == 0
     assert "F1" in capsys.readouterr().out
     result = export_run(whole, tmp_path / "export", dtype="float32")
-    assert result.proof.max_logit_diff < 1e-4
-    assert result.account.merged
+    assert result.verification.max_logit_diff < 1e-4
+    assert result.tensors.merged
     num_pairs = json.loads(whole.report.read_text())["preference"]["pairs"]
     card = (tmp_path / "export" / "README.md").read_text()
     assert f"- after an earlier run, on {num_pairs} pairs of its own answers" in card
     earlier = export_run(RunFolder(begun / "run"), tmp_path / "earlier", dtype="float32")
-    assert set(earlier.account.merged) == set(result.account.merged)
+    assert set(earlier.tensors.merged) == set(result.tensors.merged)
     models = [load_model(str(tmp_path / name)) for name in ("export", "earlier")]
     ours, theirs = (dict(model.named_parameters()) for model in models)
     assert any(not torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -826,7 +826,7 @@ def test_weights_trained_whole_can_be_gone_on_from(begun: Path, tmp_path: Path) 
     run = RunFolder(tmp_path / "second")
     assert run.base.read_text() == RunFolder(tmp_path / "first").base.read_text()
     assert float(read_metrics(run.root)[1][3]) == pytest.approx(math.log(2), abs=1e-4)
-    assert export_run(run, tmp_path / "export", dtype="float32").proof.max_logit_diff < 1e-4
+    assert export_run(run, tmp_path / "export", dtype="float32").verification.max_logit_diff < 1e-4
 
 
 @pytest.mark.parametrize(

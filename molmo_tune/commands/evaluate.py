@@ -34,8 +34,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate a run, its base (`--base`) or another checkpoint (`--model`)."""
+    from molmo_tune.atomic_files import write_json
     from molmo_tune.recipe.loader import load_recipe
-    from molmo_tune.run_folder import RunFolder, write_json
+    from molmo_tune.run_folder import RunFolder
 
     folder = RunFolder(options.run)
     folder.require()

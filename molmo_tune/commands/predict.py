@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from molmo_tune.commands.arguments import fps, positive_int
 from molmo_tune.commands.console import new_console
 from molmo_tune.errors import UserError, not_empty
+from molmo_tune.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -148,7 +149,6 @@ def _settings(options: argparse.Namespace) -> _Settings:
     from molmo_tune.encoding.sources import limits_of
     from molmo_tune.recipe.loader import load_recipe
     from molmo_tune.recipe.sections import EvalSection, ImageSection, VideoSection
-    from molmo_tune.run_folder import RunFolder
     from molmo_tune.templates.template import load_template
 
     folder = RunFolder(Path(options.model))
@@ -177,9 +177,9 @@ def _limited(limits: MediaLimits, options: argparse.Namespace) -> MediaLimits:
 
 def _write(results: _Results, options: argparse.Namespace) -> None:
     """Write the three files."""
+    from molmo_tune.atomic_files import write_json
     from molmo_tune.labels.formats.jsonl import write_jsonl
     from molmo_tune.pages.answers import write_answers
-    from molmo_tune.run_folder import write_json
 
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "answers.json", results.records)

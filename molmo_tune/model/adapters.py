@@ -17,6 +17,7 @@ twice the rank. Weights trained whole are saved under their native names in `WEI
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
@@ -26,6 +27,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from molmo_tune import choices
+from molmo_tune.atomic_files import atomic_folder
 from molmo_tune.errors import UserError
 from molmo_tune.model.molmo import Molmo
 from molmo_tune.model.quantization import num_weights
@@ -97,29 +99,36 @@ def keep_start(model: torch.nn.Module, folder: Path) -> None:
         return
     config = model.peft_config["default"]
     config.init_lora_weights = True
-    model.save_pretrained(str(folder / _START_FOLDER))
+    with atomic_folder(folder / _START_FOLDER, replace=True) as unfinished:
+        model.save_pretrained(str(unfinished))
     config.init_lora_weights = _PISSA_START
 
 
 def save_adapter(
     model: torch.nn.Module, folder: Path, weights: dict[str, torch.Tensor] | None = None
 ) -> None:
-    """Write what was trained (see the module's text for the formats).
+    """Write what was trained, complete or not at all (formats: see the module's text).
 
     Args:
         model: the trained model.
-        folder: made when it does not exist.
-        weights: the trained weights by name, where the model itself holds only a share of them.
+        folder: replaced if it exists, all files together.
+        weights: the trained weights by name, if the model itself holds only a shard of them.
+
+    Raises:
+        UserError: the folder cannot be written; an older one is as it was.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if not isinstance(model, PeftModel):
-        trained = weights or {name: p.detach().cpu() for name, p in trainable_parameters(model)}
-        save_file(trained, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
-    elif _is_pissa(model):
-        start = str(folder / _START_FOLDER)
-        model.save_pretrained(str(folder), path_initial_model_for_weight_conversion=start)
-    else:
-        model.save_pretrained(str(folder), state_dict=weights)
+    with atomic_folder(folder, replace=True) as unfinished:
+        if not isinstance(model, PeftModel):
+            trained = weights or {name: p.detach().cpu() for name, p in trainable_parameters(model)}
+            save_file(trained, str(unfinished / WEIGHTS_FILE), metadata={"format": "pt"})
+        elif _is_pissa(model):
+            start = unfinished / _START_FOLDER
+            shutil.copytree(folder / _START_FOLDER, start)
+            model.save_pretrained(
+                str(unfinished), path_initial_model_for_weight_conversion=str(start)
+            )
+        else:
+            model.save_pretrained(str(unfinished), state_dict=weights)
 
 
 def load_adapter(model: Molmo, folder: Path) -> torch.nn.Module:

@@ -40,7 +40,7 @@ from molmo_tune.encoding.items import (
 from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sampler import ItemSampler
 from molmo_tune.errors import UserError
-from molmo_tune.evaluation.evaluate import Asked, question_batches
+from molmo_tune.evaluation.evaluate import EncodedQuestion, question_batches
 from molmo_tune.evaluation.generation import generate_answers
 from molmo_tune.evaluation.rewards import reward
 from molmo_tune.model.molmo import Molmo
@@ -168,15 +168,15 @@ def _scored_items(items: Sequence[Item], account: _Account, seed: int) -> list[i
 def _drawn(
     model: Molmo,
     processor: Processor,
-    batch: Sequence[Asked],
+    batch: Sequence[EncodedQuestion],
     items: Sequence[Item],
     settings: MiningSettings,
-) -> Iterator[tuple[Asked, AnswerPair]]:
+) -> Iterator[tuple[EncodedQuestion, AnswerPair]]:
     """Couples of scored answers to the questions of a batch."""
 
     def answers() -> list[SampledAnswer]:
         prompts, length = [asked.prompt for asked in batch], settings.max_new_tokens
-        said = generate_answers(model, processor, prompts, max_new_tokens=length, is_drawn=True)
+        said = generate_answers(model, processor, prompts, max_new_tokens=length, is_sampled=True)
         return [
             SampledAnswer(
                 one.text, _f1(items[asked.item], asked.question, one.text), one.is_truncated

@@ -13,10 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from molmo_tune.atomic_files import write_json
 from molmo_tune.encoding.items import Item
 from molmo_tune.errors import UserError
 from molmo_tune.preference.pairs import Mined, Pair
-from molmo_tune.run_folder import write_json
 
 
 def write_pairs(path: Path, mined: Mined, items: Sequence[Item]) -> None:

@@ -18,6 +18,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
+from molmo_tune.atomic_files import write_json, write_text
 from molmo_tune.encoding.items import Item, Refused
 from molmo_tune.encoding.media_inputs import FeatureNames
 from molmo_tune.encoding.processor import Processor
@@ -37,7 +38,7 @@ from molmo_tune.model.loading import load_processor
 from molmo_tune.preference.pairs_file import write_pairs
 from molmo_tune.recipe.saving import dump_recipe
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.run_folder import RunFolder, write_json
+from molmo_tune.run_folder import RunFolder
 from molmo_tune.training.builders import (
     build_model,
     build_module,
@@ -143,7 +144,7 @@ def _open_folder(
 ) -> None:
     """Make the run's folder and write what is known before training."""
     run.create()
-    run.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
+    write_text(run.recipe, dump_recipe(recipe))
     keep_start(model, run.adapter)
     write_json(run.base, trained_base(recipe, model, processor))
 

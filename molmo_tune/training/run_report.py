@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from molmo_tune.atomic_files import atomic_file, write_json
 from molmo_tune.encoding.items import Item, Refused
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.run_folder import RunFolder, write_json
+from molmo_tune.run_folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ def write_metrics(
             first = losses[0][0] if losses else 0
             rows = [row for row in csv.DictReader(file) if int(row["step"]) < first]
         kept = [[row.get(name) or "" for name in names] for row in rows]
-    with run.metrics.open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(run.metrics) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(names)
         writer.writerows(kept)

@@ -35,9 +35,9 @@ import torch
 from safetensors.torch import save_file
 
 from molmo_tune.export.files.checkpoint import read_checkpoint
-from molmo_tune.export.files.tensor_files import Piece, TensorSpec, write_tensor_file
+from molmo_tune.export.files.safetensors_files import Piece, TensorSpec, write_tensor_file
 from molmo_tune.export.layouts.hub_layout import hub_names
-from molmo_tune.export.layouts.layouts import native_shapes, tensor_parts, tensor_shape
+from molmo_tune.export.layouts.tensor_layouts import native_shapes, tensor_parts, tensor_shape
 from molmo_tune.export.merge import write_layout
 from molmo_tune.export.weight_updates import PEFT_PREFIX, read_updates
 from molmo_tune.model.adapters import PART_MODULES

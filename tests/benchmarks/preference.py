@@ -69,8 +69,8 @@ def run(seed: int, num_steps: int) -> dict[str, Any]:
         for way, weight, mine in (
             ("pairs", 1, shipped),
             ("pairs_alone", 0, shipped),
-            ("labels_words", 1, against_labels(is_drawn=True)),
-            ("likeliest", 1, against_labels(is_drawn=False)),
+            ("labels_words", 1, against_labels(is_sampled=True)),
+            ("likeliest", 1, against_labels(is_sampled=False)),
         ):
             preference.mine = mine  # type: ignore[assignment]
             going_on = recipe_going_on(folder, seed, way, weight)
@@ -126,7 +126,7 @@ def told(scores: dict[str, list[float]], way: str) -> dict[str, Any]:
     }
 
 
-def against_labels(*, is_drawn: bool) -> Callable[..., Any]:
+def against_labels(*, is_sampled: bool) -> Callable[..., Any]:
     """Another way to make pairs: wrong answers against the labels' words."""
 
     def mine(
@@ -137,7 +137,7 @@ def against_labels(*, is_drawn: bool) -> Callable[..., Any]:
         for batch in question_batches(items, processor, limits, settings.batch_size):
             prompts, length = [asked.prompt for asked in batch], settings.max_new_tokens
             said = generate_answers(
-                model, processor, prompts, max_new_tokens=length, is_drawn=is_drawn
+                model, processor, prompts, max_new_tokens=length, is_sampled=is_sampled
             )
             for (number, place, _), answer in zip(batch, said, strict=True):
                 asked = items[number].conversations[place]

@@ -1,18 +1,18 @@
-"""What vLLM's Molmo 2 reads of a folder, field by field: read in the wheel of vLLM 0.33.0.
+"""The files, fields and tensors that vLLM's Molmo 2 reads, taken from the vLLM 0.33.0 wheel.
 
-vLLM takes its sizes from `config.vit_config`, `.adapter_config` and `.text_config` by name, one
-`getattr` each without a default; asks the processor for the fields below; and renames tensors of
-the released layout. It gets `vit_config` only from the checkpoint's own remote code (transformers'
-native configuration calls it `vision_config`), so `auto_map` and the files it names are part of it.
+vLLM reads its sizes by name from `config.vit_config`, `.adapter_config` and `.text_config`, one
+`getattr` each without a default; reads the processor fields below; and renames tensors of the
+released layout. Only the checkpoint's remote code defines `vit_config` (the native configuration of
+Transformers calls it `vision_config`), so `auto_map` and the files it names are required, too.
 
-In two places vLLM computes something else than training did (`tests.serving.compare_vllm` saw it).
-It embeds what surrounds a video's frame by `frame_start_token_id` and `frame_end_token_id` also
-where the processor writes `<im_start>` and `<im_end>`: `hf_overrides` puts that right. And it puts
-image features in the place of the embedding of `<im_patch>` where all other code adds them: nothing
-puts that right, so it is measured how much there is to add.
+vLLM differs from training in two places (measured by `tests.serving.compare_vllm`). It embeds the
+tokens around a video frame by `frame_start_token_id` and `frame_end_token_id`, even if the
+processor writes `<im_start>` and `<im_end>`: `hf_overrides` corrects this. And it overwrites the
+embedding of `<im_patch>` with image features, where all other code adds them: this cannot be
+corrected, so `image_patch_row` measures the norm of that embedding.
 
-What it does not do: run vLLM. A field of the right name can still hold a wrong number; that it is
-the base's number is seen by comparing the files.
+Limitations: vLLM is not run. A required field can still have a wrong value; a comparison of the
+files shows whether it is the base's.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 from molmo_tune.errors import UserError
 from molmo_tune.export.files.checkpoint import read_checkpoint
 from molmo_tune.export.layouts.hub_layout import NATIVE_EMBEDDING, hub_names
+from molmo_tune.export.report import VllmReport
 
 VLLM_VERSION = "0.33.0"
 
@@ -107,47 +108,49 @@ PROCESSOR_FIELDS: dict[str, tuple[str, ...]] = {
         "use_frame_special_tokens",
     ),
 }
-_USUAL_ROWS = 64
+_REFERENCE_ROWS = 64
 REMOTE_CODE = ("AutoConfig", "AutoModelForImageTextToText")
 
 
 def unmet(folder: Path) -> list[str]:
-    """What vLLM would look for in vain: fields, tensors, remote code; empty when all is there.
+    """List the fields, tensors and remote code files that vLLM needs and the folder lacks.
 
     Raises:
-        UserError: the folder is no checkpoint.
+        UserError: the folder is not a checkpoint.
     """
     config = _json(folder / "config.json")
-    found = []
+    missing = []
     for section, names in CONFIG_FIELDS.items():
-        there = config.get(section, {}) if section else config
-        found += [f"config.json: {section}.{n}".replace(": .", ": ") for n in _absent(there, names)]
+        fields = config.get(section, {}) if section else config
+        prefix = f"config.json: {section}." if section else "config.json: "
+        missing += [f"{prefix}{name}" for name in names if name not in fields]
     for file, names in PROCESSOR_FIELDS.items():
-        found += [f"{file}: {name}" for name in _absent(_json(folder / file), names)]
+        fields = _json(folder / file)
+        missing += [f"{file}: {name}" for name in names if name not in fields]
     checkpoint = read_checkpoint(folder)
     stored = {tensor.name for file in checkpoint.files for tensor in file.tensors}
-    found += [f"tensor {name}" for name in hub_names(checkpoint.config) if name not in stored]
-    return found + _remote_code(folder, config)
+    missing += [f"tensor {name}" for name in hub_names(checkpoint.config) if name not in stored]
+    return missing + _missing_code(folder, config)
 
 
 def require_no_worse(folder: Path, base: Path) -> list[str]:
-    """What is unmet, in an export; all of it was so in the base already.
+    """List what an export lacks for vLLM; the base lacks all of it, too.
 
     Raises:
-        UserError: vLLM would find something in the base that it does not in the export.
+        UserError: the export lacks something that the base has.
     """
     missing = unmet(folder)
     if "vit_config" not in _json(base / "config.json"):
-        return missing  # a base in transformers' own layout has more to miss
-    there_too = unmet(base)
-    lost = [one for one in missing if one not in there_too]
-    if lost:
-        raise UserError(folder, f"lacks {lost[0]}, which vLLM reads", "all that the base has")
+        return missing  # a base in the native layout lacks more than its export
+    missing_in_base = unmet(base)
+    new = [one for one in missing if one not in missing_in_base]
+    if new:
+        raise UserError(folder, f"lacks {new[0]}, which vLLM reads", "everything the base has")
     return missing
 
 
-def vllm_report(folder: Path, missing: list[str]) -> dict[str, Any]:
-    """What an export's report says of serving with vLLM; ``missing``: what is unmet."""
+def vllm_report(folder: Path, missing: list[str]) -> VllmReport:
+    """Return the vLLM section of an export report; ``missing`` is the result of `unmet`."""
     return {
         "version": VLLM_VERSION,
         "unmet": missing,
@@ -157,7 +160,7 @@ def vllm_report(folder: Path, missing: list[str]) -> dict[str, Any]:
 
 
 def hf_overrides(folder: Path) -> dict[str, int]:
-    """Fields for vLLM's `--hf-overrides` that make it embed a video's frames as training does."""
+    """Return the `--hf-overrides` that make vLLM embed the frames of a video as training does."""
     config, processor = _json(folder / "config.json"), _json(folder / "processor_config.json")
     names = {
         "frame_start_token_id": "image_start_token_id",
@@ -165,26 +168,22 @@ def hf_overrides(folder: Path) -> dict[str, int]:
     }
     if processor.get("use_frame_special_tokens", True):
         return {}
-    return {field: config[there] for field, there in names.items() if there in config}
+    return {field: config[source] for field, source in names.items() if source in config}
 
 
 def image_patch_row(folder: Path) -> float:
-    """Length of the embedding of `<im_patch>`, which vLLM leaves out; that of a usual row is 1."""
-    checkpoint, place = read_checkpoint(folder), _json(folder / "config.json")["image_patch_id"]
-    usual = checkpoint.native_rows(NATIVE_EMBEDDING, 0, _USUAL_ROWS).float().norm(dim=1).median()
-    row = checkpoint.native_rows(NATIVE_EMBEDDING, place, place + 1).float().norm()
-    return round(float(row / usual), 4)
+    """Return the norm of the `<im_patch>` embedding, which vLLM ignores, relative to the median."""
+    checkpoint, token = read_checkpoint(folder), _json(folder / "config.json")["image_patch_id"]
+    rows = checkpoint.native_rows(NATIVE_EMBEDDING, 0, _REFERENCE_ROWS).float()
+    row = checkpoint.native_rows(NATIVE_EMBEDDING, token, token + 1).float()
+    return round(float(row.norm() / rows.norm(dim=1).median()), 4)
 
 
-def _absent(contents: dict[str, Any], names: tuple[str, ...]) -> list[str]:
-    return [name for name in names if name not in contents]
-
-
-def _remote_code(folder: Path, config: dict[str, Any]) -> list[str]:
-    pointers = config.get("auto_map", {})
-    found = [f"config.json: auto_map.{name}" for name in REMOTE_CODE if name not in pointers]
-    files = {f"{pointers[name].split('.')[0]}.py" for name in REMOTE_CODE if name in pointers}
-    return found + [
+def _missing_code(folder: Path, config: dict[str, Any]) -> list[str]:
+    classes = config.get("auto_map", {})
+    missing = [f"config.json: auto_map.{name}" for name in REMOTE_CODE if name not in classes]
+    files = {f"{classes[name].split('.')[0]}.py" for name in REMOTE_CODE if name in classes}
+    return missing + [
         f"remote code {name}" for name in sorted(files) if not (folder / name).is_file()
     ]
 

@@ -1,13 +1,13 @@
-"""The three layouts of a whole checkpoint, each told in rows of native tensors.
+"""The three checkpoint layouts, each described in rows of native tensors.
 
-    hub      names and fused tensors of the released checkpoints: what Ai2's code and vLLM load
-    native   transformers' own module names, nothing fused: what its classes look like inside
-    ai2      the state of Ai2's trainer: the hub's tensors without `model.`, `self_attn.`, `mlp.`
+    hub      names and fused tensors of the released checkpoints; Ai2's code and vLLM load these
+    native   module names of Transformers, nothing fused
+    ai2      state of Ai2's trainer: the hub tensors without `model.`, `self_attn.`, `mlp.`
 
-A layout is one function: which native rows, stacked, are this tensor? With it for the input and for
-the output, every conversion is the same walk (`merge`), and its inverse needs no code of its own.
+A layout is one function: tensor name → the native rows it stacks. Given it for input and output,
+every conversion is the same walk (`merge`), and its inverse needs no extra code.
 
-What it does not do: adapters (`fused_adapter`), configurations and processor files (`export`).
+Limitations: adapters are `fused_adapter`'s, configuration and processor files `config_files`'.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class NativeRows:
 
 
 def read_config(folder: Path) -> MolmoConfig:
-    """The native configuration of a checkpoint folder, whichever way its fields are spelled.
+    """Return the native configuration of a checkpoint folder, from either spelling of its fields.
 
     Raises:
-        UserError: there is none, or it is of another architecture.
+        UserError: there is none, or it is of a different architecture.
     """
     try:
         config: MolmoConfig = AutoConfig.from_pretrained(str(folder))
@@ -66,19 +66,19 @@ def read_config(folder: Path) -> MolmoConfig:
             folder, "no readable config.json", "a Molmo 2 checkpoint folder", "name one with --like"
         ) from error
     if config.model_type != "molmo2":
-        raise UserError(folder, f"a {config.model_type!r} checkpoint", "a Molmo 2 one")
+        raise UserError(folder, f"a {config.model_type!r} checkpoint", "a Molmo 2 checkpoint")
     return config
 
 
 def native_shapes(config: MolmoConfig) -> Shapes:
-    """Names and shapes of all tensors of the native model; no memory is taken."""
+    """Return names and shapes of all native tensors, without allocating them."""
     with torch.device("meta"):
         model = Molmo2ForConditionalGeneration(config)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
 def layout_names(layout: Layout, config: MolmoConfig, shapes: Shapes) -> list[str]:
-    """All tensor names of a checkpoint in this layout, sorted."""
+    """Return all tensor names of a checkpoint in this layout, sorted."""
     if layout == "native":
         return sorted(shapes)
     names = hub_names(config)
@@ -88,7 +88,7 @@ def layout_names(layout: Layout, config: MolmoConfig, shapes: Shapes) -> list[st
 def tensor_parts(
     layout: Layout, name: str, shapes: Shapes, vocab_size: int
 ) -> tuple[NativeRows, ...] | None:
-    """The native rows that this tensor stacks; None for a name that the layout does not have."""
+    """Return the native rows that a tensor stacks; None if the layout has no such tensor."""
     if layout == "native":
         return (NativeRows(name, 0, _rows(shapes[name])),) if name in shapes else None
     hub = hub_name(name) if layout == "ai2" else name
@@ -102,30 +102,30 @@ def tensor_parts(
 
 
 def tensor_shape(parts: tuple[NativeRows, ...], shapes: Shapes) -> tuple[int, ...]:
-    """Shape of the tensor that stacks these rows."""
+    """Return the shape of the tensor that stacks these rows."""
     rest = shapes[parts[0].name][1:]
     return (sum(part.last - part.first for part in parts), *rest)
 
 
 def ai2_name(hub: str) -> str:
-    """The name in the trainer's state of a hub tensor."""
+    """Return the name of a hub tensor in the trainer's state."""
     if hub == HUB_HEAD:
         return AI2_HEAD
     return _HUB_GROUPS.sub(r"\1", hub.removeprefix(HUB_PREFIX))
 
 
 def hub_name(ai2: str) -> str:
-    """The hub name of a tensor of the trainer's state."""
+    """Return the hub name of a tensor in the trainer's state."""
     if ai2 == AI2_HEAD:
         return HUB_HEAD
     return HUB_PREFIX + _AI2_MLP.sub(r"\1mlp.", _AI2_ATTENTION.sub(r"\1self_attn.", ai2))
 
 
 def layout_of(names: Iterable[str], where: Path) -> Layout:
-    """The layout whose names these are.
+    """Return the layout that tensor names belong to.
 
     Raises:
-        UserError: none.
+        UserError: they belong to none.
     """
     for name in names:
         if name.startswith("model.transformer."):
@@ -134,7 +134,7 @@ def layout_of(names: Iterable[str], where: Path) -> Layout:
             return "native"
         if name.startswith("transformer."):
             return "ai2"
-    raise UserError(where, "holds no tensor of a known layout", f"one of {', '.join(LAYOUTS)}")
+    raise UserError(where, "no tensor names of a known layout", f"one of {', '.join(LAYOUTS)}")
 
 
 def _rows(shape: tuple[int, ...]) -> int:

@@ -1,16 +1,16 @@
-"""A merged checkpoint → one of 4 or 8 bits, loaded back and compared before it is shown.
+"""Quantization of a merged checkpoint to 4 or 8 bits, verified by loading it back.
 
-    nf4, int8   bitsandbytes, in transformers' own layout: its files hold whole matrices in blocks,
-                which no reader of the released layout could split
-    w4a16       compressed-tensors, in transformers' own layout, likewise (`int4_files`)
-    fp8         compressed-tensors, in the released layout (`fp8_files`)
+    nf4, int8   bitsandbytes, native layout: quantized in blocks across rows, which a reader of the
+                hub layout could not split
+    w4a16       compressed-tensors, native layout, for the same reason (`int4_files`)
+    fp8         compressed-tensors, hub layout (`fp8_files`)
 
-Only the decoder's linear layers become small. Vision tower, connector, embedding and head stay in
-bfloat16: they are what points are exact by. Proven is that the files, as transformers loads them,
-answer exactly as the merged model does when it is quantized in memory; the distance to the model
-that is not quantized is a property of the format and is only told.
+Only the decoder's linear layers are quantized. Vision tower, connector, embedding and head stay in
+bfloat16, because the accuracy of points depends on them. The files, as Transformers loads them,
+must answer exactly as the merged model quantized in memory. The difference to the unquantized model
+is a property of the format and is only reported.
 
-What it does not do: search for better roundings with data (GPTQ, AWQ), or run on a GPU.
+Limitations: no calibration with data (GPTQ, AWQ), and no GPU.
 """
 
 from __future__ import annotations
@@ -28,24 +28,27 @@ import torch
 from huggingface_hub import save_torch_state_dict
 
 from molmo_tune import choices
+from molmo_tune.atomic_files import write_json
 from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.encoding.processor import Processor
 from molmo_tune.errors import UserError
 from molmo_tune.export.files.checkpoint import read_checkpoint
 from molmo_tune.export.files.config_files import CONFIG, side_files
-from molmo_tune.export.layouts.layouts import Layout
+from molmo_tune.export.layouts.tensor_layouts import Layout
 from molmo_tune.export.quantized.fp8_files import fp8_config, fp8_in_place, write_fp8
 from molmo_tune.export.quantized.int4_files import int4_in_place, write_int4
-from molmo_tune.export.verification.verify import (
+from molmo_tune.export.report import QuantizationReport
+from molmo_tune.export.verification.probes import (
     ModelOutputs,
     largest_diff,
     make_probes,
+    mean_diff,
     run_probes,
 )
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.model.molmo import Molmo
 from molmo_tune.model.quantization import keep_trainable_kernels, require_bitsandbytes
-from molmo_tune.run_folder import write_json
+from molmo_tune.units import difference
 
 Kind = choices.ExportQuantization
 KIND_LAYOUTS: dict[Kind, Layout] = {
@@ -59,42 +62,40 @@ _KEPT = ("vision tower", "connector", "embedding", "lm_head")
 
 
 def require_quantizable(kind: Kind, layout: Layout | None, dtype: str | None) -> Layout:
-    """The layout that checkpoints of this kind have.
+    """Return the layout of checkpoints of this kind.
 
     Raises:
-        UserError: another one is asked for, or another type for what is kept, or a package is
-            missing.
+        UserError: the given layout or dtype is not possible, or a package is missing.
     """
     own = KIND_LAYOUTS[kind]
     if dtype == "float32":
-        raise UserError("--dtype", f"{dtype} with --quantize {kind}", "bfloat16", "leave it away")
+        raise UserError("--dtype", f"{dtype} with --quantize {kind}", "bfloat16", "omit it")
     if layout not in (None, own):
-        raise UserError("--layout", f"{layout} with --quantize {kind}", own, "leave it away")
+        raise UserError("--layout", f"{layout} with --quantize {kind}", own, "omit it")
     if kind in _BITSANDBYTES:
         require_bitsandbytes("--quantize", kind)
     elif importlib.util.find_spec("compressed_tensors") is None:
         raise UserError(
             "--quantize",
-            f"{kind} needs the package compressed-tensors",
-            "it to be installed",
-            "pip install 'molmo-tune[compressed]'",
+            f"the package compressed-tensors, which {kind} needs, is not installed",
+            fix="run pip install 'molmo-tune[compressed]'",
         )
     return own
 
 
-def quantize_export(merged: Path, out: Path, kind: Kind) -> dict[str, Any]:
-    """Write a quantized checkpoint and prove it; returns what the report says.
+def quantize_export(merged: Path, out: Path, kind: Kind) -> QuantizationReport:
+    """Write a quantized checkpoint and verify it; return the section of the report.
 
     Args:
-        merged: a proven checkpoint in the kind's layout, in bfloat16, with all its files.
+        merged: a verified checkpoint in the kind's layout, in bfloat16, with all its files.
         out: existing folder.
-        kind: of numbers.
+        kind: of quantization.
 
     Raises:
-        UserError: the proof failed.
+        UserError: verification failed.
     """
     _write(merged, out, kind)
-    return _prove(merged, out, kind)
+    return _verify(merged, out, kind)
 
 
 def _write(merged: Path, out: Path, kind: Kind) -> None:
@@ -102,40 +103,41 @@ def _write(merged: Path, out: Path, kind: Kind) -> None:
         shutil.copyfile(file, out / file.name)
     if kind == "fp8":
         write_fp8(read_checkpoint(merged), out)
-        told = fp8_config()
+        quantization = fp8_config()
     elif kind == "w4a16":
-        told = write_int4(merged, out)
+        quantization = write_int4(merged, out)
     else:
         model = load_model(str(merged), dtype=torch.bfloat16, quantize=kind)
         save_torch_state_dict(model.state_dict(), out, metadata={"format": "pt"})
-        told = model.config.to_dict()["quantization_config"]
+        quantization = model.config.to_dict()["quantization_config"]
     config = json.loads((merged / CONFIG).read_text(encoding="utf-8"))
-    write_json(out / CONFIG, config | {"quantization_config": told})
+    write_json(out / CONFIG, config | {"quantization_config": quantization})
 
 
-def _prove(merged: Path, out: Path, kind: Kind) -> dict[str, Any]:
+def _verify(merged: Path, out: Path, kind: Kind) -> QuantizationReport:
     processor = load_processor(str(out))
     probes = make_probes(processor)
-    whole = _hear(lambda: load_model(str(merged), dtype=torch.bfloat16), processor, probes)
-    wanted = _hear(lambda: _quantized_in_place(merged, kind), processor, probes)
-    found = _hear(lambda: load_quantized(out), processor, probes)
-    diff = largest_diff(found, wanted)
+    unquantized = _outputs(lambda: load_model(str(merged), dtype=torch.bfloat16), processor, probes)
+    expected = _outputs(lambda: _quantized_in_place(merged, kind), processor, probes)
+    found = _outputs(lambda: load_quantized(out), processor, probes)
+    diff = largest_diff(found, expected)
     if diff != 0:
-        raise UserError(out, f"logits differ by {diff:.2e} from quantizing in memory", "none")
-    answers = tuple(zip(probes, whole.answers, found.answers, strict=True))
+        wrote = f"logits differ by {difference(diff)} from those of quantization in memory"
+        raise UserError(out, wrote, "identical logits")
+    answers = tuple(zip(probes, unquantized.answers, found.answers, strict=True))
     return {
         "kind": kind,
         "kept_in_bfloat16": list(_KEPT),
         "diff_to_quantized_in_memory": diff,
-        "max_logit_diff": largest_diff(found, whole),
-        "mean_logit_diff": _mean_diff(found, whole),
+        "max_logit_diff": largest_diff(found, unquantized),
+        "mean_logit_diff": mean_diff(found, unquantized),
         "answers": answers,
         "equal_answers": sum(before == after for _, before, after in answers),
     }
 
 
 def load_quantized(folder: Path) -> Molmo:
-    """As transformers loads it, on the CPU."""
+    """Load a quantized checkpoint on the CPU, as Transformers does."""
     model = load_model(str(folder), dtype=torch.bfloat16)
     keep_trainable_kernels(model)
     return model
@@ -149,19 +151,14 @@ def _quantized_in_place(merged: Path, kind: Kind) -> Molmo:
     return load_model(str(merged), dtype=torch.bfloat16, quantize=kind)
 
 
-def _hear(
+def _outputs(
     load: Callable[[], Any], processor: Processor, probes: dict[str, EncodedSample]
 ) -> ModelOutputs:
     logger = logging.getLogger("bitsandbytes")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it tells of a cast in every layer of every pass
+    logger.setLevel(logging.ERROR)  # or it warns of a cast in every layer
     try:
         return run_probes(load(), processor, probes)
     finally:
         logger.setLevel(level)
         gc.collect()  # before the next model is loaded
-
-
-def _mean_diff(found: ModelOutputs, wanted: ModelOutputs) -> float:
-    pairs = zip(found.logits, wanted.logits, strict=True)
-    return float(torch.stack([(ours - theirs).abs().mean() for ours, theirs in pairs]).mean())

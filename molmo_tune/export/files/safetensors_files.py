@@ -1,12 +1,12 @@
-"""Reading and writing safetensors row by row, so that no tensor need ever be in memory whole.
+"""Safetensors files, read and written row by row, so that no tensor must fit in memory.
 
-The format is a length, a JSON header and the bytes. The libraries' reader maps files into memory
-(touched pages count as ours) and its writer wants all tensors of a file at once; a merge of 16 GB
-through them needs as much memory as the largest shard. Here rows are read with plain reads and
-written as they come, made by threads (`ahead`). Order and metadata of a header can be kept, so a
-file whose tensors did not change is written bit for bit as it was.
+The format is a length, a JSON header and the bytes. The library's reader maps files into memory
+(touched pages count as ours) and its writer needs all tensors of a file at once; a merge of 16 GB
+through them takes as much memory as the largest shard. Here rows are read with plain reads and
+written as threads produce them (`prefetch`). Order and metadata of the header can be kept, so a
+file without changed tensors is written bit-identically.
 
-What it does not do: know what the tensors mean, or create indexes of shards (`checkpoint`).
+Limitations: the index of a sharded checkpoint is `checkpoint`'s and `merge`'s.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ import torch
 
 from molmo_tune.errors import UserError
 from molmo_tune.export.files.prefetch import prefetch
+from molmo_tune.units import count
 
 CHUNK_BYTES = 2 << 20
-"""A piece with its float32 copy fits a processor's cache; 16 MiB were merged three times slower."""
+"""A piece and its float32 copy fit in the CPU cache; pieces of 16 MiB merged three times slower."""
 Piece = Callable[[], torch.Tensor]
-"""Makes some rows of a tensor; called in a thread."""
+"""Returns some rows of a tensor; called in a thread."""
 _ALIGNMENT = 8  # of the first tensor's bytes, as the safetensors library writes them
 _DTYPES = {
     "F64": torch.float64,
@@ -48,7 +49,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """Name, type and shape of a tensor that is to be written."""
+    """Name, dtype and shape of a tensor to write."""
 
     name: str
     dtype: torch.dtype
@@ -56,13 +57,13 @@ class TensorSpec:
 
     @property
     def num_bytes(self) -> int:
-        """Size in a file."""
+        """Size in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor in a file. ``start``: offset of its first byte in the file."""
+    """A tensor in a file; ``start`` is the offset of its first byte."""
 
     file: Path
     name: str
@@ -72,27 +73,27 @@ class StoredTensor:
 
     @property
     def num_rows(self) -> int:
-        """Extent of the first axis; 1 for a scalar."""
+        """Size of the first axis; 1 for a scalar."""
         return self.shape[0] if self.shape else 1
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one row."""
+        """Size of a row in bytes."""
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     def rows(self, first: int = 0, last: int | None = None) -> torch.Tensor:
-        """Rows ``first`` to ``last`` (exclusive) in the stored type, in memory of their own."""
+        """Return a copy of rows ``first`` to ``last`` (exclusive), in the stored dtype."""
         last = self.num_rows if last is None else last
         shape = (last - first, *self.shape[1:]) if self.shape else ()
-        made = torch.empty(shape, dtype=self.dtype)
-        if made.numel():
+        rows = torch.empty(shape, dtype=self.dtype)
+        if rows.numel():
             with self.file.open("rb", buffering=0) as file:
                 file.seek(self.start + first * self.row_bytes)
-                _read_into(file, _bytes_of(made), self.file)
-        return made
+                _read_into(file, _bytes_of(rows), self.file)
+        return rows
 
     def chunks(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """Ranges of rows that cover ``first`` to ``last``, each about `CHUNK_BYTES` large."""
+        """Yield row ranges of about `CHUNK_BYTES` that cover ``first`` to ``last`` (exclusive)."""
         step = max(1, CHUNK_BYTES // max(1, self.row_bytes))
         for start in range(first, last, step):
             yield start, min(start + step, last)
@@ -100,7 +101,7 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class TensorFile:
-    """A safetensors file's tensors in the order of their bytes, and its metadata."""
+    """The tensors of a file, in the order of their bytes, and its metadata."""
 
     path: Path
     tensors: tuple[StoredTensor, ...]
@@ -111,7 +112,7 @@ def read_tensor_file(path: Path) -> TensorFile:
     """Read the header of a safetensors file.
 
     Raises:
-        UserError: no such file, no safetensors, or cut short.
+        UserError: the file is missing, truncated, or not a safetensors file.
     """
     header, data_start = _header(path)
     metadata = header.pop("__metadata__", {})
@@ -119,17 +120,19 @@ def read_tensor_file(path: Path) -> TensorFile:
     for name, entry in header.items():
         dtype = _DTYPES.get(entry["dtype"])
         if dtype is None:
-            raise UserError(path, f"{name} is of type {entry['dtype']}", f"one of {list(_DTYPES)}")
+            expected = f"one of {', '.join(_DTYPES)}"
+            raise UserError(path, f"{name} has dtype {entry['dtype']}", expected)
         start = data_start + entry["data_offsets"][0]
         tensors.append(StoredTensor(path, name, dtype, tuple(entry["shape"]), start))
     end = data_start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if path.stat().st_size != end:
-        raise UserError(path, f"is {path.stat().st_size} bytes long", f"{end}", "download it again")
+        found = f"has {count(path.stat().st_size, 'byte')}"
+        raise UserError(path, found, count(end, "byte"), "download it again")
     return TensorFile(path, tuple(sorted(tensors, key=lambda tensor: tensor.start)), metadata)
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
-    broken = UserError(path, "is no safetensors file", fix="download it again")
+    broken = UserError(path, "not a safetensors file", fix="download it again")
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -151,11 +154,11 @@ def write_tensor_file(
 
     Args:
         path: the new file.
-        tensors: in the order of their bytes, each with its pieces, in the order of its rows.
+        tensors: in the order of their bytes, each with its pieces in the order of its rows.
         metadata: of the header.
 
     Raises:
-        ValueError: the pieces of a tensor are not of its type or do not add up to its size.
+        ValueError: the pieces of a tensor have the wrong dtype or do not add up to its size.
         OSError: the disk is full or not writable.
     """
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
@@ -182,33 +185,33 @@ def write_pieces(
     tensors: Sequence[tuple[TensorSpec, Iterable[Piece]]],
     starts: dict[str, int],
 ) -> None:
-    """Write tensors' rows into an open raw file, each tensor from its byte of ``starts`` on.
+    """Write the rows of tensors into an open raw file, each tensor at its offset in ``starts``.
 
     Raises:
-        ValueError: the pieces of a tensor are not of its type or do not add up to its size.
+        ValueError: the pieces of a tensor have the wrong dtype or do not add up to its size.
     """
-    jobs = (partial(_made, spec, piece) for spec, pieces in tensors for piece in pieces)
+    jobs = (partial(_rows_of, spec, piece) for spec, pieces in tensors for piece in pieces)
     written = dict.fromkeys(starts, 0)
     for spec, rows in prefetch(jobs):
         if rows.dtype != spec.dtype:
-            raise ValueError(f"{spec.name}: a piece of {rows.dtype} for {spec.dtype}")
+            raise ValueError(f"{spec.name}: got a piece of {rows.dtype}, not {spec.dtype}")
         file.seek(starts[spec.name] + written[spec.name])
         written[spec.name] += _write_all(file, rows)
     for spec, _ in tensors:
         if written[spec.name] != spec.num_bytes:
             found = written[spec.name]
-            raise ValueError(f"{spec.name}: {found} bytes for a shape of {spec.num_bytes}")
+            raise ValueError(f"{spec.name}: wrote {found} of {spec.num_bytes} bytes")
 
 
-def _made(spec: TensorSpec, piece: Piece) -> tuple[TensorSpec, torch.Tensor]:
+def _rows_of(spec: TensorSpec, piece: Piece) -> tuple[TensorSpec, torch.Tensor]:
     return spec, piece()
 
 
 def _write_all(file: BinaryIO, rows: torch.Tensor) -> int:
-    whole = left = _bytes_of(rows.contiguous())
-    while left:  # a raw file may write less than it was given
-        left = left[file.write(left) :]
-    return len(whole)
+    data = remaining = _bytes_of(rows.contiguous())
+    while remaining:  # a raw file may write less than it is given
+        remaining = remaining[file.write(remaining) :]
+    return len(data)
 
 
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
@@ -217,7 +220,7 @@ def _bytes_of(tensor: torch.Tensor) -> memoryview:
 
 def _read_into(file: BinaryIO, view: memoryview, path: Path) -> None:
     while view:
-        count = file.readinto(view)  # type: ignore[attr-defined]
-        if not count:
-            raise UserError(path, "ends too early", fix="download it again")
-        view = view[count:]
+        num_read = file.readinto(view)  # type: ignore[attr-defined]
+        if not num_read:
+            raise UserError(path, "truncated", fix="download it again")
+        view = view[num_read:]

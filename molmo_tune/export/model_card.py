@@ -1,7 +1,7 @@
-"""The model card of an export: what it is, how it was made, how well it does, how to use it.
+"""The model card of an export: what it is, how it was trained, its scores, how to use it.
 
-Numbers come from the run's own files; what they do not hold is not in the card. Counts only: no
-path, no file name and no label of the user's is written, because a card is published.
+All numbers come from the files of the run. As a card is published, it contains counts but no path,
+file name or label of the user.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from molmo_tune.export.report import ExportReport, VllmReport
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder
+from molmo_tune.units import count, difference, frame_rate, with_interval
 
 _USE = {
     "adapter": """\
@@ -21,15 +23,15 @@ from transformers import AutoModelForImageTextToText
 base = AutoModelForImageTextToText.from_pretrained("{base}", dtype="auto")
 model = PeftModel.from_pretrained(base, "PATH")""",
     "vllm-adapter": """\
-# Beside the unchanged base, in vLLM's own environment:
+# On top of the unchanged base, in vLLM's own environment:
 #   vllm serve {base} --trust-remote-code --enable-lora --lora-modules mine=PATH \\
 #       --max-lora-rank {rank}{overrides}
-# The processor is the base's: set its caps on frames and crops as under "Training".""",
+# The processor is the base's: set its limits on frames and crops as under "Training".""",
     "ai2": """\
-# model.pt is the state of Ai2's trainer; put the config.yaml of the base's own state beside it.""",
+# model.pt is a state of Ai2's trainer; copy the config.yaml of the base's state next to it.""",
 }
 _ADAPTERS = ("adapter", "vllm-adapter")
-_USE_WHOLE = """\
+_USE_CHECKPOINT = """\
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 model = AutoModelForImageTextToText.from_pretrained("PATH", dtype="auto")  # transformers >= 5.20
@@ -42,18 +44,18 @@ _METHODS = {
     "lora": "LoRA",
     "dora": "DoRA",
     "pissa": "PiSSA",
-    "full": "all weights of the parts below",
+    "full": "full fine-tuning",
 }
 
 
-def model_card(recipe: Recipe, run: RunFolder, export: dict[str, Any], base: Path) -> str:
-    """Markdown with the front matter the hub reads.
+def model_card(recipe: Recipe, run: RunFolder, export: ExportReport, base: Path) -> str:
+    """Return the card in Markdown, with the front matter that the Hub reads.
 
     Args:
         recipe: of the run.
         run: its folder.
-        export: the export's report.
-        base: the base's folder, whose own card may name a license.
+        export: report of the export.
+        base: folder of the base, whose card may name a license.
     """
     name, layout = public_name(recipe.model.name), export["layout"]
     license = _license(base)
@@ -81,14 +83,14 @@ def model_card(recipe: Recipe, run: RunFolder, export: dict[str, Any], base: Pat
         *_training(recipe, run, layout),
         *_scores(run),
         "",
-        "## What was proven",
+        "## Verification",
         "",
-        *_proof(export),
+        *_verification(export),
         "",
         "## Licenses",
         "",
-        f"- base, {name}: " + (license or "its card in the base's folder names none; look it up"),
-        "- training data: not part of this folder; its licenses are for the publisher to state",
+        f"- base, {name}: " + (license or "not named in its folder; see its model card"),
+        "- training data: not included; the publisher states its licenses",
         "- code: molmo-tune is Apache-2.0 and adds no terms to the weights",
         "",
     ]
@@ -96,7 +98,7 @@ def model_card(recipe: Recipe, run: RunFolder, export: dict[str, Any], base: Pat
 
 
 def public_name(name: str) -> str:
-    """A hub id as it is; of a folder only its own name."""
+    """Return a Hub id as it is, and only the last part of a path."""
     is_path = name.startswith((".", "/", "~")) or Path(name).is_dir()
     return name.rstrip("/").rsplit("/", 1)[-1] if is_path else name
 
@@ -105,25 +107,25 @@ def _training(recipe: Recipe, run: RunFolder, layout: str) -> list[str]:
     report = json.loads(run.report.read_text(encoding="utf-8")) if run.report.is_file() else {}
     adapter, video = recipe.adapter, recipe.video
     ranks = f", rank {adapter.rank}, alpha {adapter.alpha:g}" if adapter.method != "full" else ""
-    carried = ". The processor files here carry these numbers" * (layout != "vllm-adapter")
-    small = f", base held in {recipe.model.quantize}" if recipe.model.quantize else ""
+    included = "; the processor files include these limits" * (layout != "vllm-adapter")
+    base = f", base quantized to {recipe.model.quantize}" if recipe.model.quantize else ""
     lines = [
-        f"- {_METHODS[adapter.method]} on {', '.join(adapter.targets)}{ranks}{small}",
-        f"- AdamW ({recipe.optim.name}), rate {recipe.optim.lr:g}, {recipe.optim.schedule}; "
-        f"seed {recipe.seed}",
-        f"- videos: up to {video.max_frames} frames at {video.max_fps:g} per second "
-        f"({video.sampling}); images: up to {recipe.image.max_crops} crops{carried}",
+        f"- {_METHODS[adapter.method]} on {', '.join(adapter.targets)}{ranks}{base}",
+        f"- AdamW ({recipe.optim.name}), learning rate {recipe.optim.lr:g}, "
+        f"{recipe.optim.schedule} schedule, seed {recipe.seed}",
+        f"- videos: at most {count(video.max_frames, 'frame')} at {frame_rate(video.max_fps)} "
+        f"({video.sampling}); images: at most {count(recipe.image.max_crops, 'crop')}{included}",
     ]
     if "train" in report:
         counts = report["train"]
         lines.append(
-            f"- {counts['samples']} samples with {counts['questions']} questions "
-            f"({counts['tokens']} tokens), {report['steps']} optimizer steps"
+            f"- {count(counts['samples'], 'sample')} with {count(counts['questions'], 'question')} "
+            f"({count(counts['tokens'], 'token')}), {count(report['steps'], 'optimizer step')}"
         )
     if "preference" in report and recipe.preference is not None:
         lines.append(
-            f"- after an earlier run, on {report['preference']['pairs']} pairs of its own answers "
-            f"to these (DPO, beta {recipe.preference.beta:g})"
+            f"- continued an earlier run with DPO (beta {recipe.preference.beta:g}) on "
+            f"{count(report['preference']['pairs'], 'pair')} of its own answers"
         )
     return lines
 
@@ -137,60 +139,64 @@ def _scores(run: RunFolder) -> list[str]:
             rows.append(f"| {name} | {_interval(summary)} | {summary['questions']} |")
     if not rows:
         return []
-    head = ["| | F1 with 95 % interval | held-out questions |", "|---|---|---|"]
+    head = ["| | F1 [95% interval] | held-out questions |", "|---|---|---|"]
     return ["", "## Scores", "", *head, *rows]
 
 
-def _use(layout: str, base: str, vllm: dict[str, Any]) -> str:
-    """How to load it, and to serve it with vLLM where that can be."""
-    found = vllm.get("hf_overrides")
-    overrides = f" \\\n#       --hf-overrides '{json.dumps(found)}'" if found else ""
+def _use(layout: str, base: str, vllm: VllmReport) -> str:
+    """Return the code that loads the export, and the command that serves it, if vLLM can."""
+    fields = vllm.get("hf_overrides")
+    overrides = f" \\\n#       --hf-overrides '{json.dumps(fields)}'" if fields else ""
     if layout in _USE:
         rank = vllm.get("max_lora_rank")
         return _USE[layout].format(base=base, rank=rank, overrides=overrides)
     can_serve = layout == "hub" and not vllm.get("unmet", True)
-    return _USE_WHOLE + (_SERVE + overrides) * can_serve
+    return _USE_CHECKPOINT + (_SERVE + overrides) * can_serve
 
 
 def _interval(summary: dict[str, Any]) -> str:
     if summary["f1"] is None:
         return "not scored"
-    return f"{summary['f1']:.3f} [{summary['f1_low']:.3f}, {summary['f1_high']:.3f}]"
+    return with_interval(summary["f1"], summary["f1_low"], summary["f1_high"])
 
 
-def _proof(export: dict[str, Any]) -> list[str]:
-    lines, small = [], export.get("quantized")
+def _verification(export: ExportReport) -> list[str]:
+    lines, quantized = [], export.get("quantized")
     if "tensors" in export:
         counts = export["tensors"]
-        lines.append(f"- {counts['merged']} tensors merged, {counts['unchanged']} as in the base")
+        lines.append(
+            f"- {count(counts['merged'], 'tensor')} merged, "
+            f"{counts['unchanged']:,} bit-identical to the base"
+        )
     if "largest_update_diff" in export:
         lines.append(
-            f"- {len(export['modules'])} fused modules; each update is that of the run's split "
-            f"ones to {export['largest_update_diff']:.0e} of its largest entry. vLLM was not run"
+            f"- {count(len(export['modules']), 'fused module')}; each update equals the run's "
+            f"split updates to {difference(export['largest_update_diff'], 0)} of its largest "
+            "entry; vLLM was not run"
         )
     elif "modules" in export:
-        lines.append(f"- {len(export['modules'])} modules, bit for bit those of the run")
+        lines.append(f"- {count(len(export['modules']), 'module')}, bit-identical to the run's")
     if "max_logit_diff" in export:
-        merged = "of the merged checkpoint, before it was quantized, " if small else ""
+        merged = "of the merged checkpoint, before quantization, " if quantized else ""
         lines += [
-            f"- logits {merged}on text, image, two images and a clip differ from the run's by at "
-            f"most {export['max_logit_diff']:.1e}",
+            f"- logits {merged}on text, image, two images and a video differ from the run's by at "
+            f"most {difference(export['max_logit_diff'])}",
             f"- {export['equal_answers']} of {len(export['answers'])} greedy answers equal the "
             "run's",
         ]
-    if small:
+    if quantized:
         lines += [
-            f"- decoder in {small['kind']}; {', '.join(small['kept_in_bfloat16'])} in bfloat16. "
-            "Loaded back, its logits are those of the merged model quantized in memory",
-            f"- quantizing moved the logits by at most {small['max_logit_diff']:.2g}, "
-            f"{small['mean_logit_diff']:.2g} on average; {small['equal_answers']} of "
-            f"{len(small['answers'])} greedy answers stayed",
+            f"- decoder in {quantized['kind']}; {', '.join(quantized['kept_in_bfloat16'])} in "
+            "bfloat16; reloaded logits equal those of the merged model quantized in memory",
+            f"- quantization changed the logits by at most {quantized['max_logit_diff']:.2g}, "
+            f"{quantized['mean_logit_diff']:.2g} on average; {quantized['equal_answers']} of "
+            f"{len(quantized['answers'])} greedy answers are unchanged",
         ]
     return lines
 
 
 def _license(base: Path) -> str | None:
-    """What the front matter of the base's own card names."""
+    """Return the license in the front matter of the base's card."""
     card = base / "README.md"
     if not card.is_file():
         return None
