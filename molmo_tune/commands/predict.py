@@ -21,7 +21,7 @@ from molmo_tune.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from molmo_tune.encoding.items import MediaLimits
-    from molmo_tune.evaluation.predict import Prediction
+    from molmo_tune.evaluation.predict import Prediction, PredictionRecord
     from molmo_tune.labels.sample import Sample
     from molmo_tune.pages.answers import Card
     from molmo_tune.templates.template import Template
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     from molmo_tune.pages.answers import answer_card
 
     console = Console(soft_wrap=True, markup=False)
-    records: list[dict[str, Any]] = []
+    records: list[PredictionRecord] = []
     cards: list[Card] = []
     samples: list[Sample] = []
     faults: list[UserError] = []
@@ -139,7 +139,7 @@ def _capped(limits: MediaLimits, options: argparse.Namespace) -> MediaLimits:
 
 
 def _write(
-    records: list[dict[str, Any]],
+    records: list[PredictionRecord],
     cards: list[Card],
     samples: list[Sample],
     options: argparse.Namespace,
