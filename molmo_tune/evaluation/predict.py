@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,26 @@ from molmo_tune.templates.conversations import Conversation
 from molmo_tune.templates.template import Template, load_template
 
 
+class PointRecord(TypedDict, total=False):
+    """A predicted point: ``time_s`` in a video, or ``image``, the number of an image from 1."""
+
+    id: str
+    time_s: float
+    image: int
+    x_px: float
+    y_px: float
+
+
+class PredictionRecord(TypedDict):
+    """A question about some media, and its answer."""
+
+    media: list[str]
+    question: str
+    answer: str
+    is_truncated: bool
+    points: list[PointRecord]
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """Answers to all questions about one video or image (or several images together).
@@ -57,7 +77,7 @@ class Prediction:
     answers: tuple[Answer, ...]
     patches: NDArray[np.float32]
 
-    def to_json(self) -> list[dict[str, Any]]:
+    def to_json(self) -> list[PredictionRecord]:
         """Return a record per question: media, answer, and points in pixels and seconds."""
         media = [str(path) for path in self.item.sample.media.paths]
         return [
@@ -71,11 +91,11 @@ class Prediction:
             for conversation, answer in zip(self.item.conversations, self.answers, strict=True)
         ]
 
-    def _record(self, point: ParsedPoint) -> dict[str, Any]:
-        key = "time_s" if self.item.sampled is not None else "image"
-        at = point.frame_id if self.item.sampled is not None else int(point.frame_id)
+    def _record(self, point: ParsedPoint) -> PointRecord:
         x, y = (round(value, 2) for value in point.xy_px)
-        return {"id": point.id, key: at, "x_px": x, "y_px": y}
+        if self.item.sampled is not None:
+            return {"id": point.id, "time_s": point.frame_id, "x_px": x, "y_px": y}
+        return {"id": point.id, "image": int(point.frame_id), "x_px": x, "y_px": y}
 
     def to_sample(self) -> Sample:
         """Return the answers as labels: points as instances or tracks, other text as dialogues."""
