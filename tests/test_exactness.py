@@ -23,11 +23,11 @@ from molmo_tune.encoding.vision_inputs import VisionInputs, image_inputs, video_
 from molmo_tune.errors import UserError
 from molmo_tune.model import attention_backends
 from molmo_tune.model.adapters import bare_model, trainable_parameters
-from molmo_tune.model.attention import allows, dense_mask, pieces, rectangles
 from molmo_tune.model.attention_backends import BACKENDS, Backend, resolve_backend, use_backend
+from molmo_tune.model.attention_rule import allows, dense_mask, pieces, rectangles
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
-from molmo_tune.training.module import MolmoModule
+from molmo_tune.training.molmo_module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
 from tests.drawn_lora import drawn_lora
 

@@ -37,18 +37,18 @@ from molmo_tune.model.adapters import (
     trainable_parameters,
 )
 from molmo_tune.model.attention_backends import BACKENDS, Backend, use_backend
-from molmo_tune.model.checkpointing import PARTS as PART_NAMES
-from molmo_tune.model.checkpointing import checkpoint_layers
 from molmo_tune.model.forward import hidden_states
+from molmo_tune.model.gradient_checkpointing import PARTS as PART_NAMES
+from molmo_tune.model.gradient_checkpointing import checkpoint_layers
 from molmo_tune.model.loading import TINY_FOLDER, load_model, load_processor
 from molmo_tune.model.quantization import Quantize
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.run_folder import RunFolder
-from molmo_tune.training.module import MolmoModule
+from molmo_tune.training.gradient_clipping import clip_components
+from molmo_tune.training.molmo_module import MolmoModule
 from molmo_tune.training.optimizers import (
     OptimSettings,
     build_optimizer,
-    clip_parts,
     parameter_groups,
 )
 from molmo_tune.training.run import train
@@ -256,7 +256,7 @@ def test_checkpointing_per_part_changes_no_gradient(parts: tuple[str, ...], batc
     gradients = []
     for model, offload in ((plain, False), (saving, True)):
         module = MolmoModule(model.train(), SETTINGS, offload_activations=offload)
-        with module._where_activations_are_kept():
+        with module._activations():
             sums = module.sums(batch)
         (sums.total / sums.weight).backward()
         gradients.append({n: p.grad for n, p in trainable_parameters(model)})
@@ -269,7 +269,7 @@ def test_every_part_is_clipped_by_its_own_norm() -> None:
     optimizer = build_optimizer(model, SETTINGS)
     for size, (_, parameter) in enumerate(trainable_parameters(model), start=1):
         parameter.grad = torch.full_like(parameter, float(size))
-    clip_parts(optimizer, 1.0)
+    clip_components(optimizer, 1.0)
     norms: dict[str, float] = {}
     for name, parameter in trainable_parameters(model):
         norms[part_of(name)] = norms.get(part_of(name), 0.0) + float(parameter.grad.square().sum())

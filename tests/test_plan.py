@@ -42,9 +42,9 @@ from molmo_tune.planning.workload import ALLOWED, LARGEST, USUAL, count_rows
 from molmo_tune.planning.workspace import bytes_within
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.training.builders import build_model, optim_settings
-from molmo_tune.training.module import MolmoModule
-from molmo_tune.training.optimizers import build_optimizer
+from molmo_tune.training.molmo_module import MolmoModule
+from molmo_tune.training.optimizers import build_optimizer, optim_settings
+from molmo_tune.training.prepare_model import build_model
 
 SAME = 1e-3
 """Largest relative difference of peaks, forecast and real; none was seen on the tested versions."""

@@ -41,9 +41,9 @@ from molmo_tune.model.adapters import (
     save_adapter,
     trainable_parameters,
 )
+from molmo_tune.model.answer_log_probs import answer_log_probs
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
-from molmo_tune.model.log_probs import answer_log_probs
 from molmo_tune.model.preference_loss import pair_losses
 from molmo_tune.model.resume_adapter import continue_adapter
 from molmo_tune.preference import mining
@@ -56,13 +56,14 @@ from molmo_tune.recipe.issues import RecipeError
 from molmo_tune.recipe.loader import load_recipe, parse_recipe
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder
-from molmo_tune.training import run as training_run
-from molmo_tune.training.module import MolmoModule
+from molmo_tune.training import run_preference
+from molmo_tune.training.molmo_module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
 from molmo_tune.training.preference_module import PreferenceModule
 from molmo_tune.training.run import train
 from tests.drawn_lora import draw, drawn_lora
-from tests.test_training import StopAfter, read_metrics, worst_difference
+from tests.stopped_training import stopping_after
+from tests.test_training import read_metrics, worst_difference
 
 QUIET = Console(quiet=True)
 SETTINGS = OptimSettings(lr=1e-3, max_steps=1, part_lr={}, warmup_steps=0, schedule="constant")
@@ -398,7 +399,7 @@ def test_every_couple_is_a_pair_or_has_a_reason(
         assert pair.chosen_f1 == pytest.approx(1.0)
     assert 0 < (mined.drawn_f1 or 0) < 1
     line = f"{mined.num_answer_pairs} answer pairs, {len(mined.pairs)} pairs; "
-    assert mined.explained().startswith(line)
+    assert mined.summary().startswith(line)
 
 
 def test_a_pair_too_long_for_a_sequence_is_not_used(
@@ -757,20 +758,14 @@ def test_stopping_and_resuming_changes_no_bit(
 ) -> None:
     """And the resumed run asks nobody: neither for answers nor for the reference."""
     recipe = preference_recipe(begun, tmp_path / "parted", "eval.every_steps=3")
-    build = training_run.build_trainer
-
-    def stopping(recipe: Any, run: Any, callbacks: list[Any], **options: Any) -> L.Trainer:
-        return build(recipe, run, [*callbacks, StopAfter(3)], **options)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(training_run, "build_trainer", stopping)
+    with stopping_after(3):
         assert train(recipe, QUIET).steps == 3
     run = RunFolder(tmp_path / "parted")
     halfway, pairs = adapter_of(run), run.pairs.read_text()
     torch.manual_seed(12345)
     with monkeypatch.context() as patched:
-        patched.setattr(training_run, "make_pairs", None)
-        patched.setattr(training_run, "with_reference", None)
+        patched.setattr(run_preference, "make_pairs", None)
+        patched.setattr(run_preference, "with_reference", None)
         assert train(recipe, QUIET, resume=True).steps == 6
     ours, theirs = adapter_of(run), adapter_of(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -14,8 +14,8 @@ from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.sample_encoder import encode_conversation, encode_prompt
 from molmo_tune.encoding.vision_inputs import NO_VISION, VisionInputs, image_inputs, video_inputs
 from molmo_tune.model import attention_backends
-from molmo_tune.model.attention import dense_mask
 from molmo_tune.model.attention_backends import BACKENDS, Backend, use_backend
+from molmo_tune.model.attention_rule import dense_mask
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
 

@@ -10,7 +10,6 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
@@ -30,13 +29,15 @@ from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.model.loss import loss_sums
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.run_folder import RunFolder
-from molmo_tune.training import run as training_run
-from molmo_tune.training.callbacks import RefuseDeadAdapters
-from molmo_tune.training.data import BatchStream
-from molmo_tune.training.module import MolmoModule
+from molmo_tune.training import prepare_model
+from molmo_tune.training.batch_stream import BatchStream
+from molmo_tune.training.checkpoints import checkpoint_to_resume
+from molmo_tune.training.dead_adapters import RefuseDeadAdapters
+from molmo_tune.training.molmo_module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
 from molmo_tune.training.run import train
 from tests.drawn_lora import drawn_lora
+from tests.stopped_training import stopping_after
 
 ANSWERS = (
     "Two.",
@@ -115,16 +116,6 @@ def test_averaging_the_means_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -
     assert worst_difference(parts, whole) > 1e-3
 
 
-class StopAfter(Callback):
-    """End the run after some optimizer steps, as a lost machine would."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
-        trainer.should_stop = trainer.global_step >= self.steps
-
-
 def _adapter(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
@@ -136,24 +127,15 @@ def read_metrics(run: Path) -> list[list[str]]:
     return [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
 
 
-def test_stopping_and_resuming_changes_no_bit(
-    pond_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resume_is_bit_identical(pond_recipe: Path, tmp_path: Path) -> None:
     """Six steps at once, and three, a stop, and three more: equal weights, dropout included."""
     console = Console(quiet=True)
     whole = load_recipe(pond_recipe, [f"output.dir={tmp_path / 'whole'}"])
     train(whole, console)
     parted = load_recipe(pond_recipe, [f"output.dir={tmp_path / 'parted'}"])
-    build = training_run.build_trainer
-
-    def stopping(recipe: Any, run: Any, callbacks: list[Callback], **options: Any) -> L.Trainer:
-        return build(recipe, run, [*callbacks, StopAfter(3)], **options)
-
-    monkeypatch.setattr(training_run, "build_trainer", stopping)
-    first = train(parted, console)
-    assert first.steps == 3
+    with stopping_after(3):
+        assert train(parted, console).steps == 3
     halfway = _adapter(tmp_path / "parted")
-    monkeypatch.setattr(training_run, "build_trainer", build)
     torch.manual_seed(12345)
     second = train(parted, console, resume=True)
     assert second.steps == 6
@@ -248,11 +230,11 @@ def test_a_vision_token_is_never_a_target() -> None:
 def test_a_run_is_not_overwritten(pond_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe(pond_recipe, ["trainer.max_steps=1", "optim.warmup_steps=0"])
     train(recipe, Console(quiet=True))
-    with pytest.raises(UserError, match="already holds a run"):
+    with pytest.raises(UserError, match="already contains a run"):
         train(recipe, Console(quiet=True))
     # The other processes of a data-parallel run find the folder that the first has just made.
     monkeypatch.setattr(rank_zero_only, "rank", 1)
-    assert training_run._checkpoint_to_resume(RunFolder(recipe.output.dir), False) is None
+    assert checkpoint_to_resume(RunFolder(recipe.output.dir), resume=False) is None
 
 
 def test_a_model_that_does_not_load_leaves_no_run(
@@ -265,7 +247,7 @@ def test_a_model_that_does_not_load_leaves_no_run(
         raise UserError("model", "no room")
 
     with monkeypatch.context() as patched:
-        patched.setattr(training_run, "build_model", failing)
+        patched.setattr(prepare_model, "build_model", failing)
         with pytest.raises(UserError, match="no room"):
             train(recipe, Console(quiet=True))
-    assert training_run._checkpoint_to_resume(RunFolder(recipe.output.dir), False) is None
+    assert checkpoint_to_resume(RunFolder(recipe.output.dir), resume=False) is None

@@ -5,8 +5,8 @@
     position   0 1 2 3 2 3 0 1 2 0 1 2 3 4        each example starts at 0
     branch     0 0 1 1 2 2 0 0 0 0 0 0 0 0        trees stay trees
 
-Nothing crosses from one example to another (`molmo_tune.model.attention`) and every target keeps
-its weight, so a pack's loss and gradient are those of its samples in rows of their own.
+Nothing crosses from one example to another (`molmo_tune.model.attention_rule`) and every target
+keeps its weight, so a pack's loss and gradient are those of its samples in rows of their own.
 
 A row has two capacities: tokens, and crops and frames, which cost memory in the vision tower. Which
 samples share a row is *planned on sizes*, that are known before anything is decoded: a pool of

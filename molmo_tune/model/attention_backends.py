@@ -28,7 +28,7 @@ from transformers.masking_utils import sdpa_mask
 
 from molmo_tune.encoding.encoded import Batch
 from molmo_tune.errors import UserError
-from molmo_tune.model.attention import allows, dense_mask, pieces, rectangles
+from molmo_tune.model.attention_rule import allows, dense_mask, pieces, rectangles
 from molmo_tune.model.flash_attention import flash_attention
 from molmo_tune.model.molmo import Molmo
 from molmo_tune.model.rectangle_attention import rectangle_attention

@@ -22,7 +22,7 @@ from molmo_tune.encoding.encoded import Batch
 from molmo_tune.encoding.processor import Processor
 from molmo_tune.media.array_cache import ArrayCache
 from molmo_tune.model.molmo import MolmoBody
-from molmo_tune.model.vision import encode_vision
+from molmo_tune.model.vision_encoding import encode_vision
 
 FEATURES_VERSION = 1
 """Of the computation in `vision`; to be raised when features change by it."""

@@ -1,8 +1,8 @@
 """Molmo 2's attention on FlashAttention kernels, exactly.
 
 The pairs that may attend are split into pieces which a flash kernel can do
-(`molmo_tune.model.attention.pieces`). Each gives an output o_p and a log-sum-exp l_p of its scores;
-since the pieces are disjoint, the attention over all of them is
+(`molmo_tune.model.attention_rule.pieces`). Each gives an output o_p and a log-sum-exp l_p of its
+scores; since the pieces are disjoint, the attention over all of them is
 
     l = log Σ_p exp l_p          o = Σ_p exp(l_p - l) · o_p
 
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from molmo_tune.model.attention import Piece
+from molmo_tune.model.attention_rule import Piece
 from molmo_tune.model.flash_kernels import Kernel, kernel_for
 
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import torch
 
-from molmo_tune.model.attention import Piece
+from molmo_tune.model.attention_rule import Piece
 
 Tensors3 = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 

@@ -15,7 +15,7 @@ from molmo_tune.media.array_cache import ArrayCache
 from molmo_tune.model.attention_backends import attention_inputs
 from molmo_tune.model.feature_cache import features_of
 from molmo_tune.model.molmo import Molmo
-from molmo_tune.model.vision import encode_vision
+from molmo_tune.model.vision_encoding import encode_vision
 
 
 def hidden_states(model: Molmo, batch: Batch, known: ArrayCache | None = None) -> torch.Tensor:

@@ -6,7 +6,7 @@ alone, so a target beyond it (a vision token) is a defect of the data and is ref
 
 Sums, not means: an optimizer step may consist of several micro-batches on several devices with very
 different numbers of targets, and the mean of their means is not the mean. Whoever owns the step
-divides once by the weight of the whole step (`molmo_tune.training.module`).
+divides once by the weight of the whole step (`molmo_tune.training.molmo_module`).
 
     loss = Σ w·CE / Σ w  +  z · Σ w·logsumexp² / Σ w
 """

@@ -31,7 +31,7 @@ from molmo_tune.model.quantization import (
     require_quantized,
     scales_of,
 )
-from molmo_tune.model.released import RELEASED, released_config
+from molmo_tune.model.released_configs import RELEASED, released_config
 
 _Module = TypeVar("_Module", bound=torch.nn.Module)
 

@@ -38,8 +38,10 @@ from molmo_tune.planning.rows import Row
 from molmo_tune.planning.step import TRAINED, StepCost, WatchedStep
 from molmo_tune.planning.workload import Workload, count_rows
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.training.builders import optim_settings, precision_of, prepare
-from molmo_tune.training.module import MolmoModule
+from molmo_tune.training.molmo_module import MolmoModule
+from molmo_tune.training.optimizers import optim_settings
+from molmo_tune.training.precision import precision_of
+from molmo_tune.training.prepare_model import prepare_model
 
 Device = Literal["cuda", "cpu"]
 BUCKETS = "buckets of ddp"
@@ -128,7 +130,9 @@ def precision_plugin(recipe: Recipe) -> Precision:
     name = precision_of(recipe)
     if name == "32-true":
         return Precision()
-    return HalfPrecision(name) if name.endswith("-true") else MixedPrecision(name, "cpu")
+    if name == "bf16-true":
+        return HalfPrecision(name)
+    return MixedPrecision(name, "cpu")
 
 
 def _costs(
@@ -140,7 +144,7 @@ def _costs(
     base = model_without_weights(
         config, dtype=resolve_dtype(recipe.model.dtype), quantize=recipe.model.quantize
     )
-    model = made_fake(precision.convert_module(prepare(base, recipe)), fake_mode)
+    model = made_fake(precision.convert_module(prepare_model(base, recipe)), fake_mode)
     module = MolmoModule(model, optim_settings(recipe), z_loss=recipe.loss.z_loss)
     for_gpu = emulate_gpu(offload=trainer.offload_activations) if on_gpu else nullcontext()
     with fake_mode, ConcreteTensors(fake_mode), for_gpu, ledger:

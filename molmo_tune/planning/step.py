@@ -22,8 +22,9 @@ from molmo_tune.model.adapters import part_of, trainable_parameters
 from molmo_tune.model.quantization import quantized_layers, scales_of
 from molmo_tune.planning.flops import Flops
 from molmo_tune.planning.memory_tracker import MemoryTracker
-from molmo_tune.training.module import MolmoModule
-from molmo_tune.training.optimizers import build_optimizer, clip_parts
+from molmo_tune.training.gradient_clipping import clip_components
+from molmo_tune.training.molmo_module import MolmoModule
+from molmo_tune.training.optimizers import build_optimizer
 
 TRAINED, GRADIENTS, OPTIMIZER = "trained weights", "gradients", "optimizer states"
 BUFFERS, BATCH, UPDATE = "buffers", "the batch itself", "update"
@@ -114,7 +115,7 @@ class WatchedStep:
             if parameter.grad is not None:
                 parameter.grad.mul_(1.0)
         if self._max_norm is not None:
-            clip_parts(self.optimizer, self._max_norm)
+            clip_components(self.optimizer, self._max_norm)
         self.optimizer.step()
 
     def _watch_phases(self) -> None:

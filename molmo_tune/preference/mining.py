@@ -16,8 +16,8 @@ So nothing is learned about a question to which the model never finds a good ans
 is supervised training. Answers come from the function that evaluates (`evaluation.generation`), on
 the prompts that training uses, and are kept as text, tokenized like every other message.
 
-What it does not do: say how likely the answers are (`molmo_tune.training.preference` asks that
-under training's own precision).
+What it does not do: say how likely the answers are (`molmo_tune.training.reference_log_probs` asks
+that under training's own precision).
 """
 
 from __future__ import annotations

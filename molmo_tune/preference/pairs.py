@@ -93,7 +93,7 @@ class Mined:
         """Pairs and answer pairs that gave none."""
         return len(self.pairs) + sum(self.unused.values())
 
-    def explained(self) -> str:
+    def summary(self) -> str:
         """In one line: what there is, and what became of the rest."""
         head = f"{self.num_answer_pairs} answer pairs, {len(self.pairs)} pairs"
         return "; ".join([head, *(f"{n} {REASONS[name]}" for name, n in self.unused.items())])

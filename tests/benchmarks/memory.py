@@ -26,8 +26,8 @@ def vision(way: str, num_frames: int) -> float:
     """Peak megabytes of encoding frames of 27×27 patches without gradients."""
     from transformers import Molmo2Config, Molmo2ForConditionalGeneration
 
-    from molmo_tune.model.released import released_config
-    from molmo_tune.model.vision import encode_vision
+    from molmo_tune.model.released_configs import released_config
+    from molmo_tune.model.vision_encoding import encode_vision
 
     config: Molmo2Config = released_config("4B")
     narrow = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4}

@@ -41,7 +41,7 @@ from molmo_tune.export.layouts.layouts import native_shapes, tensor_parts, tenso
 from molmo_tune.export.merge import write_layout
 from molmo_tune.export.weight_updates import PEFT_PREFIX, read_updates
 from molmo_tune.model.adapters import PART_MODULES
-from molmo_tune.model.released import released_config
+from molmo_tune.model.released_configs import released_config
 
 SHARD_BYTES = 5_000_000_000
 NOISE_SIZE = 8 << 20

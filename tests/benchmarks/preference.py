@@ -32,8 +32,10 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from molmo_tune.commands.evaluate import evaluate_recipe
+from molmo_tune.encoding.datasets import TrainingSet
 from molmo_tune.encoding.items import Item
 from molmo_tune.encoding.sources import read_items
+from molmo_tune.errors import UserError
 from molmo_tune.evaluation.evaluate import Evaluation, question_batches
 from molmo_tune.evaluation.generation import generate_answers
 from molmo_tune.evaluation.rewards import reward
@@ -46,9 +48,11 @@ from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder
 from molmo_tune.tiny.pond import write_pond
-from molmo_tune.training import preference
-from molmo_tune.training.builders import build_model, data_module, optim_settings
-from molmo_tune.training.module import MolmoModule
+from molmo_tune.training import pairing
+from molmo_tune.training.data_module import build_data_module, dataset_options
+from molmo_tune.training.molmo_module import MolmoModule
+from molmo_tune.training.optimizers import optim_settings
+from molmo_tune.training.prepare_model import build_model
 from molmo_tune.training.run import train
 
 RESULTS = Path(__file__).parent / "results" / "preference.json"
@@ -65,14 +69,14 @@ def run(seed: int, num_steps: int) -> dict[str, Any]:
         begun = recipe_of(folder, seed, "begun", f"trainer.max_steps={num_steps}")
         train(begun, QUIET)
         scores = {"begun": answered(begun)}
-        shipped = preference.mine
+        shipped = pairing.mine
         for way, weight, mine in (
             ("pairs", 1, shipped),
             ("pairs_alone", 0, shipped),
             ("labels_words", 1, against_labels(is_drawn=True)),
             ("likeliest", 1, against_labels(is_drawn=False)),
         ):
-            preference.mine = mine  # type: ignore[assignment]
+            pairing.mine = mine  # type: ignore[assignment]
             going_on = recipe_going_on(folder, seed, way, weight)
             train(going_on, QUIET)
             scores[way] = answered(going_on)
@@ -129,12 +133,16 @@ def told(scores: dict[str, list[float]], way: str) -> dict[str, Any]:
 def against_labels(*, is_drawn: bool) -> Callable[..., Any]:
     """Another way to make pairs: wrong answers against the labels' words."""
 
+    def fail(_item: Item, error: UserError) -> None:
+        raise error
+
     def mine(
         model: Any, processor: Any, items: Sequence[Item], limits: Any, settings: Any, *_: Any
     ) -> Any:
         pairs: list[Pair] = []
         model.eval()
-        for batch in question_batches(items, processor, limits, settings.batch_size):
+        batches = question_batches(items, processor, limits, settings.batch_size, None, fail)
+        for batch in batches:
             prompts, length = [asked.prompt for asked in batch], settings.max_new_tokens
             said = generate_answers(
                 model, processor, prompts, max_new_tokens=length, is_drawn=is_drawn
@@ -166,7 +174,9 @@ def supervised(recipe: Recipe) -> list[float]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, data_module(recipe, processor, items, []))
+    options = dataset_options(recipe, processor)
+    train_set = TrainingSet(items, **options)
+    trainer.fit(module, build_data_module(recipe, train_set, [], options))
     save_adapter(module.model, RunFolder(recipe.output.dir).adapter)
     return answered(recipe)
 

@@ -4,12 +4,12 @@
     python -m tests.benchmarks.step --size 8B --method qlora
     python -m tests.benchmarks.step --size tiny --tokens 2048 --crops 16   (on a CPU)
 
-Models have true shapes and random weights (`molmo_tune.model.released`). Both sides learn the same
-drawn clips: ours packed to `--tokens` and `--crops`, the other side in padded batches of as many
-clips through the native class and the HF `Trainer` with PEFT: its own vision path, its own mask and
-attention, logits at every position. Both recompute activations layer by layer (without, neither
-fits). A row of ours computes only the causal piece of `flash`: a wrong mask, but the price of
-exactness is the distance to it. Counted are real tokens, not padding. Figures go to
+Models have true shapes and random weights (`molmo_tune.model.released_configs`). Both sides learn
+the same drawn clips: ours packed to `--tokens` and `--crops`, the other side in padded batches of
+as many clips through the native class and the HF `Trainer` with PEFT: its own vision path, its own
+mask and attention, logits at every position. Both recompute activations layer by layer (without,
+neither fits). A row of ours computes only the causal piece of `flash`: a wrong mask, but the price
+of exactness is the distance to it. Counted are real tokens, not padding. Figures go to
 ``results/step-DATE-SIZE-METHOD-DEVICE.json``.
 
 MFU = 2·(P + P_back)·tokens / (time · peak), P the weights each token passes in the decoder, P_back
@@ -40,11 +40,11 @@ from molmo_tune.encoding.packing import Packer, Size, pack
 from molmo_tune.model import attention_backends
 from molmo_tune.model.adapters import add_adapter, bare_model, trainable_parameters
 from molmo_tune.model.attention_backends import BACKENDS, use_backend
-from molmo_tune.model.checkpointing import checkpoint_layers
+from molmo_tune.model.gradient_checkpointing import checkpoint_layers
 from molmo_tune.model.loading import load_model
 from molmo_tune.model.quantization import keep_trainable_kernels, num_weights, require_quantized
-from molmo_tune.model.released import random_model
-from molmo_tune.training.module import MolmoModule
+from molmo_tune.model.released_configs import random_model
+from molmo_tune.training.molmo_module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings, build_optimizer
 
 RESULTS = Path(__file__).parent / "results"

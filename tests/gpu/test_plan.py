@@ -14,15 +14,16 @@ import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 
-from molmo_tune.model.released import random_model, released_config
+from molmo_tune.model.released_configs import random_model, released_config
 from molmo_tune.planning.forecast import definite, forecast
 from molmo_tune.planning.gpus import needed_bytes
 from molmo_tune.planning.workload import count_rows
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.training.builders import optim_settings, prepare
-from molmo_tune.training.module import MolmoModule
-from molmo_tune.training.optimizers import build_optimizer, clip_parts
+from molmo_tune.training.gradient_clipping import clip_components
+from molmo_tune.training.molmo_module import MolmoModule
+from molmo_tune.training.optimizers import build_optimizer, optim_settings
+from molmo_tune.training.prepare_model import prepare_model
 
 pytestmark = [
     pytest.mark.gpu,
@@ -65,7 +66,7 @@ def measured(recipe: Recipe) -> tuple[int, int, int]:
     """Bytes of a real step: between two steps, at the peak, and reserved by the allocator."""
     torch.cuda.empty_cache()
     config = released_config("4B")
-    model = prepare(random_model("4B", dtype=torch.bfloat16, device="cuda"), recipe)
+    model = prepare_model(random_model("4B", dtype=torch.bfloat16, device="cuda"), recipe)
     module = MolmoModule(model.cuda(), optim_settings(recipe))
     optimizer = build_optimizer(model, module.optim_settings)
     row, precision = count_rows(recipe, config).rows[0], MixedPrecision("bf16-mixed", "cuda")
@@ -78,7 +79,7 @@ def measured(recipe: Recipe) -> tuple[int, int, int]:
                 loss = module.training_step(batch, number)
             loss.backward()
             del loss
-        clip_parts(optimizer, 1.0)
+        clip_components(optimizer, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         del batch
