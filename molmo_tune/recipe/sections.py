@@ -265,7 +265,7 @@ class TrainerSection(Section):
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """How several devices share the work: each with all weights (`ddp`) or a share (`fsdp`)."""
     log_every_n_steps: PositiveInt = 10
-    """Optimizer steps between two log lines."""
+    """Optimizer steps between two log lines where the output is not a terminal."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     checkpointed_parts: Annotated[
