@@ -46,7 +46,7 @@ def _parts(
     rectangles: Sequence[Rectangle],
     scale: float,
 ) -> Iterator[torch.Tensor]:
-    """Outputs ``(1, H, n, D)`` that follow each other along one row, padding included."""
+    """Yield consecutive outputs ``(1, H, n, D)`` of one row, padding included."""
     done, length = 0, q.shape[2]
     for one in rectangles:
         if one.row != row:
