@@ -123,14 +123,14 @@ def _no_processor(place: Path) -> None:
 
 
 BROKEN: list[tuple[Callable[[Path], None], str]] = [
-    (_other_weights, "the base itself is not the one that was trained on"),
+    (_other_weights, "the base itself differs from the one trained on"),
     (_other_shapes, "q_proj.weight is .* what was trained is .*the base that was trained on"),
     (_missing_shard, "names the shard model-00002-of-00002.safetensors, which is missing"),
     (_cut_shard, "bytes long; expected .*; download it again"),
     (_wrong_rank, "rank 4; expected rank 7"),
     (_half_a_pair, "without its partner"),
     (_not_finite, "holds NaN or infinity"),
-    (_foreign_tokenizer, "the tokenizer of the base is not the one that was trained on"),
+    (_foreign_tokenizer, "the tokenizer of the base differs from the one trained on"),
     (_foreign_template, "the chat template of the base is not the one"),
     (_no_processor, "has no usable processor files"),
 ]

@@ -234,7 +234,7 @@ def test_bad_media_are_quarantined_and_training_continues(bad_recipe: Path, tmp_
     assert list(media["bad"]) == [str(sorted((tmp_path / "clips").iterdir())[1])]
     assert "does not decode" in next(iter(media["bad"].values()))
     assert media["from"] == {"file": 9, "nowhere": 3}
-    assert "1 bad media were left out" in console.export_text()
+    assert "skipped 1 unreadable media:" in console.export_text()
     losses = [float(row[1]) for row in read_metrics(run)[1:]]
     assert all(np.isfinite(losses))
 

@@ -131,7 +131,7 @@ def test_the_command_writes_answers_page_and_labels(
     ("model", "medium", "out", "word"),
     [
         ("tiny", "nothing.mp4", "out", "no such image"),
-        ("./none", "a.png", "out", "is no folder"),
+        ("./none", "a.png", "out", "is not a folder"),
         ("tiny", "a.png", "a.png", "is a file; expected a new folder"),
     ],
 )

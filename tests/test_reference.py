@@ -1,4 +1,4 @@
-"""Native loading, our prompt, our processor path and our forward pass against Ai2's own logits."""
+"""Native loading, prompt, processor and forward pass, compared with Ai2's own logits."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_causal_mask_would_be_noticed(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_training_and_inference_prompts_are_one(
+def test_training_and_inference_prompts_agree(
     name: str, shared: Path, checkpoints: dict[str, tuple[Any, Any]]
 ) -> None:
     case, _ = _case(shared, name)
@@ -114,10 +114,10 @@ def test_training_and_inference_prompts_are_one(
 
 
 @pytest.mark.parametrize("name", ["qwen_image", "qwen_two_images", "qwen_video"])
-def test_our_tokens_are_the_native_processors(
+def test_tokens_match_the_native_processor(
     name: str, shared: Path, checkpoints: dict[str, tuple[Any, Any]]
 ) -> None:
-    """The native text path gives the same ids for a single turn, so our builder is no dialect."""
+    """The native processor gives the same ids for a single turn."""
     from transformers.video_utils import VideoMetadata
 
     case, _ = _case(shared, name)

@@ -1,4 +1,4 @@
-"""What must be exact about training: normalization, resumption, what trains, what is saved."""
+"""What is exact about training: normalization, resume, which weights train and are saved."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tests.stopped_training import stopping_after
 
 ANSWERS = (
     "Two.",
-    "There are none, as far as anyone can tell, in any of these frames at all.",
+    "There are none, as far as anyone can see, in any of these frames at all.",
     "In the middle.",
     "It moves to the right.",
 )
@@ -64,7 +64,7 @@ def adapted_model() -> Any:
 
 
 class Observed(MolmoModule):
-    """Keeps what the optimizer is about to see; clipping comes after the normalization."""
+    """Keeps the gradients that the optimizer gets; clipping comes after the normalization."""
 
     gradients: dict[str, torch.Tensor]
 
@@ -101,8 +101,8 @@ def test_micro_batches_give_the_gradient_of_one_big_batch() -> None:
     assert worst_difference(parts, whole) < 1e-6
 
 
-def test_averaging_the_means_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same comparison with the usual normalization, to show that the test above can fail."""
+def test_averaging_means_fails_the_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same comparison with the usual normalization: the test above can fail."""
     encoded = samples()
     whole = gradients_of([collate(encoded, pad_id=0)], accumulate=1)
 
@@ -123,32 +123,31 @@ def _adapter(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def read_metrics(run: Path) -> list[list[str]]:
-    """Rows of a run's metrics: step, loss, and the share of time waited, never the same."""
+    """Rows of a run's metrics: step, loss, and the fraction of time waited, which varies."""
     return [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
 
 
 def test_resume_is_bit_identical(pond_recipe: Path, tmp_path: Path) -> None:
-    """Six steps at once, and three, a stop, and three more: equal weights, dropout included."""
+    """Six steps, and three steps, a stop and three more: equal weights, dropout included."""
     console = Console(quiet=True)
-    whole = load_recipe(pond_recipe, [f"output.dir={tmp_path / 'whole'}"])
-    train(whole, console)
-    parted = load_recipe(pond_recipe, [f"output.dir={tmp_path / 'parted'}"])
+    uninterrupted = load_recipe(pond_recipe, [f"output.dir={tmp_path / 'uninterrupted'}"])
+    train(uninterrupted, console)
+    resumed = load_recipe(pond_recipe, [f"output.dir={tmp_path / 'resumed'}"])
     with stopping_after(3):
-        assert train(parted, console).steps == 3
-    halfway = _adapter(tmp_path / "parted")
+        assert train(resumed, console).steps == 3
+    halfway = _adapter(tmp_path / "resumed")
     torch.manual_seed(12345)
-    second = train(parted, console, resume=True)
-    assert second.steps == 6
-    ours, theirs = _adapter(tmp_path / "parted"), _adapter(tmp_path / "whole")
+    assert train(resumed, console, resume=True).steps == 6
+    ours, theirs = _adapter(tmp_path / "resumed"), _adapter(tmp_path / "uninterrupted")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert any(not torch.equal(ours[name], halfway[name]) for name in halfway)
-    steps, losses, waits = zip(*read_metrics(tmp_path / "parted"), strict=True)
+    steps, losses, waits = zip(*read_metrics(tmp_path / "resumed"), strict=True)
     assert steps == ("step", "1", "2", "3", "4", "5", "6")
-    assert losses == list(zip(*read_metrics(tmp_path / "whole"), strict=True))[1]
+    assert losses == list(zip(*read_metrics(tmp_path / "uninterrupted"), strict=True))[1]
     assert all(0 <= float(wait) <= 1 for wait in waits[1:] if wait)
 
 
-def test_checkpoints_hold_trainable_weights_and_positions(
+def test_checkpoints_contain_trainable_weights_and_positions(
     pond_recipe: Path, tmp_path: Path
 ) -> None:
     recipe = load_recipe(pond_recipe, ["trainer.max_steps=2"])
@@ -165,7 +164,7 @@ def test_checkpoints_hold_trainable_weights_and_positions(
     assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe
 
 
-def test_batches_cover_every_pass_and_resume_anywhere() -> None:
+def test_batches_cover_every_epoch_and_resume_anywhere() -> None:
     stream = BatchStream(5, 2, 10, seed=1)
     batches = list(stream)
     flat = [item for batch in batches for item in batch]
@@ -180,7 +179,7 @@ def test_batches_cover_every_pass_and_resume_anywhere() -> None:
 
 
 @pytest.mark.parametrize("targets", [["language"], ["connector"], ["vision"], list(PART_MODULES)])
-def test_adapters_stay_in_their_part(targets: list[Any]) -> None:
+def test_adapters_stay_in_their_component(targets: list[Any]) -> None:
     model = add_adapter(
         load_model("tiny"), method="lora", rank=2, alpha=4, dropout=0.0, targets=targets
     )
@@ -193,7 +192,7 @@ def test_adapters_stay_in_their_part(targets: list[Any]) -> None:
 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpointing_reaches_the_vision_tower(reentrant: bool) -> None:
-    """Non-re-entrant checkpointing gives every adapter a gradient; re-entrant does not (trap 9)."""
+    """Non-reentrant checkpointing gives every adapter a gradient; reentrant does not (trap 9)."""
     model = add_adapter(
         load_model("tiny"), method="lora", rank=2, alpha=4, dropout=0.0, targets=["vision"]
     )
@@ -221,7 +220,7 @@ def test_dead_adapters_are_an_error() -> None:
         RefuseDeadAdapters().on_before_optimizer_step(trainer, MolmoModule(model, SETTINGS))
 
 
-def test_a_vision_token_is_never_a_target() -> None:
+def test_a_vision_token_as_target_is_an_error() -> None:
     hidden, head = torch.randn(1, 2, 8), torch.randn(10, 8)
     with pytest.raises(ValueError, match="vision tokens must have weight 0"):
         loss_sums(hidden, head, torch.tensor([[3, 10]]), torch.ones(1, 2), z_loss=0.0)
@@ -237,17 +236,17 @@ def test_a_run_is_not_overwritten(pond_recipe: Path, monkeypatch: pytest.MonkeyP
     assert checkpoint_to_resume(RunFolder(recipe.output.dir), resume=False) is None
 
 
-def test_a_model_that_does_not_load_leaves_no_run(
+def test_a_model_that_does_not_load_leaves_no_run_folder(
     pond_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the next try would be told that the folder holds a run, and have nothing to resume."""
+    """Otherwise the next try would find a run that it can neither replace nor resume."""
     recipe = load_recipe(pond_recipe)
 
     def failing(*_: Any, **__: Any) -> Any:
-        raise UserError("model", "no room")
+        raise UserError("model", "does not load")
 
     with monkeypatch.context() as patched:
         patched.setattr(prepare_model, "build_model", failing)
-        with pytest.raises(UserError, match="no room"):
+        with pytest.raises(UserError, match="does not load"):
             train(recipe, Console(quiet=True))
     assert checkpoint_to_resume(RunFolder(recipe.output.dir), resume=False) is None

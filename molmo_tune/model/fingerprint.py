@@ -51,7 +51,7 @@ def decoder_identity(model: torch.nn.Module) -> dict[str, str]:
 
 
 def weights_identity(norm: torch.Tensor, embedding: torch.Tensor, head: torch.Tensor) -> str:
-    """Return the digest of these tensors, of which a caller gives the first `ROWS` rows."""
+    """Return the digest of these tensors; callers pass only the first `ROWS` rows."""
     digest = hashlib.sha256()
     for rows in (norm, embedding, head):
         bits = rows.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8)

@@ -1,7 +1,7 @@
 """The model a run trains: the recipe's base with its attention backend, adapters and checkpointing.
 
-With a `preference` section the adapters are those of the earlier run, else fresh ones. Vision
-features may come from a cache, which knows the model by its fingerprint.
+With a `preference` section the adapters come from the earlier run, otherwise they are new. Vision
+features can come from a cache, which knows the model by its fingerprint.
 """
 
 from __future__ import annotations

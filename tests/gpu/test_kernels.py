@@ -1,8 +1,7 @@
-"""The GPU's kernels compute the attention that the dense mask defines, forward and backward.
+"""GPU kernels compute the attention that the dense mask defines, forward and backward.
 
-Run on an H200 (PyTorch 2.11, `benchmarks/results`).
-In bfloat16 the kernels are compared with the dense mask in float32, and must be no further from it
-than twice what SDPA is under the same mask in bfloat16.
+Run on an H200 (PyTorch 2.11, `benchmarks/results`). The kernels' error in bfloat16 against the
+dense mask in float32 must be at most twice that of SDPA in bfloat16 under the same mask.
 """
 
 from __future__ import annotations
