@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from molmo_tune.commands.arguments import fps, positive_int
 from molmo_tune.commands.console import new_console
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from molmo_tune.choices import Dtype
     from molmo_tune.encoding.items import MediaLimits
-    from molmo_tune.evaluation.predict import Prediction
+    from molmo_tune.evaluation.predict import Prediction, PredictionRecord
     from molmo_tune.labels.sample import Sample
     from molmo_tune.pages.answers import Card
     from molmo_tune.templates.template import Template
@@ -59,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 class _Results:
     """What `--out` will get."""
 
-    records: list[dict[str, Any]] = field(default_factory=list)
+    records: list[PredictionRecord] = field(default_factory=list)
     cards: list[Card] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
 

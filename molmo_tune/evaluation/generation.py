@@ -17,7 +17,7 @@ from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.encoding.processor import Processor, Tokenizer
 from molmo_tune.model.forward import add_features
 from molmo_tune.model.molmo import Molmo
-from molmo_tune.model.vision import encode_vision
+from molmo_tune.model.vision_encoding import encode_vision
 
 
 @dataclass(frozen=True, slots=True)

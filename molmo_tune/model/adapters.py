@@ -1,18 +1,19 @@
-"""What is trained: adapters through PEFT, or weights of the model itself, in named parts of it.
+"""What is trained: PEFT adapters or weights of the model itself, in named components.
 
-The leaf names (`q_proj`, …) occur in all three towers, so a bare list of them puts adapters where
-nobody asked. Here the parts are regular expressions anchored at their tower:
+Leaf names (`q_proj`, …) occur in all three towers, so a list of them would also put adapters where
+they were not asked for. Here the components are regular expressions anchored at their tower:
 
     language   attention and MLP of the decoder
-    connector  attention pooling and projector (both: peers count the pooling to the vision tower)
+    connector  attention pooling and projector (peers count the pooling as vision tower)
     vision     attention and MLP of the vision tower
 
-The embedding rows and the LM head are never touched: vLLM *assigns* vision features over the
+The embedding and the LM head are never trained: vLLM *assigns* vision features over the
 `<im_patch>` row while all other code *adds* them, so a trained row would differ between servers.
 
-A trained adapter is saved in PEFT's format. PiSSA moves the base's principal parts into its start,
-so its adapter fits no other base; what is saved is the difference to that start, as plain LoRA of
-twice the rank. Weights trained whole are saved under their native names in `WEIGHTS_FILE`.
+A trained adapter is saved in PEFT's format. PiSSA moves the base's principal components into its
+initial adapter, which therefore fits no other base; it is saved as the difference from that start,
+a plain LoRA of twice the rank. Fully trained weights are saved under their native names in
+`WEIGHTS_FILE`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ PART_MODULES: dict[Part, str] = {
     "vision": r"model\.vision_tower\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.fc[12])",
 }
 WEIGHTS_FILE = "trained_weights.safetensors"
-_PISSA_START = "pissa_niter_16"  # a randomised decomposition: seconds instead of hours
+_PISSA_START = "pissa_niter_16"  # a randomized decomposition: seconds instead of hours
 _START_FOLDER = "start"
 
 
@@ -57,13 +58,22 @@ def add_adapter(
     targets: Sequence[Part],
     rslora: bool = False,
 ) -> torch.nn.Module:
-    """The same model, only the named parts of it trainable.
+    """Make the named components trainable, and nothing else.
+
+    Args:
+        model: frozen.
+        method: kind of adapter, or ``full`` for the weights themselves.
+        rank: of LoRA.
+        alpha: of LoRA.
+        dropout: fraction of the adapter's inputs dropped in training.
+        targets: components.
+        rslora: scale by alpha / sqrt(rank).
 
     Returns:
-        A `PeftModel`, or for ``full`` the model itself with those parts in float32.
+        A `PeftModel`, or for ``full`` the model itself with these components in float32.
 
     Raises:
-        UserError: a part got no adapter (another architecture).
+        UserError: a component got no adapter (another architecture).
     """
     if method == "full":
         return _unfreeze(model, targets)
@@ -81,20 +91,22 @@ def add_adapter(
     peft_model: torch.nn.Module = get_peft_model(model, config)
     for part in targets:
         if not any(part_of(name) == part for name, _ in trainable_parameters(peft_model)):
-            raise UserError("adapter.targets", f"{part!r} matches no layer of this model")
+            raise UserError("adapter.targets", f"{part!r} matches no layer of the model")
     return peft_model
 
 
 def _unfreeze(model: Molmo, targets: Sequence[Part]) -> Molmo:
     for name, parameter in model.named_parameters():
         if part_of(name) in targets and "embed_tokens" not in name:
-            parameter.data = parameter.data.float()  # an update of 1e-5 is lost in 16 bits
+            parameter.data = (
+                parameter.data.float()
+            )  # 16-bit weights would round off an update of 1e-5
             parameter.requires_grad_(True)
     return model
 
 
 def keep_start(model: torch.nn.Module, folder: Path) -> None:
-    """Save what PiSSA starts from beside the adapter-to-be; nothing for other methods."""
+    """Save the initial adapter of PiSSA for `save_adapter`; do nothing for other methods."""
     if not isinstance(model, PeftModel) or not _is_pissa(model):
         return
     config = model.peft_config["default"]
@@ -132,10 +144,10 @@ def save_adapter(
 
 
 def load_adapter(model: Molmo, folder: Path) -> torch.nn.Module:
-    """A base model with what was trained on top, for evaluation.
+    """Load what was trained into a base model, for evaluation.
 
     Raises:
-        UserError: the folder holds no adapter, or one that does not fit the model.
+        UserError: the folder has no adapter, or one that does not fit the model.
     """
     if (folder / WEIGHTS_FILE).is_file():
         return _load_weights(model, folder / WEIGHTS_FILE)
@@ -161,17 +173,17 @@ def _load_weights(model: Molmo, file: Path) -> Molmo:
 
 
 def bare_model(model: torch.nn.Module) -> Molmo:
-    """`Molmo2ForConditionalGeneration`, with the adapters inside when there are some."""
+    """Return `Molmo2ForConditionalGeneration`, with any adapters inside."""
     return cast(Molmo, model.get_base_model() if isinstance(model, PeftModel) else model)
 
 
 def trainable_parameters(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
-    """Names and parameters that receive gradients."""
+    """Return names and parameters that receive gradients."""
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
 
 def part_of(parameter_name: str) -> Part | Literal["head"]:
-    """The part of the model a parameter belongs to, by its native name."""
+    """Return the component of a parameter, by its native name."""
     if "multi_modal_projector." in parameter_name:
         return "connector"
     if "vision_tower." in parameter_name:
@@ -182,7 +194,7 @@ def part_of(parameter_name: str) -> Part | Literal["head"]:
 
 
 def parameter_table(model: torch.nn.Module) -> list[tuple[str, int, int]]:
-    """Rows ``(part, parameters, trainable parameters)`` with a last row ``total``."""
+    """Return rows ``(component, parameters, trainable parameters)``, the last one ``total``."""
     counts: dict[str, list[int]] = {"vision": [0, 0], "connector": [0, 0], "language": [0, 0]}
     for name, parameter in model.named_parameters():
         row = counts.setdefault(part_of(name), [0, 0])

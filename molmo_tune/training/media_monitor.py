@@ -1,58 +1,89 @@
-"""Media that do not open, and where those that do come from: counted over what was trained on.
+"""Unreadable media, and the caches that served the others, counted over what was trained on.
 
-A sample whose medium does not open was replaced in the loader (`encoding.datasets`); its batch says
-so, and here it is set apart with the reason. The decision hangs on the file alone, so all passes, a
-resumed run and any number of processes agree on it. (A time-out hangs on the machine, too.)
-Training goes on until more than the agreed share of the training media is bad: then something is
-wrong that the user should know of, a folder that is not mounted for example.
+The loader replaces a sample whose media do not open and reports it with the batch
+(`encoding.datasets`); this callback collects the reasons. Whether media open depends on the file
+alone, so all epochs, a resumed run and any number of processes agree. (A timeout also depends on
+the machine.) Training continues until more than `data.max_unreadable_media` of the training media
+are unreadable: then something is wrong that the user should know of, such as a folder that is not
+mounted.
 
-All processes know of all bad media; what is counted else is summed over them at the end.
+All processes know all unreadable media; the other counts are summed over them at the end.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import lightning as L
-import torch
-import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from molmo_tune.encoding.encoded import Batch, Opening
+from molmo_tune.encoding.items import Item, Refused
 from molmo_tune.errors import UserError
+from molmo_tune.training.processes import gather, has_several, is_first_process, is_true_anywhere
 
-LISTED = 20  # bad media on the screen; the report has them all
+LISTED = 20
+"""Unreadable media printed at the end; the report has all."""
 CACHES = ("frame_cache", "feature_cache", "memory")
+
+MediaFigures = TypedDict(
+    "MediaFigures",
+    {
+        "opened": int,
+        "from": dict[str, int],
+        "hit_rate": dict[str, float],
+        "not_kept": dict[str, int],
+        "bad": dict[str, str],
+        "bad_val": dict[str, str],
+    },
+)
+"""The report's figures: openings by origin, hit rates, what no cache kept, unreadable media."""
 
 
 class MediaMonitor(Callback):
-    """Count openings, set bad media apart, and refuse too many.
+    """Counts openings, collects unreadable media, and refuses too many.
 
     Args:
-        console: told once when a cache cannot keep something, and of bad media at the end.
-        num_media: distinct media to train on, bad ones included.
-        max_bad_share: of them may be bad.
+        console: for a line when a cache cannot keep something, and a summary at the end.
+        num_media: distinct training media, unreadable ones included.
+        max_unreadable: fraction of them that may be unreadable.
         known_bad: path and reason of those found before training.
+
+    Raises:
+        UserError: too many are known to be unreadable already.
     """
 
     def __init__(
         self,
         console: Console,
         num_media: int,
-        max_bad_share: float,
+        max_unreadable: float,
         known_bad: Mapping[str, str] = {},
     ) -> None:
         self._console = console
-        self._num_media, self._max_bad_share = num_media, max_bad_share
+        self._num_media, self._max_unreadable = num_media, max_unreadable
         self.bad: dict[str, str] = dict(known_bad)
         self.bad_val: dict[str, str] = {}
         self.origins: Counter[str] = Counter()
         self.unstored: Counter[str] = Counter()
-        self._num_told = len(self.bad)
-        refuse_too_many(self.bad, num_media, max_bad_share)
+        self._num_checked = len(self.bad)
+        refuse_too_many(self.bad, num_media, max_unreadable)
+
+    @classmethod
+    def of_items(
+        cls,
+        console: Console,
+        items: Iterable[Item],
+        refused: Iterable[Refused],
+        max_unreadable: float,
+    ) -> MediaMonitor:
+        """Return a monitor of the media of training items, which knows the refused ones."""
+        bad = {one.bad_medium: one.reason for one in refused if one.bad_medium}
+        paths = {str(item.sample.media.paths[0]) for item in items if item.sample.media.paths}
+        return cls(console, len(paths | bad.keys()), max_unreadable, bad)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, _: Any, batch: Batch, *__: Any
@@ -60,43 +91,43 @@ class MediaMonitor(Callback):
         """Count a batch.
 
         Raises:
-            UserError: too many training media are bad.
+            UserError: too many training media are unreadable.
         """
         self._count(batch.openings)
-        self.bad |= _faults(batch.openings)
-        if _any_process(len(self.bad) > self._num_told, pl_module.device):
+        self.bad |= _reasons(batch.openings)
+        if is_true_anywhere(len(self.bad) > self._num_checked, pl_module.device):
             self.bad = _merged(self.bad)
-            self._num_told = len(self.bad)
-            refuse_too_many(self.bad, self._num_media, self._max_bad_share)
+            self._num_checked = len(self.bad)
+            refuse_too_many(self.bad, self._num_media, self._max_unreadable)
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, _: Any, batch: Batch, *__: Any
     ) -> None:
-        """Remember what could not be validated on."""
-        self.bad_val |= _faults(batch.openings)
+        """Collect unreadable validation media."""
+        self.bad_val |= _reasons(batch.openings)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Sum over all processes."""
+        """Sum the counts over all processes."""
         self.bad_val = _merged(self.bad_val)
-        self.origins = sum(_gathered(self.origins), Counter())
-        self.unstored = sum(_gathered(self.unstored), Counter())
+        self.origins = sum(gather(self.origins), Counter())
+        self.unstored = sum(gather(self.unstored), Counter())
 
     def state_dict(self) -> dict[str, Any]:
-        """So that a resumed run reports on the whole of it."""
+        """Return the counts, so that a resumed run reports on all of its steps."""
         counts = {"origins": dict(self.origins), "unstored": dict(self.unstored)}
         return {"bad": self.bad, "bad_val": self.bad_val, **counts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue counting; only the first process, whose counts they are."""
+        """Continue counting; the counts belong to the first process."""
         self.bad |= state_dict["bad"]
-        self._num_told = len(self.bad)
+        self._num_checked = len(self.bad)
         self.bad_val |= state_dict["bad_val"]
-        if not (dist.is_initialized() and dist.get_rank()):
+        if not has_several() or is_first_process():
             self.origins.update(state_dict["origins"])
             self.unstored.update(state_dict["unstored"])
 
-    def figures(self) -> dict[str, Any]:
-        """For the report: openings by origin, hit rates, what was not kept, all bad media."""
+    def figures(self) -> MediaFigures:
+        """Return the figures for the report."""
         num_opened = sum(self.origins.values())
         rates = {name: round(self.origins[name] / max(num_opened, 1), 4) for name in CACHES}
         return {
@@ -109,71 +140,56 @@ class MediaMonitor(Callback):
         }
 
     def print_summary(self) -> None:
-        """Hit rates and bad media, for the end of a run."""
+        """Print hit rates and unreadable media at the end of a run."""
         num_opened = sum(self.origins.values())
         for name in CACHES:
             if self.origins[name]:
                 count = f"{self.origins[name]} of {num_opened} media"
-                text = f"{name}: {self.origins[name] / num_opened:.1%} hits ({count})"
-                self._console.print(text, highlight=False)
+                self._print(f"{name}: {self.origins[name] / num_opened:.1%} hits ({count})")
         bad = self.bad | self.bad_val
         if bad:
-            self._console.print(f"{len(bad)} bad media were left out:", highlight=False)
+            self._print(f"skipped {len(bad)} unreadable media:")
         for reason in list(bad.values())[:LISTED]:
-            self._console.print(f"  {reason}", highlight=False)
+            self._print(f"  {reason}")
         if len(bad) > LISTED:
-            self._console.print(f"  and {len(bad) - LISTED} more, all in the report")
+            self._print(f"  and {len(bad) - LISTED} more, all in report.json")
 
     def _count(self, openings: Iterable[Opening]) -> None:
         for opening in openings:
             self.origins[opening.origin] += 1
             if opening.unstored:
                 if not self.unstored:
-                    text = f"the cache does not keep frames: {opening.unstored}; training goes on"
-                    self._console.print(text, highlight=False)
+                    self._print(f"frames not cached: {opening.unstored}; training continues")
                 self.unstored[opening.unstored] += 1
 
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False)
 
-def refuse_too_many(bad: Mapping[str, str], num_media: int, max_share: float) -> None:
-    """Complain when more than a share of all media is bad.
+
+def refuse_too_many(bad: Mapping[str, str], num_media: int, max_unreadable: float) -> None:
+    """Check that the unreadable fraction of the media is small enough.
 
     Raises:
-        UserError: it is.
+        UserError: it is not.
     """
-    if len(bad) <= max_share * num_media:
+    if len(bad) <= max_unreadable * num_media:
         return
     first = "; ".join(list(bad.values())[:3])
     raise UserError(
         "data.max_unreadable_media",
         f"{len(bad)} of {num_media} training media do not open: {first}",
-        f"at most a share of {max_share:g}",
-        "list all with molmo-tune check --media, repair them or leave them out, or raise the share",
+        f"at most a fraction of {max_unreadable:g}",
+        "list all with molmo-tune check --media and fix or remove them, or raise the fraction",
     )
 
 
-def _faults(openings: Iterable[Opening]) -> dict[str, str]:
+def _reasons(openings: Iterable[Opening]) -> dict[str, str]:
     return {opening.path: opening.fault for opening in openings if opening.fault}
 
 
-def _any_process(here: bool, device: torch.device) -> bool:
-    if not (dist.is_available() and dist.is_initialized()):
-        return here
-    flag = torch.tensor(int(here), device=device)
-    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-    return bool(flag)
-
-
-def _gathered(mine: Any) -> list[Any]:
-    if not (dist.is_available() and dist.is_initialized()):
-        return [mine]
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, mine)
-    return everyone
-
-
 def _merged(mine: dict[str, str]) -> dict[str, str]:
-    """What all processes know, in one order."""
+    """Return the entries of all processes, sorted."""
     together: dict[str, str] = {}
-    for one in _gathered(mine):
+    for one in gather(mine):
         together |= one
     return dict(sorted(together.items()))

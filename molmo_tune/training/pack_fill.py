@@ -1,8 +1,8 @@
-"""How full the packs of a run really were: a figure while it trains, and one for the report."""
+"""How full a run's packs are: logged while it trains, summed up in its report."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -11,11 +11,20 @@ from molmo_tune.encoding.encoded import Batch
 from molmo_tune.encoding.packing import Size
 
 
+class PackFigures(TypedDict):
+    """The report's figures: packs, samples per pack, and the filled fraction of both limits."""
+
+    packs: int
+    samples_per_pack: float
+    token_fill: float
+    crop_fill: float
+
+
 class RecordPacks(Callback):
-    """Count rows, samples, tokens and crops of the batches that this process trained on.
+    """Counts packs, samples, tokens and crops of the batches that this process trains on.
 
     Args:
-        limits: of a row.
+        limits: tokens and crops of a pack.
     """
 
     def __init__(self, limits: Size) -> None:
@@ -30,7 +39,7 @@ class RecordPacks(Callback):
         batch: Batch,
         *_: Any,
     ) -> None:
-        """Add a batch, and log the share of its tokens that are not padding."""
+        """Count a batch, and log the fraction of its tokens that are not padding."""
         examples = batch.example_ids
         num_packs, num_tokens = len(examples), int((examples >= 0).sum())
         self.num_packs += num_packs
@@ -40,8 +49,8 @@ class RecordPacks(Callback):
         fill = num_tokens / (num_packs * self._limits.num_tokens)
         pl_module.log("train/token_fill", fill, batch_size=num_packs)
 
-    def figures(self) -> dict[str, float]:
-        """For the report: counts, and shares of the limits."""
+    def figures(self) -> PackFigures:
+        """Return the figures for the report."""
         num_packs = max(self.num_packs, 1)
         return {
             "packs": self.num_packs,

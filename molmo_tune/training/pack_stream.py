@@ -1,10 +1,10 @@
-"""Batches of packs for a whole run, each process its share.
+"""Which packs batch k of a run contains; each process gets its own part.
 
-All processes plan the same packs from the sizes of the items, which takes about a millisecond a
-pack, and each decodes only its own. Batch k is a pure function of the seed and k: it is found from
-the packer's state before it, or without one by planning everything up to it again.
+All processes plan the same packs from the sizes of the items, which takes about a millisecond per
+pack, and each decodes only its own. Batch k is a pure function of the seed and k: it follows from
+the packer's state before it, or without one from planning everything before it again.
 
-What it does not do: plan (`molmo_tune.encoding.packing`), open media.
+Limitations: planning is in `molmo_tune.encoding.packing`; media are opened by the loaders.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from molmo_tune.encoding.pack_plan import plan_packs
 from molmo_tune.encoding.packing import PackerState, Size
 from molmo_tune.encoding.sampler import ItemSampler
 
-REMEMBERED_BATCHES = 1024  # loaders run ahead of training, but not by more
+REMEMBERED_BATCHES = 1024
+"""Batches whose packer state is kept: loaders run ahead of training, but by fewer."""
 
 
 class PackStream(Sampler[list[tuple[int, ...]]]):
-    """Batches whose rows are packs, given as item numbers.
+    """Batches whose rows are packs, as tuples of item numbers.
 
     Args:
         sizes: of all items.
-        limits: of a row.
+        limits: tokens and crops of a pack.
         order: in which items arrive.
         batch_size: packs per batch and process.
-        num_batches: batches of the whole run per process.
-        first_batch: where to begin, for resumed runs.
-        state: of the packer before `first_batch`; None: plan again up to there.
+        num_batches: batches of the run per process.
+        first_batch: where to start, for resumed runs.
+        state: of the packer before `first_batch`; None: plan up to there again.
         rank: number of this process.
         world_size: number of processes.
     """
@@ -55,7 +56,7 @@ class PackStream(Sampler[list[tuple[int, ...]]]):
         self._states: dict[int, PackerState] = {}
 
     def __len__(self) -> int:
-        """Batches of the whole run, wherever it is entered."""
+        """Batches of the whole run, wherever it starts."""
         return self.num_batches
 
     def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
@@ -73,5 +74,5 @@ class PackStream(Sampler[list[tuple[int, ...]]]):
             yield [tuple(self._order.item_at(place) for place in pack) for pack in packs[mine]]
 
     def state_before(self, number: int) -> PackerState | None:
-        """Where the packer was before a batch, if that is known."""
+        """Return the packer's state before a batch, if it is still kept."""
         return self._states.get(number)

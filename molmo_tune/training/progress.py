@@ -1,4 +1,4 @@
-"""One progress line for a whole fine-tune, in optimizer steps, with loss and time left."""
+"""One progress line for a whole fine-tune, in optimizer steps, with loss and remaining time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+SHOWN = {"train/loss": "loss", "val/loss": "val/loss", "val/f1": "val/f1"}
+"""Metrics on the line, and their names there."""
+
 
 def progress_columns(console: Console) -> Progress:
-    """The look of all progress bars of the command line."""
+    """Return a progress bar in the style of all commands."""
     return Progress(
         TextColumn("{task.description:<22}"),
         BarColumn(),
@@ -32,52 +35,61 @@ def progress_columns(console: Console) -> Progress:
 
 
 class StepProgress(ProgressBar):
-    """A bar over optimizer steps on a terminal; a line now and then elsewhere (logs, notebooks)."""
+    """A bar over optimizer steps on a terminal; elsewhere (logs, notebooks) a line every few steps.
 
-    def __init__(self, console: Console, lines: int = 10) -> None:
+    Args:
+        console: to print on.
+        every_steps: optimizer steps between two lines; the last step always gets one.
+    """
+
+    def __init__(self, console: Console, every_steps: int) -> None:
         super().__init__()
-        self._console, self._lines = console, lines
+        self._console, self._every_steps = console, every_steps
         self._progress: Progress | None = None
-        self._last_line = 0
+        self._last_step = 0
 
     def disable(self) -> None:
-        """Lightning silences the processes other than the first with this."""
+        """Silence a process; Lightning calls this in all but the first."""
         self._console = Console(quiet=True)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show the bar."""
         self._progress = progress_columns(self._console)
         self._task = self._progress.add_task("training", total=trainer.max_steps, note="")
-        self._last_line = trainer.global_step
+        self._last_step = trainer.global_step
         self._progress.start()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Move the bar, or print a line."""
+        """Move the bar, or print a line when an optimizer step is due."""
         if self._progress is None:
             return
-        metrics = trainer.callback_metrics
-        parts = [
-            f"{name.split('/')[1] if name == 'train/loss' else name} {float(metrics[name]):.3f}"
-            for name in ("train/loss", "val/loss", "val/f1")
-            if name in metrics
-        ]
-        note, step = "  ".join(parts), trainer.global_step
+        step, note = trainer.global_step, _note(trainer)
         self._progress.update(self._task, completed=step, note=note)
-        every = max(1, int(trainer.max_steps) // self._lines)
-        if not self._console.is_terminal and step >= self._last_line + every:
-            self._last_line = step
+        if not self._console.is_terminal and self._is_due(step, trainer.max_steps):
             self._console.print(f"step {step} of {trainer.max_steps}  {note}", highlight=False)
+        self._last_step = step
+
+    def _is_due(self, step: int, max_steps: int) -> bool:
+        is_new = step != self._last_step  # else within an accumulation window
+        return is_new and (step % self._every_steps == 0 or step == max_steps)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Leave the finished bar standing."""
+        """Stop the bar and leave it on the screen."""
         if self._progress is not None:
             self._progress.stop()
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Free the terminal."""
+        """Release the terminal."""
         if self._progress is not None:
             self._progress.stop()
+
+
+def _note(trainer: L.Trainer) -> str:
+    metrics = trainer.callback_metrics
+    return "  ".join(
+        f"{name} {float(metrics[key]):.3f}" for key, name in SHOWN.items() if key in metrics
+    )

@@ -1,7 +1,7 @@
-"""Gradient checkpointing per part: a layer's activations are computed again on the way back.
+"""Gradient checkpointing per component: layers recompute their activations in the backward pass.
 
-Always the non-reentrant kind: the reentrant one, still transformers' default, leaves adapters
-without gradient when a layer's input needs none, as the first layer of a vision tower's does.
+Always non-reentrant: the reentrant kind, still transformers' default, leaves adapters without a
+gradient when a layer's input needs none, as in the first layer of a vision tower.
 """
 
 from __future__ import annotations
@@ -14,8 +14,13 @@ PARTS = {"language": "language_model", "vision": "vision_tower"}
 
 
 def checkpoint_layers(model: Molmo, parts: Collection[str]) -> None:
-    """Switch it on in the layers of the named parts of `Molmo2ForConditionalGeneration`, and off
-    in the others. It only acts in training mode.
+    """Turn checkpointing on in the layers of the named components, and off in all others.
+
+    It acts only in training mode.
+
+    Args:
+        model: `Molmo2ForConditionalGeneration`.
+        parts: names in `PARTS`.
     """
     model.gradient_checkpointing_enable({"use_reentrant": False})
     wanted = {f"{PARTS[part]}." for part in parts}

@@ -1,31 +1,30 @@
-"""Who may attend to whom: the one place that decides it.
+"""Which token attends to which: the only place that decides it.
 
 Molmo 2 is a causal language model with one exception: all vision tokens of an example (patches,
 column and start/end tokens of all its images, crops and frames) see each other in both directions.
-Packs and message trees add two walls. With example number e, branch number b (0 = the prefix that
-all branches share) and position in the row i, the query q may read the key k when
+Packs and message trees add two limits. With example number e, branch number b (0 = the prefix that
+all branches share) and positions q and k in the row, query q reads key k if
 
     e_q = e_k                      nothing crosses examples
     k ≤ q, or both are vision      causal, with the vision overlay
-    b_k = 0 or b_k = b_q           the prefix and one's own branch
+    b_k = 0 or b_k = b_q           the prefix and its own branch
 
-The rule is written here four times, once for each way of computing it, and tests hold the four to
-each other and to the reference's logits:
+The rule is written four times, once for each way to compute it; tests compare the four with each
+other and with the reference's logits:
 
     `dense_mask`    every pair of a row: exact on any input, and what the others are tested against
-    `rectangles`    each example by itself, for PyTorch's scaled-dot-product attention
+    `rectangles`    each example alone, for PyTorch's scaled-dot-product attention
     `allows`        a predicate of two indices, for FlexAttention (`flex_attention`)
-    `pieces`        three disjoint sets of pairs that FlashAttention kernels can do
+    `pieces`        three disjoint sets of pairs that FlashAttention kernels can compute
 
               prefix P (v = vision)   branch 1   branch 2
     P         causal ∪ v→later v         ·          ·          own   segment by segment, causal
     branch 1  all                      causal       ·          back  branches read their prefix
     branch 2  all                        ·        causal       ahead vision reads later vision
 
-No mask can be handed to a FlashAttention kernel, and transformers drops the overlay there without a
-word; so the pieces are computed one by one and merged by their log-sum-exp
-(`flash_attention`). Running the vision tokens of an example backwards and one apart makes "strictly
-later" into "causal".
+FlashAttention kernels take no mask, and transformers silently drops the overlay there; so the
+pieces are computed one by one and merged by their log-sum-exp (`flash_attention`). Reversing the
+vision tokens of an example and shifting them by one turns "strictly later" into "causal".
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ Predicate = Callable[..., torch.Tensor]
 def dense_mask(
     example_ids: torch.Tensor, branch_ids: torch.Tensor, is_vision: torch.Tensor
 ) -> torch.Tensor:
-    """Boolean mask ``(B, 1, L, L)``, true where the query (row) may read the key (column).
+    """Return a boolean mask ``(B, 1, L, L)``, true where the query (row) reads the key (column).
 
     Args:
         example_ids: ``(B, L)``, -1 on padding.
         branch_ids: ``(B, L)``, 0 on shared prefixes.
         is_vision: ``(B, L)`` bool.
 
-    Padding may read itself only, so that no row of the softmax is empty.
+    Padding reads only itself, so that no row of the softmax is empty.
     """
     length = example_ids.shape[1]
     index = torch.arange(length, device=example_ids.device)
@@ -67,7 +66,7 @@ def dense_mask(
 def allows(
     example_ids: torch.Tensor, branch_ids: torch.Tensor, is_vision: torch.Tensor
 ) -> Predicate:
-    """The rule as FlexAttention's ``mask_mod(batch, head, query, key)``; arguments as above."""
+    """Return FlexAttention's ``mask_mod(batch, head, query, key)``; arguments as above."""
 
     def may_read(
         row: torch.Tensor, _head: torch.Tensor, query: torch.Tensor, key: torch.Tensor
@@ -122,7 +121,7 @@ def rectangles(
             if example < 0:
                 continue
             if example in seen:
-                raise ValueError("the tokens of an example must stand together")
+                raise ValueError("the tokens of an example must be contiguous")
             seen.add(example)
             places = list(tokens)
             start, end = places[0], places[-1] + 1
@@ -155,16 +154,16 @@ def _branches_mask(branch_ids: torch.Tensor, num_prefix: int) -> torch.Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A set of (query, key) pairs that a variable-length flash kernel can do.
+    """A set of (query, key) pairs that a variable-length flash kernel can compute.
 
     Sequence s pairs the queries ``queries[query_starts[s]:query_starts[s+1]]`` with the keys of the
-    same s: all of them, or for ``causal`` the i-th query with the first i+1 keys.
+    same s: with all of them, or if ``causal`` the i-th query with the first i+1 keys.
 
     Args:
         queries, keys: numbers of tokens in the flattened ``B·L``, each at most once.
         query_starts, key_starts: ``(S + 1,)`` int32.
         longest_query, longest_key: tokens of the longest sequence.
-        causal: otherwise every query reads every key of its sequence.
+        causal: if false, every query reads every key of its sequence.
     """
 
     queries: torch.Tensor
@@ -179,12 +178,12 @@ class Piece:
 def pieces(
     example_ids: torch.Tensor, branch_ids: torch.Tensor, is_vision: torch.Tensor
 ) -> tuple[Piece, ...]:
-    """The rule as disjoint pieces for FlashAttention; empty ones are left out.
+    """Return the rule as disjoint, non-empty pieces for FlashAttention.
 
     Arguments as for `dense_mask`. Padding is in no piece.
 
     Raises:
-        ValueError: vision tokens in a branch, or a branch in several places.
+        ValueError: vision tokens in a branch, or a branch whose tokens are not contiguous.
     """
     length = example_ids.shape[1]
     tokens = torch.nonzero(example_ids.flatten() >= 0).flatten()
@@ -196,7 +195,7 @@ def pieces(
         raise ValueError("vision tokens must be in the prefix that all branches share")
     segments = examples * (int(branches.max()) + 1) + branches
     if len(segments.unique()) != len(segments.unique_consecutive()):
-        raise ValueError("the tokens of an example's branch must stand together")
+        raise ValueError("the tokens of an example's branch must be contiguous")
     found = (
         _piece((tokens, segments), (tokens, segments), causal=True),
         _back(tokens, examples, branches),
@@ -232,7 +231,7 @@ def _piece(
     *,
     causal: bool,
 ) -> Piece:
-    """From (tokens, number of the sequence of each); sequences stand together, in one order."""
+    """Make a piece of (tokens, sequence number of each); sequences are contiguous and in order."""
     (query_starts, longest_query), (key_starts, longest_key) = _starts(queries[1]), _starts(keys[1])
     return Piece(queries[0], keys[0], query_starts, key_starts, longest_query, longest_key, causal)
 

@@ -1,11 +1,11 @@
 """The shapes of the released models, for benchmarks and estimates without their weights.
 
-A model of true size with random weights costs what the real one costs: time and memory do not
-depend on what the numbers are. The facts are those of the released configurations (see
-`Molmo2Config` for the fields); nothing here is used when a checkpoint is loaded.
+A model of the real size with random weights costs as much time and memory as the real one. The
+values are from the released configurations (see `Molmo2Config` for the fields); loading a
+checkpoint does not use them. Token ids above the base vocabulary are as in the released
+checkpoints.
 
-What it does not do: build a processor or a tokenizer. Token ids above the base vocabulary are laid
-out as in the released checkpoints.
+Limitations: no processor and no tokenizer.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ _VISION = {
 
 
 def released_config(size: Size) -> Molmo2Config:
-    """Configuration of a released size."""
+    """Return the configuration of a released size."""
     text = {
         "head_dim": 128,
         "additional_vocab_size": _EXTRA,
@@ -120,7 +120,7 @@ def released_config(size: Size) -> Molmo2Config:
 
 
 def random_model(size: Size, *, dtype: torch.dtype, device: str) -> Molmo:
-    """A model of a released size with small random weights, frozen, made on its device."""
+    """Return a frozen model of a released size with small random weights, made on its device."""
     config = released_config(size)
     with torch.device("meta"):
         model = Molmo2ForConditionalGeneration(config)
@@ -137,7 +137,7 @@ def random_model(size: Size, *, dtype: torch.dtype, device: str) -> Molmo:
 
 
 def _fill_buffers(model: Molmo, config: Molmo2Config, device: str) -> None:
-    """Rotary frequencies are no parameters; those of a fresh module are copied."""
+    """Fill the rotary frequencies, which are not parameters, from a new module."""
     decoder = model.model.language_model
     for name in ("rotary_emb", "rotary_emb_unscaled"):
         old = getattr(decoder, name)

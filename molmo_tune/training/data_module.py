@@ -1,97 +1,58 @@
-"""The `LightningDataModule`: items to batches, in an order that can be resumed.
+"""The `LightningDataModule`: datasets to batches, in an order that can be resumed.
 
-Which items batch k holds is a pure function of the seed and k, and k follows from the number of
-finished optimizer steps. A resumed run therefore skips what was trained by number, without opening
-a file, and sees exactly what the uninterrupted run would have seen. With packing the rows of a
-batch hold several items each (`pack_stream`); the checkpoint then keeps the packer's place, too, so
-that a long run need not be planned again from its start.
+The batch number follows from the number of finished optimizer steps, and the number decides the
+items (`batch_stream`, `pack_stream`). With packing, the checkpoint also keeps the packer's state,
+so that a long run need not be planned again from its start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import lightning as L
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
+from molmo_tune.choices import Weighting
 from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.datasets import PackedSet, TrainingSet
 from molmo_tune.encoding.encoded import Batch, EncodedSample
+from molmo_tune.encoding.items import Item, MediaLimits
+from molmo_tune.encoding.media_inputs import FeatureNames
 from molmo_tune.encoding.pack_plan import sizes_of
 from molmo_tune.encoding.packing import PackerState, Size
+from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sampler import ItemSampler, Mixture
+from molmo_tune.encoding.sources import limits_of, mixture_of, pack_limits_of
+from molmo_tune.recipe.sections import Recipe
+from molmo_tune.training.batch_stream import BatchStream
 from molmo_tune.training.data_wait import TimedLoader
 from molmo_tune.training.pack_stream import PackStream
 
-
-class BatchStream(Sampler[list[int]]):
-    """Batches of item numbers for a whole run, each process its share.
-
-    Items come in a new order every pass, and passes follow each other without a seam: a batch or an
-    accumulation window may span two of them, so every optimizer step sees equally many sequences.
-    To Lightning the run is one epoch of `num_batches` batches.
-
-    Args:
-        num_items: length of the data set.
-        batch_size: items per batch and process.
-        num_batches: batches of the whole run per process.
-        seed: with the number of the pass it fixes the order.
-        shuffle: otherwise items come in file order.
-        mixture: weights of the sources; None: every item comes once per epoch.
-        first_batch: where to begin, for resumed runs.
-        rank: number of this process.
-        world_size: number of processes.
-    """
-
-    def __init__(
-        self,
-        num_items: int,
-        batch_size: int,
-        num_batches: int,
-        *,
-        seed: int,
-        shuffle: bool = True,
-        mixture: Mixture | None = None,
-        first_batch: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self._order = ItemSampler(num_items, seed=seed, shuffle=shuffle, mixture=mixture)
-        self.batch_size, self.num_batches, self.first_batch = batch_size, num_batches, first_batch
-        self.rank, self.world_size = rank, world_size
-
-    def __len__(self) -> int:
-        """Batches of the whole run, wherever it is entered."""
-        return self.num_batches
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for number in range(self.first_batch, self.num_batches):
-            start = (number * self.world_size + self.rank) * self.batch_size
-            places = range(start, start + self.batch_size)
-            yield [self._order.item_at(place) for place in places]
+Collate = Callable[..., Batch]
+"""Joins samples into a batch, given `pad_id`."""
 
 
 class MolmoDataModule(L.LightningDataModule):
     """Batches of encoded samples.
 
     Args:
-        train: items to train on.
-        val: items whose loss is watched, or none.
+        train: dataset to train on.
+        val: dataset for the validation loss, if any.
         pad_id: token that fills short rows.
-        num_batches: batches of the whole run (optimizer steps times accumulation).
+        num_batches: batches of the run (optimizer steps times accumulation).
         batch_size: items per batch.
         num_workers: loader processes; they are spawned, because video readers do not survive a
-        fork.
-        prefetch: batches that each of them holds ready.
+            fork.
+        prefetch: batches that each loader process keeps ready.
         seed: fixes the order.
-        shuffle: whether the order changes per epoch.
+        shuffle: whether the order changes every epoch.
         mixture: weights of the sources; None: every item comes once per epoch.
-        pack_limits: tokens and crops of a row that holds several items; None: one item per row.
-        join: makes a batch of samples to train on.
+        pack_limits: tokens and crops of a row with several items; None: one item per row.
+        collate_train: joins training samples into a batch.
     """
 
     def __init__(
@@ -108,24 +69,24 @@ class MolmoDataModule(L.LightningDataModule):
         shuffle: bool = True,
         mixture: Mixture | None = None,
         pack_limits: Size | None = None,
-        join: Callable[..., Batch] = collate,
+        collate_train: Collate = collate,
     ) -> None:
         super().__init__()
         self.train, self.val = train, val
         self.pad_id, self.num_batches, self.batch_size = pad_id, num_batches, batch_size
         self.num_workers, self.prefetch = num_workers, prefetch
         self.seed, self.shuffle, self.mixture = seed, shuffle, mixture
-        self.pack_limits, self.join = pack_limits, join
+        self.pack_limits, self.collate_train = pack_limits, collate_train
         self._batches_done = 0
         self._packer_state: PackerState | None = None
         self._packs: PackStream | None = None
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches of the whole run, from where it is."""
+        """Return the batches of the run, from the first that is not done."""
         if self.pack_limits is not None:
             self._packs = self._pack_stream(self.pack_limits)
-            return self._loader(PackedSet(self.train), self._packs, self.join)
-        rank, world_size = self._place()
+            return self._loader(PackedSet(self.train), self._packs, self.collate_train)
+        rank, world_size = self._rank_and_world_size()
         batches = BatchStream(
             len(self.train),
             self.batch_size,
@@ -137,10 +98,10 @@ class MolmoDataModule(L.LightningDataModule):
             rank=rank,
             world_size=world_size,
         )
-        return self._loader(self.train, batches, self.join)
+        return self._loader(self.train, batches, self.collate_train)
 
     def _pack_stream(self, limits: Size) -> PackStream:
-        rank, world_size = self._place()
+        rank, world_size = self._rank_and_world_size()
         return PackStream(
             sizes_of(self.train.items),
             limits,
@@ -156,17 +117,17 @@ class MolmoDataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Validation items once, in file order; an empty list when there are none."""
+        """Return the validation items once, in file order; an empty list if there are none."""
         if self.val is None:
             return []
-        rank, world_size = self._place()
+        rank, world_size = self._rank_and_world_size()
         mine = list(range(len(self.val)))[rank::world_size]
         size = self.batch_size
         batches = [mine[start : start + size] for start in range(0, len(mine), size)]
         return self._loader(self.val, batches, collate)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches the finished optimizer steps have taken, and where the packer was."""
+        """Return the number of batches in finished optimizer steps, and the packer's state."""
         if self.trainer is None:
             return {}
         done = self.trainer.global_step * self.trainer.accumulate_grad_batches
@@ -174,12 +135,12 @@ class MolmoDataModule(L.LightningDataModule):
         return {"batches_done": done} | ({"packer": asdict(state)} if state is not None else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue behind the batches that are done."""
+        """Continue after the batches that are done."""
         self._batches_done = state_dict["batches_done"]
         packer = state_dict.get("packer")
         self._packer_state = PackerState(**packer) if packer is not None else None
 
-    def _place(self) -> tuple[int, int]:
+    def _rank_and_world_size(self) -> tuple[int, int]:
         trainer = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
 
@@ -187,16 +148,69 @@ class MolmoDataModule(L.LightningDataModule):
         self,
         dataset: Dataset[EncodedSample],
         batches: BatchStream | PackStream | list[list[int]],
-        join: Callable[..., Batch],
+        collate_samples: Collate,
     ) -> DataLoader[Any]:
         workers = self.num_workers
         return TimedLoader(
             dataset,
             batch_sampler=batches,
-            collate_fn=partial(join, pad_id=self.pad_id),
+            collate_fn=partial(collate_samples, pad_id=self.pad_id),
             num_workers=workers,
             multiprocessing_context="spawn" if workers else None,
             prefetch_factor=self.prefetch if workers else None,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+class DatasetOptions(TypedDict):
+    """Arguments of `TrainingSet` that a recipe decides."""
+
+    processor: Processor
+    limits: MediaLimits
+    weighting: Weighting
+    cache_bytes: int
+    features: FeatureNames | None
+    quarantine: bool
+
+
+def dataset_options(
+    recipe: Recipe, processor: Processor, features: FeatureNames | None = None
+) -> DatasetOptions:
+    """Return the recipe's options for datasets that training reads.
+
+    Unreadable media are quarantined; `MediaMonitor` stops the run when there are too many.
+    """
+    return {
+        "processor": processor,
+        "limits": limits_of(recipe),
+        "weighting": recipe.loss.weighting,
+        "cache_bytes": recipe.data.cache_mb * 1_000_000,
+        "features": features,
+        "quarantine": True,
+    }
+
+
+def build_data_module(
+    recipe: Recipe,
+    train: TrainingSet,
+    val_items: Sequence[Item],
+    options: DatasetOptions,
+    *,
+    collate_train: Collate = collate,
+) -> MolmoDataModule:
+    """Return the data module of a run: `train` in the recipe's order, and the validation items."""
+    return MolmoDataModule(
+        train,
+        TrainingSet(val_items, **options) if val_items else None,
+        pad_id=int(options["processor"].tokenizer.pad_token_id),
+        num_batches=recipe.trainer.max_steps * recipe.trainer.accumulate_grad_batches,
+        batch_size=recipe.trainer.batch_size,
+        num_workers=recipe.data.num_workers,
+        prefetch=recipe.data.prefetch,
+        seed=recipe.seed,
+        shuffle=recipe.data.shuffle,
+        mixture=mixture_of(train.items, recipe),
+        pack_limits=pack_limits_of(recipe),
+        collate_train=collate_train,
+    )

@@ -1,11 +1,11 @@
 """Images and frames → one feature per `<im_patch>` token, a bounded number of crops at a time.
 
-The stock path keeps the output of every vision layer for the whole batch, although the connector
-reads two of them: 128 frames cost about 5 GB for nothing. Here crops go through the tower in chunks
-and only the wanted layers are kept; without trainable parts no graph is built. Images and videos
-may be mixed freely, since after patching they differ in nothing but the pooling rows.
+The stock code keeps the output of every vision layer for the whole batch, although the connector
+reads two of them: 128 frames waste about 5 GB. Here crops go through the tower in chunks and only
+these two layers are kept; a frozen tower builds no graph. Images and videos can be mixed, because
+after patching they differ only in their pooling rows.
 
-    patches (C, P, D) → tower → wanted layers, concatenated (C·P, 2·width) → pooling (T, K) → (T, d)
+    patches (C, P, D) → tower → two layers, concatenated (C·P, 2·width) → pooling (T, K) → (T, d)
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ CROPS_PER_CHUNK = 16
 def encode_vision(
     body: MolmoBody, patches: torch.Tensor, pooling: torch.Tensor, chunk: int = CROPS_PER_CHUNK
 ) -> torch.Tensor:
-    """Vision features ``(T, d_model)`` in token order.
+    """Return vision features ``(T, d_model)`` in token order.
 
     Args:
-        model: `Molmo2Model` (the body, without the LM head).
+        body: `Molmo2Model`, the model without its LM head.
         patches: ``(C, P, D)`` floats in [-1, 1].
         pooling: ``(T, K)`` numbers of patches in the flattened ``C·P``, -1 = none.
-        chunk: crops per pass through the tower; without a graph, memory grows with it (and the
-            crops of one image) and not with C.
+        chunk: crops per forward pass of the tower; without a graph, memory grows with it (and the
+            crops of one image) but not with C.
     """
     rows_of, pooled = [], []
     for start, end, rows in _groups(pooling, len(patches), patches.shape[1], chunk):
@@ -45,10 +45,10 @@ def encode_vision(
 def _groups(
     pooling: torch.Tensor, num_crops: int, num_patches: int, chunk: int
 ) -> list[tuple[int, int, torch.Tensor]]:
-    """Runs of crops ``(start, end, rows)`` that no pooling row reaches across.
+    """Split the crops into runs ``(start, end, rows)`` that no pooling row crosses.
 
-    The windows of a tiled image reach from crop to crop, those of a frame stay within it; so a
-    group ends at the first gap after `chunk` crops.
+    Windows of a tiled image span crops, those of a frame stay within it; so a run ends at the first
+    gap after `chunk` crops.
     """
     crops = torch.div(pooling, num_patches, rounding_mode="floor")
     last = crops.amax(1)
@@ -66,14 +66,14 @@ def _groups(
 
 
 def _tower_features(body: MolmoBody, patches: torch.Tensor, chunk: int) -> torch.Tensor:
-    """What the connector reads, `chunk` crops at a time: ``(C, P, 2·width)``."""
+    """Compute the connector's input ``(C, P, 2·width)``, `chunk` crops at a time."""
     trainable = any(p.requires_grad for p in body.vision_tower.parameters())
     with torch.set_grad_enabled(torch.is_grad_enabled() and trainable):
-        return torch.cat([_wanted_layers(body, part) for part in patches.split(chunk)])
+        return torch.cat([_connector_input(body, part) for part in patches.split(chunk)])
 
 
-def _wanted_layers(body: MolmoBody, patches: torch.Tensor) -> torch.Tensor:
-    """The two layers the connector reads, side by side: ``(C, P, 2·width)``."""
+def _connector_input(body: MolmoBody, patches: torch.Tensor) -> torch.Tensor:
+    """Compute the two layers that the connector reads, concatenated: ``(C, P, 2·width)``."""
     tower = body.vision_tower
     wanted = [
         _layer_number(n, tower.layers) for n in body.config.adapter_config.vision_feature_layer

@@ -1,16 +1,16 @@
-"""How likely a model finds each answer of a message tree: the sum over its tokens.
+"""Log-probability of each answer of a message tree: the sum over its tokens.
 
-Two answers to one question are two branches of one tree (`encoding.token_stream`): the medium is
-encoded once, every branch reads the shared prefix and itself, so each answer is as likely as in a
-sequence of its own. Which targets belong to an answer is said by their weights, as in supervised
-training: the words of the answer and its end token.
+Two answers to one question are two branches of one tree (`encoding.token_stream`): the image or
+video is encoded once, and every branch reads the shared prefix and itself, so each answer is as
+likely as in a sequence of its own. An answer's tokens are those with a loss weight, as in
+supervised training: its words and its end token.
 
-Only those positions go through the LM head, in chunks, in float32, as in `loss`.
+Only these positions go through the LM head, in chunks, in float32, as in `loss`.
 
     branch_ids    0 0 0 0 1 1 1 1 2 2 2        log-probs (A,) in the order of rows and branches
     loss_weights  0 0 0 0 0 w w w 0 w w   ->   [Σ of branch 1, Σ of branch 2]
 
-What it does not do: packs, whose branches of different examples share their numbers.
+Limitations: no packs, because branches of different examples share their numbers.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from molmo_tune.model.loss import POSITIONS_PER_CHUNK, refuse_targets_outside
 
 
 class AnswerLogProbs(NamedTuple):
-    """Of the A answers (branches) of a batch, each ``(A,)`` float32.
+    """Values for the A answers (branches) of a batch, each ``(A,)`` float32.
 
-    ``sums``: natural logarithms; ``num_tokens``: summed over; ``weights``: of a target.
+    ``sums``: log-probabilities in nats; ``num_tokens``: tokens of the answer; ``weights``: loss
+    weight per token.
     """
 
     sums: torch.Tensor
@@ -39,16 +40,16 @@ class AnswerLogProbs(NamedTuple):
 def answer_log_probs(
     hidden: torch.Tensor, head_weight: torch.Tensor, batch: Batch, chunk: int = POSITIONS_PER_CHUNK
 ) -> AnswerLogProbs:
-    """Log-probabilities of the answers of a batch of trees, one per branch.
+    """Return the log-probabilities of the answers of a batch of trees, one per branch.
 
     Args:
         hidden: ``(B, L, d)`` last hidden states.
         head_weight: ``(V, d)`` rows of the LM head.
-        batch: whose answers all have the same weight per token (``flat``).
+        batch: trees whose answer tokens all have the same weight (``flat``).
         chunk: positions computed together.
 
     Raises:
-        ValueError: a target lies outside the LM head.
+        ValueError: a target has no row in the LM head.
     """
     supervised = batch.loss_weights > 0
     picked, targets = hidden[supervised], batch.target_ids[supervised]
@@ -75,7 +76,7 @@ def _log_probs(
 
 
 def _answer_places(batch: Batch) -> tuple[torch.Tensor, int]:
-    """The answer ``(B, L)`` that each token belongs to, counted over all rows; and their number."""
+    """Return each token's answer ``(B, L)``, numbered over all rows, and the number of answers."""
     num_branches = batch.branch_ids.max(dim=1).values
     before = num_branches.cumsum(0) - num_branches
     return before[:, None] + batch.branch_ids - 1, int(num_branches.sum())
