@@ -33,7 +33,7 @@ from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe, VideoSection
 from molmo_tune.run_folder import RunFolder
-from molmo_tune.training.media_monitor import MediaMonitor
+from molmo_tune.training.callbacks.media_monitor import MediaMonitor
 from molmo_tune.training.run import train
 from tests.stopped_training import stopping_after
 from tests.test_training import read_metrics

@@ -36,9 +36,9 @@ from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.templates.template import load_template
+from molmo_tune.training.batches.pack_stream import PackStream
 from molmo_tune.training.molmo_module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
-from molmo_tune.training.pack_stream import PackStream
 from molmo_tune.training.run import train
 from tests.drawn_lora import drawn_lora
 from tests.stopped_training import stopping_after

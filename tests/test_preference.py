@@ -56,10 +56,10 @@ from molmo_tune.recipe.issues import RecipeError
 from molmo_tune.recipe.loader import load_recipe, parse_recipe
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder
-from molmo_tune.training import run_preference
 from molmo_tune.training.molmo_module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
-from molmo_tune.training.preference_module import PreferenceModule
+from molmo_tune.training.preference import run_preference
+from molmo_tune.training.preference.preference_module import PreferenceModule
 from molmo_tune.training.run import train
 from tests.drawn_lora import draw, drawn_lora
 from tests.stopped_training import stopping_after

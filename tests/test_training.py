@@ -33,9 +33,9 @@ from molmo_tune.model.loss import loss_sums
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.run_folder import RunFolder
 from molmo_tune.training import prepare_model
-from molmo_tune.training.batch_stream import BatchStream
+from molmo_tune.training.batches.batch_stream import BatchStream
+from molmo_tune.training.callbacks.dead_adapters import RefuseDeadAdapters
 from molmo_tune.training.checkpoints import checkpoint_to_resume
-from molmo_tune.training.dead_adapters import RefuseDeadAdapters
 from molmo_tune.training.molmo_module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
 from molmo_tune.training.run import train

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import OptimSection
+from molmo_tune.training.callbacks.progress import StepProgress
 from molmo_tune.training.optimizers import OptimSettings, optim_settings
-from molmo_tune.training.progress import StepProgress
 from molmo_tune.training.quiet_libraries import quiet_libraries
 from molmo_tune.training.run import train
 from molmo_tune.training.schedule import DECAYS, lr_factor

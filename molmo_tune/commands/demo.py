@@ -125,7 +125,7 @@ def _write_data(out: Path, seed: int, steps: Steps) -> Recipe:
     from molmo_tune.recipe.loader import load_recipe
     from molmo_tune.recipe.saving import dump_recipe
     from molmo_tune.tiny.pond import write_pond
-    from molmo_tune.training.progress import progress_columns
+    from molmo_tune.training.callbacks.progress import progress_columns
 
     with steps.step("data", ""), progress_columns(steps.console) as progress:
         task = progress.add_task("filming the pond", total=sum(NUM_CLIPS.values()), note="")

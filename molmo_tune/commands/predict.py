@@ -105,7 +105,7 @@ def predictions(options: argparse.Namespace, console: Console) -> Iterator[Predi
     from molmo_tune.commands.evaluate import load_ready_model
     from molmo_tune.evaluation.predict import media_of, predict
     from molmo_tune.model.loading import load_processor
-    from molmo_tune.training.progress import progress_columns
+    from molmo_tune.training.callbacks.progress import progress_columns
 
     media = media_of(options.media, together=options.together)
     settings = _settings(options)

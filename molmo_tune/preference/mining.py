@@ -17,7 +17,7 @@ training. Answers come from the same function as in evaluation (`evaluation.gene
 prompts of training, and are stored as text, tokenized like every other message.
 
 Limitations: the log-probabilities of the answers are computed later, under the precision of
-training (`molmo_tune.training.reference_log_probs`).
+training (`molmo_tune.training.preference.reference_log_probs`).
 """
 
 from __future__ import annotations

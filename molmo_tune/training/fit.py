@@ -10,16 +10,16 @@ from lightning.pytorch.callbacks import Callback
 
 from molmo_tune.encoding.sources import pack_limits_of
 from molmo_tune.model.adapters import parameter_table
-from molmo_tune.training.answer_evaluation import evaluation_callbacks
-from molmo_tune.training.data_module import MolmoDataModule
-from molmo_tune.training.data_wait import RecordDataWait
-from molmo_tune.training.media_monitor import MediaMonitor
+from molmo_tune.training.batches.data_module import MolmoDataModule
+from molmo_tune.training.callbacks.answer_evaluation import evaluation_callbacks
+from molmo_tune.training.callbacks.data_wait import RecordDataWait
+from molmo_tune.training.callbacks.media_monitor import MediaMonitor
+from molmo_tune.training.callbacks.pack_fill import RecordPacks
+from molmo_tune.training.callbacks.progress import StepProgress
+from molmo_tune.training.callbacks.step_metrics import RecordLosses, RecordMetrics
 from molmo_tune.training.molmo_module import MolmoModule
-from molmo_tune.training.pack_fill import RecordPacks
-from molmo_tune.training.progress import StepProgress
 from molmo_tune.training.read_data import TrainingData
 from molmo_tune.training.run_start import RunStart
-from molmo_tune.training.step_metrics import RecordLosses, RecordMetrics
 from molmo_tune.training.trainer import build_trainer
 
 

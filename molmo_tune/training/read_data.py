@@ -10,7 +10,7 @@ from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sources import SourceShare, cache_place, read_items, source_shares
 from molmo_tune.media.array_cache import cache_at
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.training.media_monitor import MediaMonitor
+from molmo_tune.training.callbacks.media_monitor import MediaMonitor
 from molmo_tune.training.run_start import RunStart
 from molmo_tune.training.setup_lines import print_packing, print_shares, print_skipped
 

@@ -11,15 +11,19 @@ from rich.console import Console
 from molmo_tune.encoding.datasets import TrainingSet
 from molmo_tune.model.loading import load_processor
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.training.data_module import MolmoDataModule, build_data_module, dataset_options
+from molmo_tune.training.batches.data_module import (
+    MolmoDataModule,
+    build_data_module,
+    dataset_options,
+)
 from molmo_tune.training.fit import fit
 from molmo_tune.training.molmo_module import MolmoModule
 from molmo_tune.training.open_run import open_run
 from molmo_tune.training.optimizers import optim_settings
+from molmo_tune.training.preference.run_preference import train_on_pairs
 from molmo_tune.training.prepare_model import PreparedModel, load_prepared
 from molmo_tune.training.quiet_libraries import quiet_libraries
 from molmo_tune.training.read_data import TrainingData, read_data
-from molmo_tune.training.run_preference import train_on_pairs
 from molmo_tune.training.run_report import TrainingResult, report_run
 from molmo_tune.training.run_start import start_run
 from molmo_tune.training.setup_lines import print_parameters

@@ -9,14 +9,14 @@ from typing import NotRequired, TypedDict
 from molmo_tune.atomic_files import write_json
 from molmo_tune.encoding.items import Item
 from molmo_tune.run_folder import RunFolder
-from molmo_tune.training.data_wait import DataWaitFigures
+from molmo_tune.training.callbacks.data_wait import DataWaitFigures
+from molmo_tune.training.callbacks.media_monitor import MediaFigures
+from molmo_tune.training.callbacks.pack_fill import PackFigures
+from molmo_tune.training.callbacks.step_metrics import write_metrics
 from molmo_tune.training.fit import FittedRun
-from molmo_tune.training.media_monitor import MediaFigures
-from molmo_tune.training.pack_fill import PackFigures
 from molmo_tune.training.processes import is_first_process
 from molmo_tune.training.read_data import TrainingData
 from molmo_tune.training.run_start import RunStart
-from molmo_tune.training.step_metrics import write_metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from lightning.pytorch.strategies import Strategy
 
 from molmo_tune.recipe.sections import Recipe, TrainerSection
 from molmo_tune.run_folder import RunFolder
+from molmo_tune.training.callbacks.dead_adapters import RefuseDeadAdapters
+from molmo_tune.training.callbacks.save_adapter import SaveAdapter
 from molmo_tune.training.checkpoints import periodic_checkpoints
-from molmo_tune.training.dead_adapters import RefuseDeadAdapters
 from molmo_tune.training.fsdp import sharding_strategy
 from molmo_tune.training.precision import precision_of
-from molmo_tune.training.save_adapter import SaveAdapter
 
 
 def build_trainer(

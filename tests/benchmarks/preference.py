@@ -48,10 +48,10 @@ from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder
 from molmo_tune.tiny.pond import write_pond
-from molmo_tune.training import pairing
-from molmo_tune.training.data_module import build_data_module, dataset_options
+from molmo_tune.training.batches.data_module import build_data_module, dataset_options
 from molmo_tune.training.molmo_module import MolmoModule
 from molmo_tune.training.optimizers import optim_settings
+from molmo_tune.training.preference import pairing
 from molmo_tune.training.prepare_model import build_model
 from molmo_tune.training.run import train
 

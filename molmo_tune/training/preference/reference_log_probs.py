@@ -22,9 +22,9 @@ from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sources import limits_of
 from molmo_tune.preference.pairs import Mined
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.training.pairing import Pairing, pairing_of
 from molmo_tune.training.precision import precision_of
-from molmo_tune.training.preference_module import PreferenceModule
+from molmo_tune.training.preference.pairing import Pairing, pairing_of
+from molmo_tune.training.preference.preference_module import PreferenceModule
 from molmo_tune.training.read_data import TrainingData
 
 

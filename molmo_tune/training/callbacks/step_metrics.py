@@ -10,10 +10,9 @@ from typing import Any, TypedDict
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-ByStep = Mapping[int, float]
-
-
 from molmo_tune.atomic_files import atomic_file
+
+ByStep = Mapping[int, float]
 
 
 class FirstAndLast(TypedDict):

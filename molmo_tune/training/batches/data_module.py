@@ -28,9 +28,9 @@ from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sampler import ItemSampler, Mixture
 from molmo_tune.encoding.sources import limits_of, mixture_of, pack_limits_of
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.training.batch_stream import BatchStream
-from molmo_tune.training.data_wait import TimedLoader
-from molmo_tune.training.pack_stream import PackStream
+from molmo_tune.training.batches.batch_stream import BatchStream
+from molmo_tune.training.batches.pack_stream import PackStream
+from molmo_tune.training.callbacks.data_wait import TimedLoader
 
 Collate = Callable[..., Batch]
 """Joins samples into a batch, given `pad_id`."""

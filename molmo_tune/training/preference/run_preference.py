@@ -12,22 +12,26 @@ from molmo_tune.model.loading import load_processor
 from molmo_tune.preference.pair_set import PairSet, collate_pairs
 from molmo_tune.preference.pairs_file import write_pairs
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.training.data_module import MolmoDataModule, build_data_module, dataset_options
+from molmo_tune.training.batches.data_module import (
+    MolmoDataModule,
+    build_data_module,
+    dataset_options,
+)
 from molmo_tune.training.fit import fit
 from molmo_tune.training.open_run import open_run
 from molmo_tune.training.optimizers import optim_settings
-from molmo_tune.training.pairing import (
+from molmo_tune.training.preference.pairing import (
     Pairing,
     make_pairs,
     preference_section,
     require_earlier_run,
     stored_pairs,
 )
-from molmo_tune.training.preference_module import METRICS, PreferenceModule
+from molmo_tune.training.preference.preference_module import METRICS, PreferenceModule
+from molmo_tune.training.preference.reference_log_probs import with_reference
 from molmo_tune.training.prepare_model import PreparedModel, load_prepared
 from molmo_tune.training.processes import is_first_process
 from molmo_tune.training.read_data import TrainingData, read_data, with_unreadable
-from molmo_tune.training.reference_log_probs import with_reference
 from molmo_tune.training.run_report import TrainingResult, report_run
 from molmo_tune.training.run_start import RunStart, start_run
 from molmo_tune.training.setup_lines import print_parameters

@@ -30,7 +30,7 @@ from molmo_tune.preference.pairs import Mined
 from molmo_tune.preference.pairs_file import read_pairs
 from molmo_tune.recipe.sections import PreferenceSection, Recipe
 from molmo_tune.run_folder import RunFolder, read_json
-from molmo_tune.training.progress import progress_columns
+from molmo_tune.training.callbacks.progress import progress_columns
 from molmo_tune.training.read_data import TrainingData
 from molmo_tune.training.run_start import RunStart
 
