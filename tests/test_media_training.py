@@ -282,7 +282,7 @@ def test_a_bad_validation_medium_costs_its_own_questions(
     for clip in (tmp_path / "clips").iterdir():
         spoil(clip)
     assert main(["evaluate", str(run)]) == 1
-    assert "none of 4 media opens; the first:" in capsys.readouterr().err
+    assert "none of 4 media files opens, the first:" in capsys.readouterr().err
 
 
 def test_resuming_over_bad_media_changes_no_bit(

@@ -795,7 +795,7 @@ def test_the_run_folder_is_an_ordinary_one(
     assert result.tensors.merged
     num_pairs = json.loads(whole.report.read_text())["preference"]["pairs"]
     card = (tmp_path / "export" / "README.md").read_text()
-    assert f"- after an earlier run, on {num_pairs} pairs of its own answers" in card
+    assert f" on {num_pairs} pairs of its own answers" in card
     earlier = export_run(RunFolder(begun / "run"), tmp_path / "earlier", dtype="float32")
     assert set(earlier.tensors.merged) == set(result.tensors.merged)
     models = [load_model(str(tmp_path / name)) for name in ("export", "earlier")]
