@@ -288,7 +288,7 @@ def test_a_bad_validation_file_skips_only_its_own_questions(
     for clip in (tmp_path / "clips").iterdir():
         damage(clip)
     assert main(["evaluate", str(run)]) == 1
-    assert "none of 4 media opens; the first:" in capsys.readouterr().err
+    assert "none of 4 media files opens, the first:" in capsys.readouterr().err
 
 
 @pytest.mark.slow

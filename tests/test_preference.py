@@ -799,9 +799,9 @@ def test_a_preference_run_evaluates_and_exports(
     assert result.tensors.merged
     num_pairs = json.loads(whole.report.read_text())["preference"]["pairs"]
     card = (tmp_path / "export" / "README.md").read_text()
-    assert f"- after an earlier run, on {num_pairs} pairs of its own answers" in card
-    earlier = export_run(RunFolder(earlier / "run"), tmp_path / "earlier", dtype="float32")
-    assert set(earlier.tensors.merged) == set(result.tensors.merged)
+    assert f" on {num_pairs} pairs of its own answers" in card
+    of_earlier = export_run(RunFolder(earlier / "run"), tmp_path / "earlier", dtype="float32")
+    assert set(of_earlier.tensors.merged) == set(result.tensors.merged)
     models = [load_model(str(tmp_path / name)) for name in ("export", "earlier")]
     ours, theirs = (dict(model.named_parameters()) for model in models)
     assert any(not torch.equal(ours[name], theirs[name]) for name in theirs)
