@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from molmo_tune.errors import UserError
@@ -130,12 +131,15 @@ def load_adapter(model: Any, folder: Path) -> Any:
         raise UserError(folder, "no adapter_config.json", "a PEFT adapter folder")
     try:
         return PeftModel.from_pretrained(model, str(folder)).eval()
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise UserError(folder, f"does not fit this base model ({str(error)[:200]})") from error
 
 
 def _load_weights(model: Any, file: Path) -> Any:
-    trained = load_file(str(file))
+    try:
+        trained = load_file(str(file))
+    except (OSError, SafetensorError) as error:
+        raise UserError(file, f"does not load ({error})", fix="copy the run again") from error
     known = dict(model.named_parameters())
     odd = [n for n, t in trained.items() if n not in known or known[n].shape != t.shape]
     if odd:
