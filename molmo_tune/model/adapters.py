@@ -25,6 +25,7 @@ from typing import Literal, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from molmo_tune import choices
@@ -155,13 +156,16 @@ def load_adapter(model: Molmo, folder: Path) -> torch.nn.Module:
         raise UserError(folder, "no adapter_config.json", "a PEFT adapter folder")
     try:
         adapted: torch.nn.Module = PeftModel.from_pretrained(model, str(folder)).eval()
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise UserError(folder, f"does not fit this base model ({str(error)[:200]})") from error
     return adapted
 
 
 def _load_weights(model: Molmo, file: Path) -> Molmo:
-    trained = load_file(str(file))
+    try:
+        trained = load_file(str(file))
+    except (OSError, SafetensorError) as error:
+        raise UserError(file, f"does not load ({error})", fix="copy the run again") from error
     known = dict(model.named_parameters())
     odd = [n for n, t in trained.items() if n not in known or known[n].shape != t.shape]
     if odd:

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, Molmo2ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
@@ -115,7 +116,7 @@ def load_model(
                 output_loading_info=True,
                 **options,
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(name, f"does not load ({_first_line(error)})") from error
     if info["missing_keys"] or info["mismatched_keys"]:
         bad = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
