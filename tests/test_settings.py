@@ -210,7 +210,7 @@ def _preference(recipe: Recipe) -> Any:
 
 
 def _source(_name: str) -> Look:
-    """What a reader is given about a plain table; the reader's own tests show what it makes of it."""
+    """The layout that a table's reader gets; the reader's own tests show its effect."""
 
     def look(recipe: Recipe) -> Any:
         return str(layout_of(recipe.data.train[0])), recipe.data.train[0].format
