@@ -54,7 +54,15 @@ AMERICAN = (
     r"\w*(optimis|normalis|quantis|tokenis|initialis|recognis|synchronis|colour|centre|grey|licence"
     r"|neighbour|favour|labell|misspelt|spelt|learnt|behaviour|summaris|serialis|organis)\w*"
 )
-ALLOWED: frozenset[tuple[str, str]] = frozenset()
+ALLOWED: frozenset[tuple[str, str]] = frozenset(
+    {
+        (  # the training text of the tiny tokenizer, which decides its merges
+            "molmo_tune/tiny/tokenizer.py",
+            "is not there are a total of shows Counting the user assistant subtitle Image Describe "
+            "what happens",
+        ),
+    }
+)
 """``(file, line's text)`` of hits that are right, such as a quotation of a file's own words."""
 
 
