@@ -1,4 +1,4 @@
-"""Training over caches and bad media: what stays bit-equal, what is counted, what is refused."""
+"""Training with caches and unreadable media: bit-identical results, counts, and errors."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def items_of(recipe: Path, *settings: str) -> tuple[Recipe, Any, list[Any]]:
     return loaded, processor, read_items(loaded.data.train, loaded, processor)[0]
 
 
-def test_training_with_the_frame_cache_is_bit_equal(
+def test_training_with_the_frame_cache_is_bit_identical(
     pond_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without it, filling it, and out of it alone: with decoding made impossible."""
+    """Without the cache, filling it, and from the cache only, with decoding disabled."""
     cache = f"data.frame_cache={{dir: {tmp_path / 'frames'}, max_gb: 1}}"
     plain = run_of(pond_recipe, tmp_path / "plain")
     filling = run_of(pond_recipe, tmp_path / "filling", cache)
@@ -88,7 +88,7 @@ def test_training_with_the_frame_cache_is_bit_equal(
 
 
 def test_a_cached_frame_is_never_stale(pond_recipe: Path, tmp_path: Path) -> None:
-    """Another file, size, decoder, sampling or arithmetic is another entry."""
+    """A new file, size, decoder, sampling or arithmetic needs a new entry."""
     clips = tmp_path / "clips"
     cache = f"data.frame_cache={{dir: {tmp_path / 'frames'}}}"
     _, processor, items = items_of(pond_recipe, cache)
@@ -122,7 +122,7 @@ def test_a_cached_frame_is_never_stale(pond_recipe: Path, tmp_path: Path) -> Non
     assert not is_kept()
 
 
-def test_a_cache_that_cannot_keep_is_told_of_once(
+def test_cache_that_cannot_store_is_reported_once(
     pond_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = f"data.frame_cache={{dir: {tmp_path / 'frames'}}}"
@@ -140,7 +140,7 @@ def test_a_cache_that_cannot_keep_is_told_of_once(
         run_of(pond_recipe, tmp_path / "no", f"data.frame_cache={{dir: {tmp_path / 'file'}/x}}")
 
 
-def test_training_with_the_feature_cache_is_tolerance_equal(
+def test_training_with_the_feature_cache_is_close(
     pond_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = f"data.feature_cache={{dir: {tmp_path / 'features'}}}"
@@ -168,7 +168,7 @@ def test_training_with_the_feature_cache_is_tolerance_equal(
 
 
 def test_features_in_packs(pond_recipe: Path, tmp_path: Path) -> None:
-    """Half of a batch's media known, half not, in rows of several samples."""
+    """Packs in which half of the media have cached features."""
     settings = [LANGUAGE, "data.packing=true", "data.max_tokens=2000", "trainer.max_steps=3"]
     cache = f"data.feature_cache={{dir: {tmp_path / 'features'}}}"
     plain = run_of(pond_recipe, tmp_path / "plain", *settings)
@@ -185,7 +185,7 @@ def test_features_in_packs(pond_recipe: Path, tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)
 
 
-def test_another_checkpoint_has_other_features() -> None:
+def test_checkpoints_do_not_share_cached_features() -> None:
     model, processor = load_model("tiny"), load_processor("tiny")
     first = fingerprint(model.model, processor, "32-true")
     assert fingerprint(load_model("tiny").model, processor, "32-true") == first
@@ -195,14 +195,14 @@ def test_another_checkpoint_has_other_features() -> None:
     assert fingerprint(model.model, processor, "32-true") != first
 
 
-def test_features_of_trained_parts_are_refused(pond_recipe: Path, tmp_path: Path) -> None:
+def test_feature_cache_with_trained_vision_is_refused(pond_recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"feature_cache.*names connector and vision.*change"):
         load_recipe(pond_recipe, [f"data.feature_cache={{dir: {tmp_path}}}"])
 
 
 @pytest.fixture
 def bad_recipe(pond_recipe: Path, pond: Path, tmp_path: Path) -> Path:
-    """The pond with one clip whose head is good and whose pictures are not."""
+    """The pond, with one clip whose header is intact and whose frames are not."""
     clips = tmp_path / "clips"
     shutil.copytree(pond / "clips", clips)
     spoil(sorted(clips.iterdir())[1])
@@ -214,7 +214,7 @@ def bad_recipe(pond_recipe: Path, pond: Path, tmp_path: Path) -> Path:
 
 
 def spoil(clip: Path) -> None:
-    """Damage the pictures behind the first, which is all that is looked at before training."""
+    """Damage all frames after the first, the only one that is read before training."""
     content = bytearray(clip.read_bytes())
     start = content.index(b"mdat")
     end = content.index(b"moov") if content.find(b"moov") > start else len(content)
@@ -223,7 +223,9 @@ def spoil(clip: Path) -> None:
     clip.write_bytes(content)
 
 
-def test_bad_media_are_set_apart_and_training_goes_on(bad_recipe: Path, tmp_path: Path) -> None:
+def test_unreadable_media_are_skipped_and_training_continues(
+    bad_recipe: Path, tmp_path: Path
+) -> None:
     console = Console(record=True, width=300, file=(tmp_path / "out").open("w"))
     run = run_of(bad_recipe, tmp_path / "run", console=console)
     media = report(run)["media"]
@@ -235,15 +237,15 @@ def test_bad_media_are_set_apart_and_training_goes_on(bad_recipe: Path, tmp_path
     assert all(np.isfinite(losses))
 
 
-def test_too_many_bad_media_are_an_error(bad_recipe: Path, tmp_path: Path) -> None:
+def test_too_many_unreadable_media_are_an_error(bad_recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"max_unreadable_media: 1 of 4 training media.*does not decode"
     ):
         run_of(bad_recipe, tmp_path / "run", "data.max_unreadable_media=0.2")
 
 
-def test_media_that_do_not_even_open_are_found_before(pond: Path, pond_recipe: Path) -> None:
-    """Labels in our own format are read without a look at the media; planning looks."""
+def test_media_that_do_not_open_are_found_before_training(pond: Path, pond_recipe: Path) -> None:
+    """The JSONL reader does not open media; planning does."""
     folder = pond_recipe.parent
     clips, labels = folder / "clips", folder / "train.jsonl"
     shutil.copytree(pond / "clips", clips)
@@ -261,10 +263,10 @@ def test_media_that_do_not_even_open_are_found_before(pond: Path, pond_recipe: P
     assert any(str(broken) in text and "not a video" in text for text in findings)
 
 
-def test_a_bad_validation_medium_costs_its_own_questions(
+def test_unreadable_validation_media_skip_only_their_questions(
     bad_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the evaluations during training, and in the command after it."""
+    """In evaluations during training, and in the command after it."""
     good = r"(val: .*media: )[^}]+"  # the recipe's validation clips; now the spoilt ones as well
     text = re.sub(good, rf"\g<1>{tmp_path / 'clips'}", bad_recipe.read_text())
     bad_recipe.write_text(text)
@@ -285,7 +287,7 @@ def test_a_bad_validation_medium_costs_its_own_questions(
     assert "none of 4 media opens; the first:" in capsys.readouterr().err
 
 
-def test_resuming_over_bad_media_changes_no_bit(
+def test_resume_with_unreadable_media_is_bit_identical(
     bad_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run_of(bad_recipe, tmp_path / "whole")
@@ -304,7 +306,7 @@ def test_resuming_over_bad_media_changes_no_bit(
     assert media[0] == media[1]
 
 
-def test_a_bad_sample_leaves_its_pack(bad_recipe: Path) -> None:
+def test_unreadable_sample_is_removed_from_its_pack(bad_recipe: Path) -> None:
     recipe, processor, items = items_of(bad_recipe)
     samples = TrainingSet(items, processor, limits_of(recipe), quarantine=True)
     encoded = [samples[number] for number in range(len(items))]
@@ -323,7 +325,7 @@ def test_a_bad_sample_leaves_its_pack(bad_recipe: Path) -> None:
 
 
 def test_loader_processes_count_and_wait(bad_recipe: Path, tmp_path: Path) -> None:
-    """A spawned loader, a cache, a bad clip: told in the batches, and the waiting in the report."""
+    """Batches of spawned loaders carry origins and unreadable clips; the report has the waits."""
     settings = ("data.num_workers=1", "data.prefetch=3", "trainer.max_steps=4")
     cache = f"data.frame_cache={{dir: {tmp_path / 'frames'}}}"
     alone = run_of(bad_recipe, tmp_path / "alone", "trainer.max_steps=4")
@@ -338,7 +340,7 @@ def test_loader_processes_count_and_wait(bad_recipe: Path, tmp_path: Path) -> No
 
 
 def _in_process(rank: int, meeting: Path, share: float) -> int:
-    """What one of two processes sees: another bad medium each; 0: as it should be."""
+    """One of two processes, each with its own unreadable file; returns 0 if all is as expected."""
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2
     )
@@ -357,8 +359,8 @@ def _in_process(rank: int, meeting: Path, share: float) -> int:
 
 
 @pytest.mark.parametrize(("share", "code"), [(0.2, 0), (0.15, 3)])
-def test_all_processes_know_all_bad_media(share: float, code: int, tmp_path: Path) -> None:
-    """One bad medium in each is too many together: both stop, in the same step."""
+def test_all_processes_know_all_unreadable_media(share: float, code: int, tmp_path: Path) -> None:
+    """One unreadable file in each process is too many in total: both stop, in the same step."""
     children = []
     for rank in range(2):
         child = os.fork()
@@ -372,7 +374,7 @@ def test_all_processes_know_all_bad_media(share: float, code: int, tmp_path: Pat
     assert codes == [code, code]
 
 
-def test_decoder_and_time_out_of_the_recipe(
+def test_recipe_sets_decoder_and_timeout(
     pond_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ("video.decoder=decord", "video.timeout_s=7.5")

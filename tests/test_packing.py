@@ -1,4 +1,4 @@
-"""Packing: plans that lose nothing and can be resumed, and rows that train like separate ones."""
+"""Packing: plans that drop nothing and resume, and packs that train like separate rows."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SETTINGS = OptimSettings(lr=1e-3, max_steps=1, part_lr={})
 
 
 def random_sizes(count: int, seed: int = 0) -> list[Size]:
-    """Text, images and videos of all lengths; a few fill a row or do not fit one."""
+    """Text, images and videos of all lengths; a few fill or exceed a row."""
     rng = np.random.default_rng(seed)
     sizes = []
     for _ in range(count):
@@ -94,7 +94,7 @@ def test_the_knapsack_counts_tokens_in_steps_and_keeps_the_first_of_equals() -> 
 # --- planning --------------------------------------------------------------------------------
 
 
-def test_every_sample_comes_once_a_pass_and_none_waits_long() -> None:
+def test_every_sample_comes_once_per_epoch_and_none_waits_long() -> None:
     sizes, order = random_sizes(200), ItemSampler(200, seed=1)
     packer = plan_packs(sizes, LIMITS, order)
     drawn_at: dict[int, int] = {}
@@ -115,7 +115,7 @@ def test_every_sample_comes_once_a_pass_and_none_waits_long() -> None:
     assert Counter(items) == dict.fromkeys(range(200), passes)
 
 
-def test_what_fills_a_row_gets_one_alone() -> None:
+def test_sample_that_fills_a_row_gets_its_own() -> None:
     sizes = random_sizes(60)
     packer = Packer(lambda place: sizes[place], LIMITS)
     packs = [packer.next_pack() for _ in range(3)]
@@ -130,7 +130,7 @@ def test_a_small_set_is_not_repeated_to_fill_rows() -> None:
         assert len(packer.next_pack()) == 5
 
 
-def test_a_plan_goes_on_from_its_state() -> None:
+def test_packer_resumes_from_its_state() -> None:
     sizes, order = random_sizes(150), ItemSampler(150, seed=2)
     whole = plan_packs(sizes, LIMITS, order)
     packs = [whole.next_pack() for _ in range(60)]
@@ -169,7 +169,7 @@ def test_processes_share_one_plan() -> None:
     assert not set(itertools.chain(*shares[0][0])) & set(itertools.chain(*shares[1][0]))
 
 
-def test_figures() -> None:
+def test_pack_figures() -> None:
     sizes = random_sizes(500)
     figures = measure_packs(sizes, LIMITS, ItemSampler(500, seed=0))
     assert figures.fill > 0.9
@@ -213,7 +213,7 @@ def samples(tiny: Any) -> list[EncodedSample]:
     ]
 
 
-def test_a_row_keeps_its_samples_apart_and_whole(samples: list[EncodedSample]) -> None:
+def test_a_pack_keeps_its_samples_separate_and_complete(samples: list[EncodedSample]) -> None:
     row = pack(samples)
     assert row.sample_id == "tree text image two video"
     assert row.num_tokens == sum(sample.num_tokens for sample in samples)
@@ -235,7 +235,7 @@ def test_a_row_keeps_its_samples_apart_and_whole(samples: list[EncodedSample]) -
     assert len(row.patches) == sum(len(sample.patches) for sample in samples)
 
 
-def test_narrow_pooling_windows_are_widened(samples: list[EncodedSample]) -> None:
+def test_image_pooling_windows_are_padded_to_video_size(samples: list[EncodedSample]) -> None:
     """Images pool 2×2 patches and videos of the released models 3×3."""
     wide = replace(samples[0], pooling=np.zeros((len(samples[0].pooling), 9), np.int64))
     row = pack([wide, samples[2]])
@@ -256,15 +256,17 @@ def _difference(packed: torch.Tensor, separate: list[torch.Tensor]) -> float:
     return float((packed - torch.cat(separate)).abs().max())
 
 
-def test_packed_logits_are_the_separate_ones(samples: list[EncodedSample]) -> None:
+def test_packed_logits_equal_separate_ones(samples: list[EncodedSample]) -> None:
     model = load_model("tiny")
     separate = [_logits(model, sample) for sample in samples]
     assert _difference(_logits(model, pack(samples)), separate) < 3e-5
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_every_backend_keeps_packs_apart(samples: list[EncodedSample], backend: Any) -> None:
-    """In float64, where little but the rule is left (flash merges its pieces in float32)."""
+def test_every_attention_backend_keeps_examples_separate(
+    samples: list[EncodedSample], backend: Any
+) -> None:
+    """In float64, so that little but the masking remains (flash merges its pieces in float32)."""
     model = load_model("tiny").double()
     separate = [_logits(model, sample) for sample in samples]
     use_backend(model, backend)
@@ -286,7 +288,7 @@ def _overlay_over_the_wall(examples: Any, branches: Any, vision: Any) -> torch.T
 
 
 @pytest.mark.parametrize("broken", [_without_wall, _without_overlay, _overlay_over_the_wall])
-def test_a_wrong_mask_would_be_noticed(
+def test_a_wrong_mask_changes_the_logits(
     samples: list[EncodedSample], broken: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_model("tiny")
@@ -296,8 +298,11 @@ def test_a_wrong_mask_would_be_noticed(
 
 
 def _gradients(rows: Sequence[EncodedSample]) -> dict[str, torch.Tensor]:
-    """In float64: the connector's queries get gradients so small that float32 alone, in batches
-    without any packing, moves them by 3e-4."""
+    """Return the gradients, in float64.
+
+    The gradients of the connector's queries are so small that float32 rounding moves them by 3e-4
+    even without packing.
+    """
     model = drawn_lora(load_model("tiny"), std=0.05)
     module = MolmoModule(model.double(), SETTINGS)
     sums = [module.sums(collate([row], pad_id=0)) for row in rows]
@@ -315,7 +320,7 @@ def _worst(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> fl
     )
 
 
-def test_packed_gradients_are_the_separate_ones(
+def test_packed_gradients_equal_separate_ones(
     samples: list[EncodedSample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     separate = _gradients(samples)
@@ -333,7 +338,7 @@ def _actual_sizes(items: Sequence[Item], processor: Any, limits: MediaLimits) ->
     return [Size(encoded[n].num_tokens, len(encoded[n].patches)) for n in range(len(items))]
 
 
-def test_flash_merges_pieces_in_32_bits_whatever_the_default_type_is() -> None:
+def test_flash_merges_pieces_in_float32_for_any_default_dtype() -> None:
     """Lightning's bf16-true makes bfloat16 the default, and a log-sum-exp has no bits to spare."""
     torch.manual_seed(0)
     ids = torch.zeros(1, 64, dtype=torch.long)
@@ -369,7 +374,7 @@ def test_sizes_of_images_are_known_before_anything_is_decoded(tmp_path: Path, ti
 
 
 class StopAfter(Callback):
-    """End the run after some optimizer steps, as a lost machine would."""
+    """End the run after some optimizer steps, as a crash would."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -378,7 +383,7 @@ class StopAfter(Callback):
         trainer.should_stop = trainer.global_step >= self.steps
 
 
-def test_a_packed_run_stops_and_resumes_without_changing_a_bit(
+def test_packed_resume_is_bit_identical(
     pond_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rooms = ["data.packing=true", "data.max_tokens=900", "data.max_crops_per_pack=20"]

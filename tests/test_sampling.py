@@ -1,4 +1,4 @@
-"""Which moments of a video are taken, beyond the reference's records (see ``test_vectors.py``)."""
+"""Sampled times of videos, beyond the reference's records (see ``test_vectors.py``)."""
 
 from __future__ import annotations
 
@@ -40,19 +40,21 @@ def test_candidate_rates(video_fps: float, base_fps: int, rates: tuple[int, ...]
         (30, 3, 2.0, "3 frames per second are more than the 2 allowed"),
     ],
 )
-def test_rates_that_cannot_be(video_fps: float, base_fps: int, max_fps: float, reason: str) -> None:
+def test_impossible_rates_raise(
+    video_fps: float, base_fps: int, max_fps: float, reason: str
+) -> None:
     with pytest.raises(ValueError, match=reason):
         candidate_rates(video_fps, base_fps, max_fps)
 
 
-def test_going_up_stops_at_the_first_rate_that_does_not_span() -> None:
+def test_choose_rate_stops_at_the_first_rate_that_does_not_span() -> None:
     assert choose_rate((1, 2, 3, 6), duration_s=42.0, max_frames=128) == 3
     assert choose_rate((1, 2, 3, 6), duration_s=1000.0, max_frames=128) == 1
     assert len(sample_times_at(1, 1000.0, max_frames=128)) == 128
     assert sample_times_at(2, 1.2, max_frames=128) == (0.0, 0.5, 1.0)
 
 
-def test_a_file_at_a_rate_of_its_own(pond: Path) -> None:
+def test_video_with_an_unusual_rate(pond: Path) -> None:
     """Rates divide the clip's own and no last frame is added."""
     clip = sorted((pond / "clips").iterdir())[0]
     even = sample_video(clip, max_frames=128, max_fps=10.0)
@@ -76,7 +78,7 @@ def test_the_recipe_chooses_the_rule(pond_recipe: Path) -> None:
 
 
 def test_stock_processors_take_other_frames() -> None:
-    """The worked table of the facts: 115 frames at 30 per second."""
+    """The worked example of 115 frames at 30 fps."""
     limits = {"num_frames": 384, "max_fps": 2.0}
     assert remote_array_indices(115, 30, **limits)[-2:] == (105, 114)
     assert native_indices(115, 30, **limits)[-1] == 115  # one too many: decoding crashes there

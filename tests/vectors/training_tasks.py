@@ -100,7 +100,7 @@ def interleave(given: Input) -> Input:
 
 
 def _spoken(subtitle: Any) -> str | list[SpokenLine]:
-    """A subtitle in any of the ways JSON can hold it: text, or lines with their two times."""
+    """Return a subtitle from JSON: text, or lines with start and end times."""
     if subtitle is None or isinstance(subtitle, str):
         return subtitle or ""
     if isinstance(subtitle, dict):  # the reference's keys are pairs of times
