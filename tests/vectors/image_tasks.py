@@ -1,7 +1,8 @@
 """Tasks of ``image-vectors.json``: tiling, pooling and tokens of an image.
 
-Blank images go through the complete pipeline, with pixels. The geometry is the released checkpoints'
-(crops of 378 pixels); the tokenizer is the bundled tiny base's, which has the same special tokens.
+Blank images go through the complete pipeline, with pixels. The geometry matches the released
+checkpoints (crops of 378 pixels); the tokenizer of the bundled tiny base has the same special
+tokens.
 """
 
 from __future__ import annotations
