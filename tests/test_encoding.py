@@ -47,7 +47,7 @@ def tiny() -> Any:
 
 
 def _raw(messages: list[str]) -> list[str]:
-    """The records hold rendered turns; our functions take what is inside them."""
+    """The records contain rendered turns; the functions take their contents."""
     turn = re.compile(
         r"(?:<\|im_end\|>\n)?<\|im_start\|>user\n(.*)<\|im_end\|>\n<\|im_start\|>.*", re.S
     )
@@ -55,7 +55,7 @@ def _raw(messages: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("record", INTERLEAVE, ids=lambda r: r["name"])
-def test_streams_are_the_references(record: dict[str, Any], qwen: Any) -> None:
+def test_streams_match_the_reference(record: dict[str, Any], qwen: Any) -> None:
     given, expected = record["input"], record["output"]
     prefix = [token for medium in given["vision_tokens"] for token in medium]
     messages = given["messages"]
@@ -82,7 +82,7 @@ def test_streams_are_the_references(record: dict[str, Any], qwen: Any) -> None:
 @pytest.mark.parametrize(
     "record", UNIFORM, ids=lambda r: "{total_frames}@{video_fps}".format(**r["input"])
 )
-def test_sampling_is_the_references(record: dict[str, Any]) -> None:
+def test_sampling_matches_the_reference(record: dict[str, Any]) -> None:
     given, expected = record["input"], record["output"]
     duration = given["total_frames"] / given["video_fps"]
     times = sample_times(duration, max_frames=given["num_frames"], max_fps=given["max_fps"])
@@ -105,8 +105,8 @@ def _logits(model: Any, samples: list[Any]) -> list[torch.Tensor]:
     return [row[: sample.num_tokens] for row, sample in zip(logits, samples, strict=True)]
 
 
-def test_padding_and_mixed_media_change_nothing(tiny: Any) -> None:
-    """Text, an image and a video in one batch give the logits of three batches of one."""
+def test_padding_and_mixed_media_do_not_change_logits(tiny: Any) -> None:
+    """Text, an image and a video in one batch have the same logits as in batches of their own."""
     model = load_model("tiny")
     image, video = _media(tiny)
     samples = [
@@ -119,7 +119,7 @@ def test_padding_and_mixed_media_change_nothing(tiny: Any) -> None:
         assert torch.allclose(ours, _logits(model, [sample])[0], atol=3e-5)
 
 
-def test_branches_of_a_tree_do_not_see_each_other(tiny: Any) -> None:
+def test_branches_of_a_tree_do_not_attend_to_each_other(tiny: Any) -> None:
     model = load_model("tiny")
     _, video = _media(tiny)
     branches = [
@@ -137,7 +137,7 @@ def test_branches_of_a_tree_do_not_see_each_other(tiny: Any) -> None:
         assert tree.target_ids[places].tolist() == alone.target_ids[-len(places) :].tolist()
 
 
-def test_the_mask_rule_by_hand() -> None:
+def test_attention_mask_on_a_small_example() -> None:
     """prefix v v, branch 1, branch 2, then another example v v and padding."""
     example = torch.tensor([[0, 0, 0, 0, 1, 1, -1]])
     branch = torch.tensor([[0, 0, 1, 2, 0, 0, 0]])
@@ -155,13 +155,13 @@ def test_the_mask_rule_by_hand() -> None:
 
 
 def test_a_tree_without_media_restarts_at_zero(tiny: Any) -> None:
-    """The reference's quirk: the branches of a tree without media begin at BOS's own position."""
+    """A quirk of the reference: branches of a tree without media start at the position of BOS."""
     stream = tree_stream(tiny.tokenizer, (), [["A?", "1"], ["B?", "2"]])
     firsts = [np.flatnonzero(stream.branch_ids == branch)[0] for branch in (0, 1, 2)]
     assert stream.position_ids[firsts].tolist() == [0, 0, 0]
 
 
-def test_subtitles_stand_behind_the_frames(tiny: Any) -> None:
+def test_subtitles_follow_the_frames(tiny: Any) -> None:
     lines = [
         SpokenLine(0.0, 0.4, "far before"),
         SpokenLine(1.0, 1.96, "a second before"),
@@ -187,7 +187,9 @@ def test_subtitles_stand_behind_the_frames(tiny: Any) -> None:
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (3, 90), (20, 500), (500, 20)])
-def test_thin_images_are_planned_as_they_are_cut(tiny: Any, size_hw: tuple[int, int]) -> None:
+def test_planned_crops_of_thin_images_match_the_actual_crops(
+    tiny: Any, size_hw: tuple[int, int]
+) -> None:
     red = np.zeros((*size_hw, 3), np.uint8)
     red[..., 0] = 255
     inputs = image_inputs(tiny, [red])
@@ -211,14 +213,14 @@ def test_only_answers_are_trained(tiny: Any) -> None:
     )
 
 
-def test_no_blank_before_the_assistant(tiny: Any) -> None:
-    """Trap 14: the hub template renders a space there that training never had."""
+def test_no_space_before_the_assistant_turn(tiny: Any) -> None:
+    """Trap 14: the Hub template renders a space there, which training never had."""
     prompt = encode_prompt(tiny, "", ["Where?"])
     text = tiny.tokenizer.decode(prompt.input_ids.tolist())
     assert text == "<|im_end|><|im_start|>user\nWhere?<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_pixels_are_checked(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_out_of_range_raise(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = np.full((1, 20, 20, 3), 255, np.uint8)
     assert video_inputs(tiny, frames, [0.0]).patches.max() == pytest.approx(1.0)
     monkeypatch.setattr(tiny.video_processor, "do_rescale", False)
@@ -227,7 +229,7 @@ def test_pixels_are_checked(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_resizing_agrees_with_torch_up_to_ties() -> None:
-    """The same picture as PyTorch's kernel but for values half way between two gray levels."""
+    """The result equals PyTorch's, except for values halfway between two gray levels."""
     image = torch.randint(0, 256, (1, 3, 96, 128), generator=torch.Generator().manual_seed(0))
     ours = resize_bilinear(image.float(), 378, 378)
     theirs = torch.nn.functional.interpolate(image.float(), (378, 378), mode="bilinear")

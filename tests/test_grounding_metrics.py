@@ -1,4 +1,4 @@
-"""Scores, each against numbers worked out by hand, and invariants that must hold for any input."""
+"""Scores against values computed by hand, and invariants that hold for any input."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def mask(width, height, left, top, right, bottom):
 # ----------------------------------------------------------------------------------- pointing
 
 
-def test_a_mask_is_asked_at_the_nearest_pixel():
+def test_a_mask_contains_a_point_by_its_nearest_pixel():
     region = mask(10, 10, 2, 2, 5, 5)  # pixels 2, 3, 4
     assert [region.contains((x, 3)) for x in (1.49, 1.51, 4.5, 4.51)] == [False, True, True, False]
     for outside in ((-1, 3), (3, -1), (10, 3), (3, 10), (1e9, 1e9)):
@@ -99,7 +99,7 @@ def test_image_pointing(predicted, hits, precision, recall):
 
 
 def test_only_the_matched_object_counts():
-    """The distance decides the pair before the region is asked, as in Ai2's rule."""
+    """As in Ai2's rule, the distance decides the pairs, and only then the region."""
     wide = BoxRegion((0, 0, 100, 10))
     score = score_image_pointing([(60, 5)], [(5, 5), (70, 20)], [wide, BoxRegion((65, 15, 75, 25))])
     assert score.num_hits == 0
@@ -190,7 +190,7 @@ def named(truth, **names):
     return {frame: {names[i]: xy for i, xy in at.items()} for frame, at in truth.items()}
 
 
-def test_a_perfect_track_scores_one_under_any_names():
+def test_a_perfect_track_scores_one_with_any_ids():
     score = score_tracking(named(TWO, a="2", b="1"), TWO, REGIONS)
     assert (score.precision, score.recall, score.f1) == pytest.approx((1, 1, 1))
     assert (score.hota.hota, score.hota.det_a, score.hota.ass_a) == pytest.approx((1, 1, 1))
@@ -198,7 +198,7 @@ def test_a_perfect_track_scores_one_under_any_names():
 
 
 def test_swapped_ids_cost_association_only():
-    """Half way swapped: each of four pairs shares 2 frames of 6, so AssA is 1/3."""
+    """Ids swapped halfway: each of four pairs shares 2 frames of 6, so AssA is 1/3."""
     predicted = {f: {"1": A, "2": B} if f < 2 else {"1": B, "2": A} for f in range(4)}
     score = score_tracking(predicted, TWO, REGIONS)
     assert score.f1 == pytest.approx(1)
@@ -206,7 +206,7 @@ def test_swapped_ids_cost_association_only():
     assert score.hota.hota == pytest.approx(math.sqrt(1 / 3))
 
 
-def test_missed_and_invented_points():
+def test_missing_and_extra_points():
     half = {f: {"1": A} for f in range(4)}
     missed = score_tracking(half, TWO, REGIONS)
     assert (missed.precision, missed.recall, missed.hota.det_a) == pytest.approx((1, 0.5, 0.5))
@@ -218,7 +218,7 @@ def test_missed_and_invented_points():
     assert early.recall == pytest.approx(1 / 4)
 
 
-def test_tracking_with_nothing_to_track():
+def test_tracking_without_objects():
     nothing = score_tracking({}, {}, {})
     assert (nothing.f1, nothing.hota.hota, nothing.num_frames) == (1, 1, 0)
     assert score_tracking({}, TWO, REGIONS).hota.hota == 0
@@ -227,7 +227,7 @@ def test_tracking_with_nothing_to_track():
 
 
 def test_regions_are_paired_by_id_and_by_position_only_on_request():
-    """The defect of the reference: an earlier object is absent, a perfect answer scores half."""
+    """A defect of the reference: if an earlier object is absent, a perfect answer scores half."""
     truth = {0: {"a": A, "b": B}, 1: {"b": B}}
     predicted = {0: {"1": A, "2": B}, 1: {"2": B}}
     ours = score_tracking(predicted, truth, REGIONS)
@@ -258,7 +258,7 @@ points_at = st.dictionaries(
 
 
 @given(predicted=points_at, truth=points_at)
-def test_tracking_scores_are_shares_and_ignore_the_names_of_ids(predicted, truth):
+def test_tracking_scores_are_fractions_and_do_not_depend_on_ids(predicted, truth):
     regions = {i: {f: LEFT if truth[f].get(i) == A else RIGHT for f in truth} for i in "ab"}
     score = score_tracking(predicted, truth, regions)
     values = [score.precision, score.recall, score.f1, score.hota.hota, score.hota.det_a]
@@ -273,7 +273,7 @@ def test_tracking_scores_are_shares_and_ignore_the_names_of_ids(predicted, truth
 
 
 def test_tapvid():
-    """One point, query at frame 0, then: exact, 3 px off, wrongly hidden, truly hidden."""
+    """One point, query at frame 0, then exact, 3 px off, wrongly hidden, correctly hidden."""
     true_xy = np.zeros((1, 5, 2)) + 128
     true_visible = np.array([[True, True, True, True, False]])
     predicted_xy = true_xy.copy()

@@ -1,4 +1,4 @@
-"""Answer text: the worked examples, the reader's corner cases, and properties of both together."""
+"""Answer text: worked examples, corner cases of the parser, and round trips."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_clamping(point, ours, reference):
         assert text == f'<points coords="1 1 {expected}">x</points>'
 
 
-def test_clamped_points_are_counted():
+def test_count_out_of_frame():
     assert (
         count_out_of_frame([(0, 0), (640, 480), (640.1, 3), (3, -0.1), (-1, -1)], (640, 480)) == 3
     )
@@ -217,7 +217,7 @@ def test_times(time_s, expected):
     assert format_time(time_s) == expected
 
 
-def test_what_cannot_be_written_is_refused():
+def test_unwritable_input_raises():
     for time_s in (-0.1, -3, float("nan"), float("inf"), "nan"):
         with pytest.raises(UserError, match="seconds from the start"):
             format_time(time_s)
@@ -302,7 +302,7 @@ def test_tracks(frames, coordinates):
     assert format_tracks(frames, size_wh=THOUSAND, label="dog") == expected
 
 
-def test_tracks_without_anything_to_list():
+def test_tracks_without_visible_points():
     hidden = [frame(0.0, a=(1, 1, True)), frame(1.0)]
     options = {"size_wh": THOUSAND, "label": "dog"}
     assert format_tracks([], **options) == NO_TRACKS == "No tracks available."
@@ -375,7 +375,7 @@ def test_pixels_and_frame_ids():
     assert parse_points(text, size_wh=(100, 50)) == [(1.0, "1", (90, 35)), (1.0, "2", (90, 40))]
 
 
-def test_unreadable_frame_ids_raise_only_as_in_the_reference():
+def test_invalid_frame_ids_raise_only_with_ai2_compat():
     sizes = {"sizes_wh": [(640, 480), (1000, 2000)]}
     for text, error in (
         ('<points coords="1.0 1 500 500;2 2 500 500">', ValueError),
@@ -401,8 +401,8 @@ def test_tracks_are_grouped_sorted_and_numbered():
     ]
 
 
-def test_a_cut_answer_yields_all_points_but_the_last_number():
-    """Every possible cut of an answer: complete points are read, none is made up."""
+def test_truncated_answer_yields_all_points_before_its_last_number():
+    """For every truncation of an answer, the parser finds the complete points and no others."""
     text = format_video_points(
         [(0.5, [(10, 20), (100, 100)]), (12.0, [(30, 40)]), (12.5, [(50, 60)])],
         size_wh=PERCENT,
@@ -463,7 +463,7 @@ tenths = st.integers(0, 40_000).map(lambda tenth: tenth / 10)
     label=labels,
     mode=st.sampled_from(["point", "point_count", "count_point"]),
 )
-def test_points_survive_writing_and_reading(size_wh, frames, label, mode):
+def test_points_round_trip(size_wh, frames, label, mode):
     pixels = [
         (time_s, [(x * size_wh[0], y * size_wh[1]) for x, y in points])
         for time_s, points in frames.items()
@@ -492,8 +492,8 @@ def test_points_survive_writing_and_reading(size_wh, frames, label, mode):
         max_size=8,
     ),
 )
-def test_tracks_survive_writing_and_reading(size_wh, frames):
-    """Object n keeps to the n-th fifth of the width, so that a read point tells its object."""
+def test_tracks_round_trip(size_wh, frames):
+    """Object n stays in the n-th fifth of the width, so a parsed point identifies its object."""
     visible = {
         time_s: {n: (n / 5 + x, y) for n, (x, y, hidden) in at.items() if not hidden}
         for time_s, at in frames.items()
@@ -524,7 +524,7 @@ def test_tracks_survive_writing_and_reading(size_wh, frames):
 
 
 def naive_points(text):
-    """The three searches of section 1.7 as they are described there; slow on hostile text."""
+    """The three searches of section 1.7, as described there; slow on hostile text."""
     found = []
     for tag in re.finditer(r'<(?:points|tracks).*? coords="([0-9\t:;, .]+)"/?>', text):
         for group in re.finditer(r"(?:^|[\t:,;])([0-9.]+) ([0-9. ]+)", tag[1]):
@@ -545,8 +545,8 @@ pieces = st.lists(st.sampled_from([p for row in PIECES for p in row]), max_size=
 
 @settings(max_examples=500)
 @given(text=pieces)
-def test_reading_equals_the_three_searches(text):
-    """With frame ids that make sense; the others are the documented deviation."""
+def test_parser_equals_three_nested_searches(text):
+    """With valid frame ids; for others, the documented deviation applies."""
     expected = [
         (float(frame_id), number, x, y)
         for frame_id, number, x, y in naive_points(text)
@@ -569,11 +569,11 @@ def read_every_way(text):
 
 @settings(max_examples=300)
 @given(text=st.one_of(st.text(), pieces, pieces.map(lambda t: f'<points coords="{t}">x</points>')))
-def test_reading_never_raises(text):
+def test_parser_never_raises(text):
     read_every_way(text)
 
 
-def test_reading_never_raises_on_ten_thousand_mutations():
+def test_parser_never_raises_on_ten_thousand_mutations():
     rng = random.Random(20260318)
     answers = [
         format_video_points(GOALS, size_wh=PERCENT, label="goal", mode="point_count"),
@@ -594,13 +594,13 @@ def test_reading_never_raises_on_ten_thousand_mutations():
 # -------------------------------------------------------------------------------- architecture
 
 
-def test_the_spelling_lives_in_one_module():
+def test_only_one_module_spells_grounding_text():
     package = Path(molmo_tune.__file__).parent
     holders = [p for p in package.rglob("*.py") if "coords=" in p.read_text(encoding="utf-8")]
     assert holders == [package / "grounding" / "text.py"]
 
 
-def test_grounding_needs_no_other_room_and_no_torch():
+def test_grounding_imports_no_other_subpackage_and_no_torch():
     code = (
         "import sys, molmo_tune.grounding as g; "
         "print(*(m for m in sys.modules if m.split('.')[0] in ('torch', 'transformers') or "

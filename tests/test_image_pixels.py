@@ -72,8 +72,8 @@ def test_pixels_and_tokens(record: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("mean", [[0.5, 0.5, 0.5], [0.48, 0.45, 0.4]])
-def test_ready_frames_become_the_native_processors_floats(mean: list[float]) -> None:
-    """Our shorter way for frames of the model's size, bit for bit, several clips in one call."""
+def test_frames_of_the_models_size_match_the_native_processor(mean: list[float]) -> None:
+    """The fast path for frames of the model's size is bit-identical, also for several clips."""
     random = np.random.default_rng(2)
     clips = [
         torch.from_numpy(random.integers(0, 256, (count, 3, CROP, CROP), np.uint8))

@@ -1,4 +1,4 @@
-"""Resized gray levels are the reference's, on any processor and at any ratio."""
+"""Resized gray levels match the reference, on any CPU, with any thread count, at any ratio."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from molmo_tune.encoding.bilinear import resize_bilinear, resize_frame
 
 RATIOS = [
-    ((720, 1280), (378, 378)),  # thousands of values exactly half way
+    ((720, 1280), (378, 378)),  # thousands of values exactly halfway
     ((756, 756), (378, 378)),  # a quarter of all values
     ((1080, 1920), (378, 378)),
     ((480, 640), (644, 644)),  # enlarged
@@ -27,7 +27,7 @@ RATIOS = [
 
 
 def written_out(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """The arithmetic of the reference for every value: fused sums along columns, then rows."""
+    """Resize with the reference's arithmetic for every value: fused sums, columns before rows."""
 
     def along(values: NDArray[np.float32], axis: int, target: int) -> NDArray[np.float32]:
         size = values.shape[axis]
@@ -54,7 +54,7 @@ def pictures(height: int, width: int) -> list[NDArray[np.uint8]]:
 
 
 @pytest.mark.parametrize(("size", "target"), RATIOS)
-def test_every_value_is_the_references(size: tuple[int, int], target: tuple[int, int]) -> None:
+def test_every_value_matches_the_reference(size: tuple[int, int], target: tuple[int, int]) -> None:
     for picture in pictures(*size):
         expected = written_out(picture, *target)
         assert np.array_equal(resize_frame(picture, *target), expected)
@@ -90,23 +90,23 @@ def test_pixels_do_not_depend_on_the_number_of_threads(
         assert np.array_equal(resize_frame(picture, *target), written_out(picture, *target))
 
 
-def test_middles_do_matter() -> None:
-    """On this processor or another, values lie exactly half way and could fall either way."""
+def test_many_values_are_halfway_between_levels() -> None:
+    """More than a fifth of the values are exactly halfway and could round either way."""
     picture = pictures(756, 756)[0].astype(np.float64)
     means = picture.reshape(378, 2, 378, 2, 3).mean((1, 3))
     assert (means % 1 == 0.5).mean() > 0.2
 
 
 def digest() -> str:
-    """Of the resized pictures with most values half way."""
+    """Return the digest of the resized images with the most values halfway."""
     resized = [resize_frame(pictures(*size)[0], *target) for size, target in RATIOS[:3]]
     return hashlib.sha256(b"".join(map(bytes, resized))).hexdigest()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["default", "avx2"])
-def test_the_kernel_of_the_processor_does_not_show(kernel: str) -> None:
-    """PyTorch's kernel for AVX2, and the one without it, give what this processor's gives."""
+def test_pixels_do_not_depend_on_the_cpu_kernel(kernel: str) -> None:
+    """PyTorch's kernels with and without AVX2 give the same pixels as the kernel of this CPU."""
     environment = {**os.environ, "ATEN_CPU_CAPABILITY": kernel}
     run = [sys.executable, "-c", "from tests.test_resize import digest; print(digest())"]
     done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)

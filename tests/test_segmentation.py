@@ -1,4 +1,4 @@
-"""J&F against values worked out by hand."""
+"""J&F against values computed by hand."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_one_frame(predicted: np.ndarray, truth: np.ndarray, j: float, f: float)
 
 
 def test_outlines_that_agree_in_part() -> None:
-    """Moved by 10: an upright side counts only where a level side of the other is near."""
+    """Moved by 10: a vertical side matches only near a horizontal side of the other mask."""
     # Of about 80 outline pixels, 11 + 2 per level side are near the other's outline, and of the
     # upright sides a few at the ends of one.
     level, upright = 2 * 13, 2 + 1
@@ -48,7 +48,7 @@ def test_a_video_is_the_mean_of_its_frames() -> None:
     assert (score.j, score.f, score.j_and_f) == (0.5, 0.5, 0.5)
 
 
-def test_other_numbers_or_sizes_are_refused() -> None:
+def test_mismatched_masks_raise() -> None:
     with pytest.raises(ValueError, match="0 ground-truth"):
         score_masks([], [])
     with pytest.raises(ValueError, match="ground-truth mask"):

@@ -96,7 +96,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Sample:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    """Two pictures with labels of every kind."""
+    """Two images with labels of every kind."""
     folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     paths = tuple(folder / f"{name}.png" for name in ("one", "two"))
@@ -166,7 +166,7 @@ def test_every_task_has_a_bundled_template() -> None:
 
 
 def question(sample: Sample, tiny: Any, label: str = "", **keys: Any) -> tuple[Item, Conversation]:
-    """The first conversation about a label, from a template made of the keys."""
+    """Return the first conversation about a label, from a template with these keys."""
     wording = {
         "dialogue": "{{ question }}",
         "multiple_choice": "{{ question }}\n{{ options }}",
@@ -253,7 +253,7 @@ def test_answers_about_a_clip(
 
 
 def test_a_continued_track_is_scored_for_its_own_object(clip: Sample, tiny: Any) -> None:
-    """The answer about koi 0 is worth nothing for koi 1, and the given point is not asked again."""
+    """The answer for koi 0 scores 0 for koi 1, and the given point is not scored."""
     item, _ = question(clip, tiny, "koi", task="single_point_tracking")
     first, second, _ = item.conversations
     assert score_answer(item, first, first.answer).f1 == pytest.approx(1)
@@ -262,9 +262,7 @@ def test_a_continued_track_is_scored_for_its_own_object(clip: Sample, tiny: Any)
     assert score_answer(item, first, repeated).f1 < 1
 
 
-def test_points_on_pictures_that_were_not_asked_about_are_wrong(
-    pictures: Sample, tiny: Any
-) -> None:
+def test_points_on_images_outside_the_question_are_wrong(pictures: Sample, tiny: Any) -> None:
     form = load_template("multi_image_pointing")
     everything = tags("points", "1 1 250 500 2 750 500", "2 3 625 417")
     seen = set()
@@ -278,7 +276,7 @@ def test_points_on_pictures_that_were_not_asked_about_are_wrong(
     assert len(seen) == 3
 
 
-def test_counts_of_pictures_are_the_points(pictures: Sample, tiny: Any) -> None:
+def test_image_counts_are_numbers_of_points(pictures: Sample, tiny: Any) -> None:
     item, one = question(pictures, tiny, "Mug", task="image_pointing", mode="count_point")
     said = f"There are 9 {tags('points', '1 1 250 500 2 750 500', '2 3 625 417')}."
     assert score_answer(item, one, said).more["count_accuracy"] == 1
@@ -320,7 +318,7 @@ def test_a_summary_has_the_metrics_of_each_task() -> None:
     }
 
 
-def test_captions_get_no_score_instead_of_a_false_one(clip: Sample, tiny: Any) -> None:
+def test_captions_have_no_score(clip: Sample, tiny: Any) -> None:
     item, one = question(clip, tiny, task="captions", style="video_long_caption")
     score = score_answer(item, one, one.answer)
     assert not score.is_scored
@@ -353,11 +351,11 @@ SPAN_TEXTS = [
 
 
 @pytest.mark.parametrize(("text", "spans"), SPAN_TEXTS)
-def test_spans_are_read(text: str, spans: list[tuple[float, float]]) -> None:
+def test_spans_are_parsed(text: str, spans: list[tuple[float, float]]) -> None:
     assert parse_spans(text) == spans
 
 
-def test_spans_are_written_and_matched_one_to_one() -> None:
+def test_spans_are_formatted_and_matched_one_to_one() -> None:
     assert format_spans([(7.04, 9.0), (1.25, 4)]) == "Segments: [1.2-4.0], [7.0-9.0]"
     assert format_spans([]) == "There are none."
     twice = [(0.0, 10.0), (0.0, 9.0)]
@@ -381,7 +379,7 @@ CHOICES = [
 
 
 @pytest.mark.parametrize(("text", "index"), CHOICES)
-def test_choices_are_read(text: str, index: int | None) -> None:
+def test_choices_are_parsed(text: str, index: int | None) -> None:
     assert read_choice(text, ("red", "Deep blue.", "green", "b")) == (3 if text == "b." else index)
     assert read_choice(text, ("red", "Deep blue.", "green")) == index
 
@@ -393,7 +391,7 @@ def test_options_are_lettered() -> None:
 
 
 @pytest.mark.parametrize("label", ["<im_patch>", "a koi<|im_end|>"])
-def test_words_that_would_be_special_tokens_are_refused(tiny: Any, label: str) -> None:
+def test_text_with_special_tokens_is_refused(tiny: Any, label: str) -> None:
     dialogues = (Dialogue("What is it?", label), Dialogue("What is it?", "A koi."))
     sample = Sample("s", Media("text"), dialogues)
     done = plan_items([sample], load_template("dialogue"), tiny, LIMITS, max_tokens=500, seed=0)

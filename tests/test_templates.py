@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from molmo_tune.errors import UserError
+from molmo_tune.grounding import parse_points
 from molmo_tune.labels.formats.jsonl import read_jsonl, write_jsonl
 from molmo_tune.labels.sample import (
     Annotation,
@@ -43,6 +44,7 @@ from molmo_tune.templates.exhaustive import NOT_EXHAUSTIVE
 from molmo_tune.templates.questions import ask
 from molmo_tune.templates.template import Template, load_template
 from molmo_tune.templates.wording import draw, mentioning
+from tests.vectors import format_tasks
 
 VECTORS = Path(__file__).parent / "data" / "vectors"
 SIZE = (200, 100)
@@ -50,7 +52,7 @@ SEEN = SampledTimes((0.0, 0.5, 1.0, 1.5), (0, 5, 10, 14), SIZE, 1.5)
 
 
 def track(id: str, label: str, places: dict[int, Any], hidden: tuple[int, ...] = ()) -> Track:
-    """Frame number (ten per second) to the place of a point, or to a shape."""
+    """Return a track from frame numbers (10 fps) to points or shapes."""
     rows = (
         Observation(k / 10, k, at if isinstance(at, Point | Box) else Point(at), k in hidden)
         for k, at in places.items()
@@ -317,11 +319,8 @@ EXAMPLES = [
 ]
 
 
-@pytest.mark.parametrize("record", EXAMPLES, ids=range(len(EXAMPLES)))
-def test_track_families_are_the_references(record: dict[str, Any], monkeypatch: Any) -> None:
-    """Whole examples of Ai2's formatter, labels with times only, through the templates."""
-    monkeypatch.setattr(tracking_family, "LATER_START_FRACTION", 0.0)
-    given, output = record["input"], record["output"]
+def tracking_question(given: dict[str, Any]) -> Conversation:
+    """The question that training makes of a record's labels, which have times and no frames."""
     rows: dict[int, list[Observation]] = {}
     for frame in given["frames"]:
         for point in frame["points"]:
@@ -336,16 +335,38 @@ def test_track_families_are_the_references(record: dict[str, Any], monkeypatch: 
     task, question = STYLES[given["style"]]
     rate = {} if task == "tracking_start_end" else {"fps": given["sampling_fps"]}
     conversations, _ = ask(video(*tracks), template(task, question, **rate), shown, (), 0)
-    assert conversations[0].answer == output["answer"]
-    if rate:
-        tag = f"{given['style']}: " if task == "single_point_tracking" else ""
-        assert conversations[0].question == tag + output["prompt"]
+    return conversations[0]
+
+
+@pytest.mark.parametrize("record", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_tracking_questions_match_the_reference(record: dict[str, Any], monkeypatch: Any) -> None:
+    """Training chooses sampled times, the reference labeled frames (`vectors.labeled_frames`)."""
+    monkeypatch.setattr(tracking_family, "LATER_START_FRACTION", 0.0)
+    given, output = record["input"], record["output"]
+    conversation, style = tracking_question(given), given["style"]
+    assert conversation.answer == output["answer"]
+    if style != "video_point_ground_start_end":
+        tag = f"{style}: " if style == "video_single_point_track_per_frame" else ""
+        assert conversation.question == tag + output["prompt"]
+
+
+def test_an_object_hidden_at_an_end_keeps_that_end_unlike_in_the_reference() -> None:
+    given = next(r["input"] for r in EXAMPLES if "start_end" in r["input"]["style"])
+    frames = [
+        {"time": 0.0, "points": [{"id": 0, "point": [5, 5], "occluded": True}]},
+        {"time": 0.5, "points": [{"id": 0, "point": [6, 6]}]},
+        {"time": 1.0, "points": [{"id": 0, "point": [7, 7]}]},
+    ]
+    given = {**given, "frames": frames, "video_timestamps": [0.0, 0.5, 1.0]}
+    answers = format_tasks.track_example(given)["answer"], tracking_question(given).answer
+    times = [[point.frame_id for point in parse_points(a, size_wh=(1, 1))] for a in answers]
+    assert times == [[1.0], [0.5, 1.0]]
 
 
 # ------------------------------------------------------------------------- no wrong number, no none
 
 
-def test_a_count_needs_exhaustive_labels_or_the_users_word() -> None:
+def test_counts_need_exhaustive_labels_or_assume_exhaustive() -> None:
     sample = video(KOI, SHY_KOI, FROG, exhaustive=("frog",))
     counting = template("video_pointing", "How many {{ label }}?", mode="count")
     conversations, skipped = asked(sample, counting)
@@ -360,7 +381,7 @@ def test_a_count_needs_exhaustive_labels_or_the_users_word() -> None:
     assert not asked(sample, counting.model_copy(update={"mode": "point"}))[1]
 
 
-def test_an_object_that_is_not_seen_makes_no_wrong_count() -> None:
+def test_labels_with_hidden_objects_are_not_counted() -> None:
     between = track("8", "koi", {2: (10, 10)})
     outside = track("8", "koi", {5: (500, 10)})
     counting = template("video_pointing", "How many {{ label }}?", mode="point_count")
@@ -384,7 +405,7 @@ def test_two_spellings_are_neither_counted_nor_absent() -> None:
     assert [label for label, _ in skipped] == ["Cat", "cat"]
 
 
-def test_absence_is_drawn_from_exhaustive_labels_only_and_always_the_same() -> None:
+def test_absent_labels_come_from_exhaustive_labels_and_are_reproducible() -> None:
     names = tuple(f"animal {k}" for k in range(8))
     form = template("image_pointing", "Where is {{ label }}?", ask_absent=3)
     here = Instance("0", "animal 0", Point((10, 10)))
@@ -404,8 +425,10 @@ some_tracks = st.lists(st.builds(track, st.just("0"), labels, frames), max_size=
 
 
 @given(some_tracks, st.lists(labels, max_size=3), st.sampled_from(["count", "count_point"]))
-def test_whatever_is_stated_is_true(tracks: list[Track], exhaustive: list[str], mode: str) -> None:
-    """Every number and every "none", for any labels, against a count in the plainest way."""
+def test_every_stated_position_and_count_is_true(
+    tracks: list[Track], exhaustive: list[str], mode: str
+) -> None:
+    """Every number and every "none", for random labels, equals a naive count."""
     form = template("video_pointing", "{{ label }}?", mode=mode, ask_absent=2)
     conversations, skipped = asked(video(*tracks, exhaustive=tuple(exhaustive)), form)
     for one in conversations:
@@ -418,7 +441,7 @@ def test_whatever_is_stated_is_true(tracks: list[Track], exhaustive: list[str], 
     assert named >= {t.label for t in tracks}
 
 
-def test_more_points_than_the_model_knows_are_refused() -> None:
+def test_answers_over_max_points_are_skipped() -> None:
     crowd = [Instance(str(k), "ant", Point((k, 50))) for k in range(61)]
     form = template("image_pointing", "Where is {{ label }}?")
     reason = "its answer exceeds max_points = {}"
@@ -515,13 +538,13 @@ UNASKED: list[tuple[Sample, Template, list[tuple[str, str]]]] = [
 
 
 @pytest.mark.parametrize(("sample", "form", "reasons"), UNASKED, ids=range(len(UNASKED)))
-def test_what_cannot_be_asked_is_named(
+def test_skipped_annotations_are_reported_with_a_reason(
     sample: Sample, form: Template, reasons: list[tuple[str, str]]
 ) -> None:
     assert asked(sample, form) == ([], reasons)
 
 
-def test_a_template_of_another_medium_is_an_error() -> None:
+def test_template_for_other_media_is_an_error() -> None:
     for sample, form in (
         (images(), template("video_pointing", "{{ label }}")),
         (video(), template("image_pointing", "{{ label }}")),
@@ -536,7 +559,7 @@ def test_a_template_of_another_medium_is_an_error() -> None:
 # ------------------------------------------------------------------------------------ what is drawn
 
 
-def test_rates_are_those_that_are_seen_and_the_wording_says_them() -> None:
+def test_questions_state_only_rates_that_the_frames_cover() -> None:
     form = Template.model_validate(
         {
             "task": "tracking",
@@ -585,7 +608,7 @@ def test_questions_about_some_of_the_images() -> None:
     assert "image" not in single.question
 
 
-def test_families_of_wordings_get_half_each() -> None:
+def test_phrasings_with_and_without_a_variable_get_half_each() -> None:
     wordings = ["a {{ x }}", "b {{ x }}", "c {{ x }}", "plain"]
     drawn = Counter(
         draw(mentioning(wordings, "x", str(k), needed=False), str(k)) for k in range(600)
@@ -608,7 +631,7 @@ def test_the_grid_of_a_rate() -> None:
 # ----------------------------------------------------------------------------------- template files
 
 
-def test_bundled_templates_have_several_wordings() -> None:
+def test_bundled_templates_have_several_phrasings() -> None:
     for name in list_bundled("data_templates"):
         form = load_template(name)
         assert len(set(form.questions)) == len(form.questions)
@@ -688,7 +711,7 @@ def test_bad_templates_are_one_clear_error(tmp_path: Path, content: str, message
     assert "\n" not in str(fault.value)
 
 
-def test_words_may_have_conditions_and_filters(tmp_path: Path) -> None:
+def test_phrasings_can_have_conditions_and_filters(tmp_path: Path) -> None:
     wording = "{% if label == 'koi' %}the {% endif %}{{ label | replace('_', ' ') | upper }}"
     assert asked(video(KOI), template("video_pointing", wording))[0][0].question == "the KOI"
     bomb = "{{ label" + " | replace('o', 'oooooooooo')" * 12 + " }}"
@@ -747,5 +770,5 @@ def test_jsonl_spans_need_a_video(tmp_path: Path) -> None:
 
 
 def test_every_shape_has_a_point() -> None:
-    """A new shape must be given a point in `labels.points` and a choice in the template."""
+    """A new shape needs a point in `labels.geometry.points` and a choice in the template."""
     assert set(Shape.__args__) == {Point, Box, Polygon, Mask, Keypoints}

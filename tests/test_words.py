@@ -63,6 +63,11 @@ ALLOWED: frozenset[tuple[str, str]] = frozenset(
         ("molmo_tune/preference/pairs.py", '"medium does not open",'),
         ("molmo_tune/preference/pairs.py", '"no medium": "without image or video",'),
         ("molmo_tune/preference/pairs.py", '"medium does not open": "with unreadable media",'),
+        (  # the training text of the tiny tokenizer, which decides its merges
+            "molmo_tune/tiny/tokenizer.py",
+            "is not there are a total of shows Counting the user assistant subtitle Image Describe "
+            "what happens",
+        ),
     }
 )
 """``(file, line's text)`` of hits that are right, such as a quotation of a file's own words."""

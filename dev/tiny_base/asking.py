@@ -1,7 +1,7 @@
-"""How the tiny base's pre-training asks about things, and the answers it expects.
+"""Questions about objects in the tiny base's pre-training, and their answers.
 
-The wordings are those of the bundled pointing templates; answers are written by
-`molmo_tune.grounding`, as everywhere.
+The questions match the bundled pointing templates; `molmo_tune.grounding` formats the answers, as
+everywhere.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ _QUESTIONS = (
     "Please point to the {}.",
     "Mark the {}.",
 )
-_UNIT = (1.0, 1.0)  # things carry their places as shares of the frame
+_UNIT = (1.0, 1.0)  # positions are fractions of the frame
 
 
 def ask_about(rng: np.random.Generator, thing: Thing) -> str:
-    """One of the wordings."""
+    """Return one of the questions."""
     return str(rng.choice(_QUESTIONS)).format(thing.name)
 
 
 def image_answer(thing: Thing) -> str:
-    """Where the thing is."""
+    """Return the answer that points at the object."""
     return format_image_points([thing.xy(thing.first_frame)], size_wh=_UNIT, label=thing.name)
 
 
 def video_answer(thing: Thing) -> str:
-    """When the thing is first to be seen, and where."""
+    """Return the answer with the time and position at which the object first appears."""
     first_s = SECONDS_PER_FRAME * thing.first_frame
     sighting = (first_s, [thing.xy(thing.first_frame)])
     return format_video_points([sighting], size_wh=_UNIT, label=thing.name)

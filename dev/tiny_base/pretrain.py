@@ -1,21 +1,26 @@
-"""Pre-trains the tiny base from nothing: `python -m dev.tiny_base.pretrain --out FOLDER`.
+"""Pre-train the tiny base from scratch: `python -m dev.tiny_base.pretrain --out FOLDER`.
 
-The base learns to point in frames, images and clips of colored shapes (`shapes`), by the same
-token stream, attention, vision path and loss that fine-tuning uses. What makes it work at this
-size, all measured: eyes that see before the decoder learns (`vision_pretraining`), words that find
-what they name before anyone answers (`word_pretraining`), fresh weights of deviation 1/√fan-in with
-queries that start equal to their keys (`checkpoint.fresh_model`), questions as branches of a
-message tree, so that none can be answered by elimination, and loss weights that favor the leading
-digits of a coordinate, because the trailing ones are noise until the leading ones are right.
+The base learns to point in frames, images and clips of colored shapes (`shapes`), with the token
+stream, attention, vision code and loss of fine-tuning. At this size, it takes all of the following
+(all measured):
 
-What it does not do: anything the demo needs at run time. The weights in `base/` were made with this
-code in several sittings: eyes, words, single frames, clips, then words on clips and clips again,
-because single frames alone had made the words forget *when*; last came 600 steps of words and 1,500
-of clips at a rate of 6e-4 with the spots and the second names that `shapes` has had since. That
-last sitting took the demo's fine-tune from F1 0.76 to 0.91 at equal steps. The stages below leave
-the detours out; they have not been run from end to end yet. On held-out clips of four frames with
-three things (half of them spotted or called by a second name) the base names the right frame in
-75 %, and where it does is off by 0.011 of the side in the median.
+* a vision tower trained before the decoder (`vision_pretraining`)
+* words that find their objects before the model learns to answer (`word_pretraining`)
+* fresh weights with a standard deviation of 1/√fan-in, and queries that start equal to their keys
+  (`checkpoint.fresh_model`)
+* questions as branches of a message tree, so that elimination answers none of them
+* loss weights that favor the leading digits of a coordinate, because the trailing digits are noise
+  until the leading ones are right
+
+The demo does not use this code. It made the weights in `base/` in several runs: vision, words,
+single frames, clips, then words on clips and clips again, because on single frames alone the words
+had forgotten *when*. The last run was 600 steps of words and 1,500 of clips at a learning rate of
+6e-4, with the spots and second names that `shapes` has had since; at equal steps, it raised the F1
+of the demo's fine-tune from 0.76 to 0.91. On held-out clips of four frames with three objects (half
+of them spotted or called by a second name), the base names the right frame in 75% of cases, and is
+then off by 0.011 of the side in the median.
+
+Limitations: the stages below omit the detours and have not been run from start to end.
 """
 
 from __future__ import annotations
@@ -34,8 +39,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from dev.tiny_base.asking import SECONDS_PER_FRAME, ask_about, image_answer, video_answer
-from dev.tiny_base.vision_pretraining import teach_vision
-from dev.tiny_base.word_pretraining import teach_words
+from dev.tiny_base.vision_pretraining import pretrain_vision
+from dev.tiny_base.word_pretraining import pretrain_words
 from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.encoded import Batch, EncodedSample
 from molmo_tune.encoding.sample_encoder import encode_prompt, encode_tree
@@ -51,21 +56,21 @@ from molmo_tune.tiny.shapes import draw_clip
 
 LARGE_SIDE = 140  # an image of this side is tiled 2×2
 DIGIT_WEIGHTS = (4.0, 1.5, 0.3)  # hundreds, tens and units of a thousandth
-TIME_WEIGHT = 3.0  # of the digits of a time, on which all that follows depends
-WORDS_WEIGHT = 0.3  # of everything else that is said
+TIME_WEIGHT = 3.0  # for the digits of a time, on which everything after them depends
+WORDS_WEIGHT = 0.3  # for all other answer tokens
 VISION_STEPS = 1000
-WORD_STEPS = ((800, (1, 1)), (1200, (1, 4)))  # steps, and least and most frames
+WORD_STEPS = ((800, (1, 1)), (1200, (1, 4)))  # steps, and minimum and maximum frames
 PEAK_LR, WARMUP_STEPS = 1e-3, 100
-EYES_LR_SHARE = 0.3  # of tower and connector, which have learned already
+VISION_LR_FACTOR = 0.3  # for tower and connector, which are pre-trained already
 CHECK_EVERY = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One sort of batch: its share of the stage, how many things and frames, scenes per batch."""
+    """A kind of batch: fraction of the stage, range of objects and frames, scenes per batch."""
 
     share: float
-    medium: str
+    media: str
     things: tuple[int, int]
     frames: tuple[int, int]
     batch: int
@@ -73,15 +78,15 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Batches to draw, and for how many steps."""
+    """Kinds of batches, and the number of steps."""
 
     kinds: tuple[Kind, ...]
     steps: int
 
 
-# Clips of several frames from the start: on single frames alone, what the words learned about
-# *when* is forgotten within 600 steps (measured: 59 % of the times right afterwards, of the places
-# 99 %).
+# Clips of several frames from the start: on single frames alone, the words forget within 600 steps
+# what they learned about *when* (measured: afterwards 59% of the times and 99% of the positions
+# were right).
 STAGES = (
     Stage(
         (
@@ -97,9 +102,9 @@ STAGES = (
 def make_scene(
     processor: Any, rng: np.random.Generator, kind: Kind
 ) -> tuple[VisionInputs, list[tuple[str, str]]]:
-    """A drawn clip or image, and question and answer about each of its things in random order."""
+    """Return a clip or image, and a question and answer per object, in random order."""
     num_things = int(rng.integers(kind.things[0], kind.things[1] + 1))
-    if kind.medium == "image":
+    if kind.media == "image":
         side = LARGE_SIDE if rng.random() < 0.15 else SIDE
         frames, things = draw_clip(rng, num_frames=1, num_things=num_things, side=side)
         vision, answer = image_inputs(processor, frames), image_answer
@@ -128,15 +133,15 @@ class ShapeBatches(IterableDataset[Batch]):
             yield collate([self._encoded(rng, kind) for _ in range(kind.batch)], pad_id=0)
 
     def _encoded(self, rng: np.random.Generator, kind: Kind) -> EncodedSample:
-        vision, asked = make_scene(self._processor, rng, kind)
-        sample = encode_tree(self._processor, "", asked, vision)
+        vision, dialogues = make_scene(self._processor, rng, kind)
+        sample = encode_tree(self._processor, "", dialogues, vision)
         return replace(sample, loss_weights=_digit_weights(sample, self._digits))
 
 
 def _digit_weights(
     sample: EncodedSample, digits: np.ndarray[Any, Any]
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Three trained digits in a row are a coordinate below 1000, single ones belong to a time."""
+    """Return loss weights; three digits in a row are a coordinate, single digits are a time."""
     weights = WORDS_WEIGHT * sample.loss_weights
     is_digit = np.isin(sample.target_ids, digits) & (sample.loss_weights > 0)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], is_digit.astype(int), [0]])))
@@ -146,10 +151,10 @@ def _digit_weights(
 
 
 def pretrain(out: Path, *, seed: int, first_stage: int = 0) -> None:
-    """Train through all stages and write the checkpoint in hub layout.
+    """Train through all stages and write the checkpoint in the Hub layout.
 
-    `first_stage` > 0 continues an interrupted pre-training with the weights that the stage before
-    it left behind: 0 eyes, 1 and 2 words, then `STAGES`.
+    `first_stage` > 0 resumes an interrupted pre-training with the weights of the stage before it.
+    Stage 0 is vision, 1 and 2 are words, then come the `STAGES`.
     """
     write_files(out)
     processor = load_processor(str(out))
@@ -161,19 +166,19 @@ def pretrain(out: Path, *, seed: int, first_stage: int = 0) -> None:
         torch.save(model.state_dict(), out / "pretraining.pt")
         if number > len(WORD_STEPS):
             for kind in (Kind(1, "image", (3, 3), (1, 1), 1), Kind(1, "video", (3, 3), (4, 4), 1)):
-                _say(f"  {kind.medium}: {examine(model, processor, kind)}")
+                _log(f"  {kind.media}: {examine(model, processor, kind)}")
     save_hub_weights(model, out, dtype=torch.bfloat16)
     (out / "pretraining.pt").unlink()
 
 
 def _run_stage(model: Any, processor: Any, number: int, seed: int) -> None:
     if number == 0:
-        teach_vision(model, processor, steps=VISION_STEPS, seed=seed, lr=PEAK_LR, say=_say)
+        pretrain_vision(model, processor, steps=VISION_STEPS, seed=seed, lr=PEAK_LR, log=_log)
     elif number <= len(WORD_STEPS):
         steps, frames = WORD_STEPS[number - 1]
         stage_seed = seed + number
-        teach_words(
-            model, processor, steps=steps, frames=frames, seed=stage_seed, lr=PEAK_LR, say=_say
+        pretrain_words(
+            model, processor, steps=steps, frames=frames, seed=stage_seed, lr=PEAK_LR, log=_log
         )
     else:
         stage = STAGES[number - 1 - len(WORD_STEPS)]
@@ -181,40 +186,40 @@ def _run_stage(model: Any, processor: Any, number: int, seed: int) -> None:
 
 
 def _train_stage(model: Any, processor: Any, stage: Stage, seed: tuple[int, int]) -> None:
-    """Warm-up, then a cosine to zero."""
+    """Train with warm-up, then a cosine schedule to zero."""
     optimizer = _optimizer(model)
     loader = DataLoader(
         ShapeBatches(processor, stage, seed), batch_size=None, num_workers=1, prefetch_factor=8
     )
     started, losses = time.perf_counter(), []
     for step, batch in enumerate(loader, start=1):
-        rate = PEAK_LR * min(1.0, step / WARMUP_STEPS)
-        rate *= 0.5 * (1 + math.cos(math.pi * step / stage.steps))
+        lr = PEAK_LR * min(1.0, step / WARMUP_STEPS)
+        lr *= 0.5 * (1 + math.cos(math.pi * step / stage.steps))
         for group in optimizer.param_groups:
-            group["lr"] = rate * group["share"]
+            group["lr"] = lr * group["factor"]
         losses.append(_step(model, optimizer, batch))
         if step % CHECK_EVERY == 0:
             mean, leading = np.mean(losses, axis=0)
             spent = time.perf_counter() - started
-            _say(
+            _log(
                 f"{seed[1]} {step:5d} {spent:6.0f} s  loss {mean:.4f}  leading digit {leading:.3f}"
             )
             losses = []
 
 
 def _optimizer(model: Any) -> torch.optim.Optimizer:
-    eyes = [
+    vision = [
         *model.model.vision_tower.parameters(),
         *model.model.multi_modal_projector.parameters(),
     ]
-    known = {id(parameter) for parameter in eyes}
+    known = {id(parameter) for parameter in vision}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in known]
-    groups = [{"params": rest, "share": 1.0}, {"params": eyes, "share": EYES_LR_SHARE}]
+    groups = [{"params": rest, "factor": 1.0}, {"params": vision, "factor": VISION_LR_FACTOR}]
     return torch.optim.AdamW(groups, lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01)
 
 
 def _step(model: Any, optimizer: torch.optim.Optimizer, batch: Batch) -> tuple[float, float]:
-    """One update; returns the mean loss and the loss of the leading digits."""
+    """Make one update; return the mean loss and the loss of the leading digits."""
     hidden = hidden_states(model, batch)
     sums = loss_sums(
         hidden, model.lm_head.weight, batch.target_ids, batch.loss_weights, z_loss=1e-4
@@ -232,20 +237,20 @@ def _step(model: Any, optimizer: torch.optim.Optimizer, batch: Batch) -> tuple[f
 
 @torch.no_grad()
 def examine(model: Any, processor: Any, kind: Kind, num_samples: int = 64) -> str:
-    """Held-out answers in words: right frame, median error, share within 8 % of the side."""
+    """Describe held-out answers: right frame, median error, fraction within 8% of the side."""
     model.eval()
     rng = np.random.default_rng(987654321)
-    prompts, truths = [], []
+    prompts, expected_answers = [], []
     for _ in range(num_samples):
-        vision, asked = make_scene(processor, rng, kind)
-        question, answer = asked[0]
+        vision, dialogues = make_scene(processor, rng, kind)
+        question, answer = dialogues[0]
         prompts.append(encode_prompt(processor, "", [question], vision))
-        truths.append(answer)
+        expected_answers.append(answer)
     answers = generate_answers(model, processor, prompts, max_new_tokens=48)
     errors = []
-    for said, truth in zip(answers, truths, strict=True):
-        points = parse_points(said.text, size_wh=(1, 1))
-        true = parse_points(truth, size_wh=(1, 1))[0]
+    for answer, expected in zip(answers, expected_answers, strict=True):
+        points = parse_points(answer.text, size_wh=(1, 1))
+        true = parse_points(expected, size_wh=(1, 1))[0]
         right = len(points) == 1 and points[0].frame_id == true.frame_id
         errors.append(math.dist(points[0].xy_px, true.xy_px) if right else math.inf)
     model.train()
@@ -256,7 +261,7 @@ def examine(model: Any, processor: Any, kind: Kind, num_samples: int = 64) -> st
     )
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
@@ -266,7 +271,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Pre-train the tiny Molmo 2 (about an hour).")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first-stage", type=int, default=0, help="continue with this stage")
+    parser.add_argument("--first-stage", type=int, default=0, help="stage to resume with")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

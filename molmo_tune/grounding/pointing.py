@@ -242,7 +242,7 @@ def mean_with_interval(
     """Return the mean of per-sample scores, with a percentile bootstrap over samples.
 
     Args:
-        values: one score per sample; samples are drawn with replacement.
+        values: one score per sample; resampled with replacement.
         seed: seed of the resampling, so that a report is reproducible.
         num_resamples: number of bootstrap resamples.
 

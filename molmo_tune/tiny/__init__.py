@@ -1,8 +1,8 @@
-"""The tiny Molmo 2: the complete architecture at about a million parameters, and worlds to see.
+"""The tiny Molmo 2: the complete architecture with about a million parameters, and its scenes.
 
-The demo and the tests need a model that really points, on a CPU, with no network. This room holds
-its tokenizer and configuration (`checkpoint`), the synthetic worlds it and the demo look at
-(`shapes`, `pond`), and the script that pre-trained the shipped weights (`pretrain`). The weights
-lie in `base/` in the layout of the released hub checkpoints, so that they pass through exactly the
-code that real checkpoints pass through.
+The demo and the tests need a model that really points, on a CPU and without a network. This
+subpackage holds its tokenizer (`tokenizer`), its configuration (`checkpoint`), and the synthetic
+scenes of its pre-training (`shapes`) and of the demo (`pond`). The weights are in `base/`, in the
+layout of the released Hub checkpoints, so they go through the same code. `dev.tiny_base.pretrain`
+trained them.
 """

@@ -1,13 +1,14 @@
-"""The tiny Molmo 2's configuration, fresh weights and files, all in the released hub layout.
+"""Configuration, fresh weights and files of the tiny Molmo 2, in the released Hub layout.
 
-Every part of the real model is here (vision tower of which two layers are read, attention pooling,
-projector, decoder with grouped-query attention and per-head QK norms, the 128 extra embedding
-rows), only small: 84-pixel crops of 6×6 patches, 2×2 patches to a token. `config.json` has the
-fields of the released file, including a vision tower declared two layers deeper than its weights.
+It has every component of the real model, only smaller: a vision tower with two layers read out,
+attention pooling, projector, a decoder with grouped-query attention and per-head QK norms, and the
+128 extra embedding rows. Crops are 84 pixels or 6×6 patches, with 2×2 patches per token.
+`config.json` has the fields of the released file, and as there, it declares two more vision layers
+than the weights have.
 
-Fresh weights are drawn with a deviation of 1/√fan-in: with the stock 0.02 a model of this width
-learns nothing (measured). Queries start equal to keys, which suits a model that must look for what
-a word names.
+Fresh weights have a standard deviation of 1/√fan-in: with the stock 0.02, a model of this width
+learns nothing (measured). Queries start equal to keys, so that a token first attends to tokens like
+itself; this suits a model that must find what a word names.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from molmo_tune.tiny.tokenizer import BASE_VOCAB_SIZE, save_tokenizer
 SIDE = 84
 PATCH = 14
 POOLING = 2
-VIDEO_GRID = SIDE // PATCH // POOLING  # rows and columns of vision tokens of a frame
+VIDEO_GRID = SIDE // PATCH // POOLING  # rows and columns of a frame's vision tokens
 BASE_FOLDER = Path(__file__).parent / "base"
 
 _TEXT = {
@@ -95,7 +96,7 @@ _ADAPTER = {
 
 
 def hub_config() -> dict[str, Any]:
-    """The contents of `config.json`."""
+    """Return the contents of `config.json`."""
     first = BASE_VOCAB_SIZE
     return {
         "adapter_config": _ADAPTER,
@@ -121,7 +122,7 @@ def hub_config() -> dict[str, Any]:
 
 
 def write_files(folder: Path) -> None:
-    """Everything of a checkpoint but the weights: configuration, tokenizer, processor, template."""
+    """Write all files of a checkpoint except weights: configuration, tokenizer, processor."""
     folder.mkdir(parents=True, exist_ok=True)
     save_tokenizer(folder)
     end, pad = _token_id(folder, "<|im_end|>"), _token_id(folder, "<|endoftext|>")
@@ -177,7 +178,7 @@ def write_files(folder: Path) -> None:
 
 
 def fresh_model(seed: int) -> Any:
-    """The tiny model with random weights, float32, on the CPU."""
+    """Return the tiny model with random float32 weights, on the CPU."""
     from transformers import Molmo2Config, Molmo2ForConditionalGeneration
 
     torch.manual_seed(seed)
@@ -188,13 +189,13 @@ def fresh_model(seed: int) -> Any:
             fan_in = parameter.shape[1] if not is_table else 1
             deviation = 0.5 if is_table else 1 / math.sqrt(fan_in)
             nn.init.normal_(parameter, std=deviation)
-    _look_for_the_alike(model)
+    _start_queries_as_keys(model)
     return model
 
 
 @torch.no_grad()
-def _look_for_the_alike(model: Any) -> None:
-    """Queries start equal to the keys of their group: a token first reads what is like it."""
+def _start_queries_as_keys(model: Any) -> None:
+    """Set queries equal to the keys of their group: a token first attends to similar tokens."""
     for layer in model.model.language_model.layers:
         attention = layer.self_attn
         keys = attention.k_proj.weight.unflatten(0, (-1, attention.head_dim))
@@ -207,7 +208,7 @@ def _token_id(folder: Path, token: str) -> int:
     return next(int(t["id"]) for t in tokenizer["added_tokens"] if t["content"] == token)
 
 
-# Media first, numbered when there are several images; then the turns, each closed by <|im_end|>.
+# Media first, numbered if there are several images; then the turns, which end with <|im_end|>.
 _CHAT_TEMPLATE = """\
 {%- set ns = namespace(images=0, videos=0) -%}
 {%- for message in messages if message['content'] is not string -%}

@@ -1,14 +1,14 @@
 """The demo's domain, which the tiny base has never seen: animals in a murky pond, from above.
 
-Other names (none of the words occurs in pre-training), other bodies (patches, dots, legs instead of
-flat shapes) and another ground (water with ripples, pebbles). Two to four animals of different
-kinds come and go in a clip, so each is a distractor when another is asked for, and a stone of
-their size lies there all the time. The base, asked for a word it does not know, points at any of
-them. Real files: H.264 clips of 1 s at 160×120 and one CVAT-for-video XML per clip, as the
-annotation tool exports them. An animal's box covers 3.5 % of the frame.
+Names (none occurs in pre-training), bodies (patches, dots and legs instead of flat shapes) and
+background (rippled water, pebbles) are all new. In each clip, two to four animals of different
+kinds come and go, so each is a distractor for the others, and a stone of their size stays
+throughout. The base does not know the words and points at any of them. The files are real: H.264
+clips of 1 s at 160×120, and for each clip a CVAT-for-video XML file as that tool exports it. An
+animal's box covers 3.5% of the frame.
 
-What it does not do: know anything of the model. A user's own data would take the place of this
-module, and nothing else of the demo would change.
+Limitations: this module does not depend on the model. Replace it with your own data, and nothing
+else in the demo changes.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from PIL import Image, ImageDraw
 from molmo_tune.tiny.shapes import Drift
 
 WIDTH, HEIGHT, FPS, NUM_FRAMES = 160, 120, 10, 10
-SHOWN_FRAMES = (0, 5, 9)  # on screen at 0, 0.5 and 1 s, the moments the model sees
-BODY = 26  # pixels across: 26² is 3.5 % of the frame
+SHOWN_FRAMES = (0, 5, 9)  # on screen at 0, 0.5 and 1 s, the times the model sees
+BODY = 26  # pixels across: 26² is 3.5% of the frame
 ANIMALS = ("koi", "newt", "frog", "crab", "duckling")
 RGB = tuple[int, int, int]
 _Disc = Callable[[float, float, float, float, RGB], None]
@@ -38,22 +38,22 @@ Frame = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Swimmer(Drift):
-    """One animal or stone of a clip; the center of its box drifts, in pixels."""
+    """One animal or stone of a clip; its box moves in a straight line, in pixels."""
 
     name: str
     sprite: Image.Image
 
     def box(self, frame: int) -> tuple[float, float, float, float]:
-        """Left, top, right, bottom in pixels."""
+        """Return left, top, right and bottom in pixels."""
         x, y = self.xy(frame)
         return x - BODY / 2, y - BODY / 2, x + BODY / 2, y + BODY / 2
 
 
 def write_pond(folder: Path, *, num_clips: int, seed: int, on_clip: Callable[[], None]) -> None:
-    """Write `clips/*.mp4` and `labels/*.xml`, one pair per clip."""
+    """Write `clips/*.mp4` and `labels/*.xml`, one file of each per clip."""
     clips, labels = folder / "clips", folder / "labels"
-    for made in (clips, labels):
-        made.mkdir(parents=True)
+    for new in (clips, labels):
+        new.mkdir(parents=True)
     for number in range(num_clips):
         rng = np.random.default_rng([seed, number])
         animals, stone = _populate(rng)
@@ -65,7 +65,7 @@ def write_pond(folder: Path, *, num_clips: int, seed: int, on_clip: Callable[[],
 
 
 def _populate(rng: np.random.Generator) -> tuple[list[Swimmer], Swimmer]:
-    """Animals of different kinds that come and go, and a stone that lies there all the time."""
+    """Return animals of different kinds that come and go, and a stone that stays throughout."""
     animals: list[Swimmer] = []
     for name in rng.permutation(ANIMALS)[: int(rng.integers(2, 5))]:
         length = int(rng.integers(1, len(SHOWN_FRAMES)))
@@ -113,7 +113,7 @@ def _apart(one: Swimmer, other: Swimmer) -> bool:
 
 
 def _sprite(parts: Parts, rng: np.random.Generator) -> Image.Image:
-    """A sprite of `BODY` pixels with transparency, turned at random."""
+    """Return a sprite of `BODY` pixels with transparency, rotated at random."""
     size = 4 * BODY
     image = Image.new("RGBA", (size, size))
     draw = ImageDraw.Draw(image)
@@ -132,7 +132,7 @@ def _sprite(parts: Parts, rng: np.random.Generator) -> Image.Image:
 
 
 def _stone(rng: np.random.Generator) -> Parts:
-    """A round stone in one of several grays."""
+    """Return the parts of a round stone in one of several grays."""
     gray = int(rng.choice((60, 85, 110, 140, 175)))
 
     def parts(disc: _Disc) -> None:
@@ -207,7 +207,7 @@ def _frames(rng: np.random.Generator, swimmers: list[Swimmer]) -> list[Frame]:
 
 
 def _pebbles(rng: np.random.Generator) -> Image.Image:
-    """Unlabeled clutter on the ground."""
+    """Return an image of unlabeled clutter on the ground."""
     image = Image.new("RGBA", (WIDTH, HEIGHT))
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(4, 9))):
@@ -229,7 +229,7 @@ def _write_clip(path: Path, frames: list[Frame]) -> None:
 
 
 def cvat_xml(video: str, swimmers: list[Swimmer]) -> str:
-    """Labels of a clip as CVAT for video 1.1: a box per frame, `outside` when an animal leaves."""
+    """Return the labels of a clip in CVAT for video 1.1: a box per frame, `outside` at the end."""
     labels = "".join(f"<label><name>{escape(name)}</name></label>" for name in ANIMALS)
     lines = [
         '<?xml version="1.0" encoding="utf-8"?>',

@@ -1,13 +1,13 @@
-"""The world the tiny base is pre-trained on: colored shapes that come, drift and go.
+"""The scenes that the tiny base is pre-trained on: colored shapes that come, drift and go.
 
-Frames are drawn straight at the size the model sees, as uint8 arrays. Every object is told apart by
-its color and named by color and shape ("red circle"). Half of the colors go by another name
-("crimson circle"): those words fall into several tokens, as a user's words will, and a base that
-has only met one-token words needs long to learn the first that is not. Half of the bodies are
-spotted for the same reason: what a user points at is seldom of one color. Backgrounds vary in
-color, gradient and grain, so that the base does not mistake a background for a cue.
+Frames are rendered at the size the model sees, as uint8 arrays. Objects of a clip differ in color
+and are named by color and shape ("red circle"). Half of the time, a color has another name
+("crimson circle"). These words consist of several tokens, as a user's words will, and a base that
+only knows one-token words takes long to learn its first longer one. Half of the bodies are spotted,
+because few objects that users point at have a single color. Backgrounds vary in color, gradient and
+grain, so that the base does not mistake a background for a cue.
 
-What it does not do: write files, or draw the domain of the demo, which the base must not have seen
+Limitations: writes no files, and does not render the demo's domain, which the base must not see
 (`molmo_tune.tiny.pond`).
 """
 
@@ -54,7 +54,7 @@ OVERSAMPLING = 3
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """A straight path through some frames of a clip; places in the unit of whoever owns it."""
+    """A straight path through some frames of a clip; the subclass sets the unit of positions."""
 
     start_xy: tuple[float, float]
     step_xy: tuple[float, float]
@@ -62,7 +62,7 @@ class Drift:
     last_frame: int
 
     def xy(self, frame: int) -> tuple[float, float]:
-        """Where the path is in a frame."""
+        """Return the position in a frame."""
         moved = frame - self.first_frame
         return (
             self.start_xy[0] + moved * self.step_xy[0],
@@ -72,10 +72,10 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Thing(Drift):
-    """One object of a clip; its places and radius are shares of the frame's side.
+    """One object of a clip; positions and radius are fractions of the frame's side.
 
-    ``hue`` is the color's own name, ``word`` what it is called here; ``spots`` are ``(x, y,
-    radius, color)`` in radii of the thing, from its center.
+    ``hue`` is the basic name of its color, ``word`` the name used here. ``spots`` are ``(x, y,
+    radius, color)``, in radii of the object and from its center.
     """
 
     hue: str
@@ -89,14 +89,14 @@ class Thing(Drift):
 
     @property
     def name(self) -> str:
-        """What a question calls it: "crimson circle", or "crimson" alone."""
+        """Name in a question: "crimson circle", or "crimson" alone."""
         return self.word if self.named_by_word else f"{self.word} {self.shape}"
 
 
 def draw_clip(
     rng: np.random.Generator, *, num_frames: int, num_things: int, side: int
 ) -> tuple[list[Frame], list[Thing]]:
-    """A clip of `num_frames` square frames and the things in it, no two of one color."""
+    """Return a clip of `num_frames` square frames, and its objects, all of different colors."""
     things = _place(rng, num_frames, num_things)
     background = _background(rng, side)
     grain = rng.uniform(0, 14)
@@ -130,20 +130,22 @@ def _place(rng: np.random.Generator, num_frames: int, num_things: int) -> list[T
     return things
 
 
-def _tinted(rng: np.random.Generator, color: RGB, most: int) -> RGB:
-    red, green, blue = np.clip(np.array(color) + rng.integers(-most, most + 1, 3), 0, 255)
+def _tinted(rng: np.random.Generator, color: RGB, max_change: int) -> RGB:
+    red, green, blue = np.clip(
+        np.array(color) + rng.integers(-max_change, max_change + 1, 3), 0, 255
+    )
     return int(red), int(green), int(blue)
 
 
 def _spots(rng: np.random.Generator) -> tuple[Spot, ...]:
-    """One to four small discs of any color."""
-    anything = (128, 128, 128)
+    """Return one to four small discs of any color."""
+    middle_gray = (128, 128, 128)
     return tuple(
         (
             float(rng.uniform(-0.6, 0.6)),
             float(rng.uniform(-0.6, 0.6)),
             float(rng.uniform(0.12, 0.28)),
-            _tinted(rng, anything, 127),
+            _tinted(rng, middle_gray, 127),
         )
         for _ in range(rng.integers(1, 5))
     )
@@ -152,7 +154,7 @@ def _spots(rng: np.random.Generator) -> tuple[Spot, ...]:
 def _path(
     rng: np.random.Generator, others: list[Thing], length: int, first: int
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """A start and a step that stay in the frame and keep clear of the others, if that can be."""
+    """Return a start and a step that stay in the frame and, if possible, clear of the others."""
     for _ in range(30):
         start = rng.uniform(0.07, 0.93, 2)
         step = rng.uniform(-0.12, 0.12, 2)
@@ -180,7 +182,7 @@ def _clear(
 
 
 def _background(rng: np.random.Generator, side: int) -> NDArray[np.float32]:
-    """A flat color or a gradient between two, kept half-tone so that every color stands out."""
+    """Return a flat color or a gradient, in midtones so that every color stands out."""
     a, b = rng.uniform(50, 205, 3), rng.uniform(50, 205, 3)
     if rng.random() < 0.5:
         b = a
@@ -251,7 +253,7 @@ def _regular(shape: str, c: float, r: float, angle: float) -> list[tuple[float, 
         radii, turn = [r, 0.45 * r] * 5, angle
     elif shape == "triangle":
         radii, turn = [r] * 3, angle
-    else:  # a square stands upright, a diamond on its corner
+    else:  # a square has level sides, a diamond is on its corner
         radii, turn = [r] * 4, math.pi / 4 if shape == "square" else 0.0
     step = math.tau / len(radii)
     return [

@@ -1,12 +1,12 @@
-"""A tokenizer of 640 entries with the manners of the released one.
+"""A tokenizer with 640 entries that behaves like the released one.
 
-Like Qwen's, which Molmo 2 uses: byte-level BPE, so any text can be written; every digit is a token
-of its own, so coordinates cost what they cost in the real model; no BOS of its own, so the end
-token `<|im_end|>` opens a sequence; dummy tokens fill the base vocabulary; and Molmo's special
-tokens come right after it in the released order, in the extra rows of the embedding.
+Like Qwen's tokenizer, which Molmo 2 uses, it is byte-level BPE, so it encodes any text. Every digit
+is one token, so coordinates cost as many tokens as in the real model. It has no BOS, so the end
+token `<|im_end|>` starts a sequence. Dummy tokens fill the base vocabulary, and Molmo's special
+tokens follow in the released order, in the extra rows of the embedding.
 
-What it does not do: compress text well. The merges are learned from the few wordings below, so
-words of a user's domain fall apart into letters, as rare words do in a real model.
+Limitations: compresses text poorly. The merges come from the few phrases below, so words of a
+user's domain split into letters, as rare words do in a real model.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from molmo_tune.grounding.text import format_image_points, format_tracks
 from molmo_tune.grounding.tracks import TrackFrame, TrackPoint
 
 BASE_VOCAB_SIZE = 640
-NUM_MERGED_TOKENS = 610  # 256 bytes and the merges; the rest of the base vocabulary is filled up
+NUM_MERGED_TOKENS = 610  # 256 bytes and the merges; dummies fill the base vocabulary
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
-# The order is the released one: token k of this list has the id BASE_VOCAB_SIZE + k.
+# In the released order: token k of this list has the id BASE_VOCAB_SIZE + k.
 MOLMO_TOKENS = (
     "<im_start>",
     "<im_end>",
@@ -49,7 +49,7 @@ _SPLIT = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-_WORDINGS = """Point to the Point at the Find the Locate the Show me the Where is the Where are the
+_PHRASES = """Point to the Point at the Find the Locate the Show me the Where is the Where are the
 Can you point to the Please point to Mark the in the image in the video in this video in each image
 How many are there Count the Track the in FPS Please say There are none. No tracks available. if it
 is not there are a total of shows Counting the user assistant subtitle Image Describe what happens
@@ -59,7 +59,7 @@ video_point_ground_start_end: video_single_point_track_per_frame: video_short_an
 
 
 def train_tokenizer() -> Tokenizer:
-    """The same tokenizer on every call; no file is read."""
+    """Return the tokenizer, the same one on every call; reads no file."""
     tokenizer = Tokenizer(BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -86,9 +86,9 @@ def train_tokenizer() -> Tokenizer:
 
 
 def _corpus() -> Iterator[str]:
-    lines = [*_WORDINGS.splitlines(), _example_answers()]
+    lines = [*_PHRASES.splitlines(), _example_answers()]
     yield from lines
-    for line in lines:  # a word also stands behind a space, alone
+    for line in lines:  # each word also occurs alone, after a space
         for word in line.split():
             yield from (f" {word}",) * 4
 

@@ -1,4 +1,4 @@
-"""Runs records of the reference's behavior through our code.
+"""Run records of the reference's behavior through this package.
 
 A vector file is a JSON list of ``{"task", "input", "output"}``, made by running Ai2's code. One
 module per file beside this one exposes ``TASKS``, task name to a function from input to output, and
@@ -42,7 +42,7 @@ def _tasks_of(module_name: str) -> dict[str, Task]:
 
 
 def find_task(name: str) -> Task | None:
-    """The task of this name, or None when no module knows it."""
+    """Return the task of this name, or None if there is none."""
     for module_name in MODULES:
         task = _tasks_of(module_name).get(name)
         if task is not None:
@@ -51,7 +51,7 @@ def find_task(name: str) -> Task | None:
 
 
 def differs(actual: Any, expected: Any, tolerance: float, where: str = "output") -> str | None:
-    """First difference as text, or None. Text, counts and truth values must be exactly equal."""
+    """Return the first difference as text, or None. Text, counts and booleans must be equal."""
     if isinstance(expected, float) and isinstance(actual, float | int):
         same = math.isclose(actual, expected, rel_tol=tolerance, abs_tol=tolerance)
         return None if same else f"{where}: {actual!r} is not {expected!r}"
@@ -71,7 +71,7 @@ def differs(actual: Any, expected: Any, tolerance: float, where: str = "output")
 
 
 def check(record: dict[str, Any]) -> str | None:
-    """Why this record fails, or None when it passes."""
+    """Return why this record fails, or None if it passes."""
     try:
         task = find_task(record["task"])
     except ImportError as error:
@@ -88,12 +88,12 @@ def check(record: dict[str, Any]) -> str | None:
 
 
 def load(path: Path) -> list[dict[str, Any]]:
-    """Records of a vector file."""
+    """Return the records of a vector file."""
     records: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     return records
 
 
 def failures(path: Path) -> Iterator[tuple[str, str | None]]:
-    """Name of each record of a file, and why it fails (None: it passes)."""
+    """Yield the name of each record of a file, and why it fails (None: it passes)."""
     for number, record in enumerate(load(path)):
         yield f"{path.name}[{number}] {record.get('task')}", check(record)

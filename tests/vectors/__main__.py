@@ -1,4 +1,4 @@
-"""``python -m tests.vectors FILE [FILE …]``: failures, then ``N passed, M failed``."""
+"""``python -m tests.vectors FILE [FILE …]`` prints failures, then ``N passed, M failed``."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Tasks of ``format-vectors.json``: answers, times, parsing, chat text, whole track examples.
+"""Tasks of ``format-vectors.json``: answers, times, parsing, chat text, complete track examples.
 
-When the reference's quirks are asked for (``ai2_compat``):
+Uses of the reference's quirks (``ai2_compat``):
 
-* writing: only when a point lies outside its frame, because only then do the two differ;
-* times: only below 0, which we refuse to write;
-* reading: always, because the records hold the exceptions that we do not raise. That our own mode
-  reads the same wherever the reference raises nothing is tested in ``test_vectors.py``.
+* formatting: only for a point outside its frame, because only then do the two differ;
+* times: only below 0, which the package refuses to write;
+* parsing: always, because the records contain exceptions that the default mode does not raise.
+  ``test_vectors.py`` tests that it parses the same wherever the reference does not raise.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ START_END = (
 
 
 def track_example(given: Input) -> Input:
-    """One tracking example as the model is trained on it: question and answer."""
+    """Return question and answer of one tracking example, as in the reference's training."""
     size_wh, label, fps = (given["width"], given["height"]), given["label"], given["sampling_fps"]
     labeled = _frames(given["frames"])
     frames = frames_in_video(labeled, given["video_timestamps"])

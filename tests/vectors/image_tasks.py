@@ -1,8 +1,8 @@
-"""Tasks of ``image-vectors.json``: how an image is tiled, pooled and written as tokens.
+"""Tasks of ``image-vectors.json``: tiling, pooling and tokens of an image.
 
-Blank images go through the whole road, pixels included; the geometry is that of the released
-checkpoints (crops of 378 pixels), the tokenizer that of the bundled tiny base, which has the same
-special tokens.
+Blank images go through the complete pipeline, with pixels. The geometry matches the released
+checkpoints (crops of 378 pixels); the tokenizer of the bundled tiny base has the same special
+tokens.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 The reference starts from labels: it keeps a labeled frame within 0.01 s of a sampled one and, for
 an answer at a rate, within 0.01 s of the rate's grid, and writes the *label's* time. Training
-starts from the sampled times instead (`molmo_tune.templates.visible` and `alignment`), because
-most label formats name frames rather than times, and writes the *sampled* time. On
-the records both give the same answers (`test_vectors`).
+starts from the sampled times instead (`molmo_tune.templates.visible` and `alignment`), because most
+label formats name frames rather than times, and writes the *sampled* time. On the records both give
+the same answers (`test_templates`).
 
 The reference also rounds the time of a video *point* label down to the half second; training writes
 the first sampled time that shows the object. All times are seconds from the start of the clip.

@@ -1,8 +1,8 @@
 """Tasks of ``metric-vectors.json``: tracking, pointing and counting scores from answer text.
 
-Boxes stand for masks: ``(left, top, right, bottom)`` sets the pixels from left to right - 1.
+Boxes represent masks: ``(left, top, right, bottom)`` sets the pixels from left to right - 1.
 
-When the reference's quirks are asked for (``ai2_compat``):
+Uses of the reference's quirks (``ai2_compat``):
 
 * tracking: only when some frame lacks a point of an object that has a mask, because only then do
   the two ways of pairing differ;

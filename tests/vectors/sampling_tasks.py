@@ -1,6 +1,6 @@
-"""Tasks of ``sampling-vectors.json``: which moments and frames of a video are taken.
+"""Tasks of ``sampling-vectors.json``: sampled times and frames of a video.
 
-The records also hold what the stock processors take, which is where ours must differ.
+The records also contain the samples of the stock processors, from which ours must differ.
 """
 
 from __future__ import annotations

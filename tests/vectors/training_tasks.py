@@ -1,10 +1,10 @@
 """Tasks of ``training-vectors.json``: token streams with targets and weights, video tokens, packs.
 
-They need the real tokenizer, which lies among the large fixtures (see ``tests/conftest.py``).
+They need the real tokenizer, one of the large fixtures (see ``tests/conftest.py``).
 
-The records spell the reference's numbers: a pack's example j adds 100000·j to its branch numbers, a
-tree's prefix is 10000 and its branches count from 0. Their conversations are turns already
-rendered; ours take what is inside them.
+The records use the reference's numbers: a pack's example j adds 100000·j to its branch numbers, a
+tree's prefix is 10000, and its branches count from 0. Their conversations are rendered turns; our
+functions take the contents of these turns.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def interleave(given: Input) -> Input:
 
 
 def _spoken(subtitle: Any) -> str | list[SpokenLine]:
-    """A subtitle in any of the ways JSON can hold it: text, or lines with their two times."""
+    """Return a subtitle from JSON: text, or lines with start and end times."""
     if subtitle is None or isinstance(subtitle, str):
         return subtitle or ""
     if isinstance(subtitle, dict):  # the reference's keys are pairs of times
