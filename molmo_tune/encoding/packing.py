@@ -5,7 +5,7 @@
     position   0 1 2 3 2 3 0 1 2 0 1 2 3 4        each example starts at 0
     branch     0 0 1 1 2 2 0 0 0 0 0 0 0 0        trees stay trees
 
-No token attends to another example (`molmo_tune.model.attention`) and every target keeps its
+No token attends to another example (`molmo_tune.model.attention_rule`) and every target keeps its
 weight, so a pack has the same loss and gradient as its samples in rows of their own.
 
 A row has two capacities: tokens, and crops and frames, which cost memory in the vision tower. Packs
