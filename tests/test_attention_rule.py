@@ -113,7 +113,7 @@ def test_outputs_and_gradients_are_those_of_the_dense_mask(kind: str, way: str) 
 
 @pytest.mark.parametrize(
     ("examples", "branches", "message"),
-    [([0, 1, 0], [0, 0, 0], "stand together"), ([0, 0, 0], [1, 0, 0], "follow its prefix")],
+    [([0, 1, 0], [0, 0, 0], "must be contiguous"), ([0, 0, 0], [1, 0, 0], "follow its prefix")],
 )
 def test_rows_out_of_order_are_refused(
     examples: list[int], branches: list[int], message: str

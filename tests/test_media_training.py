@@ -137,7 +137,7 @@ def test_a_failing_cache_is_reported_once(
     monkeypatch.setattr(ArrayCache, "_write", full)
     console = Console(record=True, width=200, quiet=False, file=(tmp_path / "out").open("w"))
     run = run_of(pond_recipe, tmp_path / "run", cache, "trainer.max_steps=2", console=console)
-    assert console.export_text().count("No space left on device; training goes on") == 1
+    assert console.export_text().count("No space left on device; training continues") == 1
     assert report(run)["media"]["not_kept"] == {"No space left on device": 4}
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"data\.frame_cache\.dir: .* cannot be written to"):
@@ -201,7 +201,7 @@ def test_another_checkpoint_has_other_features() -> None:
 
 
 def test_features_of_trained_components_are_refused(pond_recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"feature_cache.*names connector and vision.*change"):
+    with pytest.raises(UserError, match=r"feature_cache.*targets has connector and vision.*change"):
         load_recipe(pond_recipe, [f"data.feature_cache={{dir: {tmp_path}}}"])
 
 

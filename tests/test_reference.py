@@ -15,7 +15,7 @@ from molmo_tune.encoding.sample_encoder import encode_conversation, encode_promp
 from molmo_tune.encoding.vision_inputs import NO_VISION, VisionInputs, image_inputs, video_inputs
 from molmo_tune.model import attention_backends
 from molmo_tune.model.attention_backends import BACKENDS, Backend, use_backend
-from molmo_tune.model.attention_rule import dense_mask
+from molmo_tune.model.attention_rule import Rectangle, rectangles
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
 from tests.tiers import slow_except
@@ -79,7 +79,7 @@ def test_token_ids_and_logits(
     assert len(trained) == len(reference["response_nll"])
 
 
-def test_a_causal_mask_would_be_noticed(
+def test_a_causal_mask_fails_the_comparison(
     shared: Path, checkpoints: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case, reference = _case(shared, "qwen_image")
@@ -89,11 +89,11 @@ def test_a_causal_mask_would_be_noticed(
 
     def without_overlay(
         example_ids: torch.Tensor, branch_ids: torch.Tensor, is_vision: torch.Tensor
-    ) -> torch.Tensor:
-        return dense_mask(example_ids, branch_ids, torch.zeros_like(is_vision))
+    ) -> tuple[Rectangle, ...]:
+        return rectangles(example_ids, branch_ids, torch.zeros_like(is_vision))
 
     use_backend(model, "sdpa")
-    monkeypatch.setattr(attention_backends, "dense_mask", without_overlay)
+    monkeypatch.setattr(attention_backends, "rectangles", without_overlay)
     with torch.no_grad():
         hidden = hidden_states(model, collate([sample], pad_id=0))
         ours = model.lm_head(hidden)[0, -7:, :256].numpy()
