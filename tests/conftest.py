@@ -75,7 +75,7 @@ _deselected = pytest.StashKey[int]()
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     """Count the slow tests among the deselected."""
-    if items:
+    if items and "not slow" in items[0].config.option.markexpr:
         num_slow = sum(item.get_closest_marker("slow") is not None for item in items)
         stash = items[0].config.stash
         stash[_deselected] = stash.get(_deselected, 0) + num_slow
@@ -97,4 +97,6 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Say how to run what was not run."""
     if number := config.stash.get(_deselected, 0):
-        terminalreporter.write_line(f"{number} slow tests not run: pytest -m slow")
+        # with -k, what it deselects is among them
+        many = "" if config.option.keyword else f"{number} "
+        terminalreporter.write_line(f"{many}slow tests not run: pytest -m slow")
