@@ -104,6 +104,6 @@ def _outcome(run: Path) -> tuple[dict[str, torch.Tensor], list[float]]:
 @pytest.mark.parametrize(
     "override", ["model.quantize=nf4", "optim.name=adamw_8bit", "adapter.method=pissa"]
 )
-def test_what_cannot_be_split_is_refused(override: str, pond_recipe: Path) -> None:
-    with pytest.raises(UserError, match="cannot be split over devices"):
+def test_unsupported_settings_are_refused_with_fsdp(override: str, pond_recipe: Path) -> None:
+    with pytest.raises(UserError, match="cannot be sharded"):
         load_recipe(pond_recipe, ["trainer.strategy=fsdp", override])

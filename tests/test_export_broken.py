@@ -268,5 +268,5 @@ def test_how_much_vllm_leaves_out(
         assert image_patch_row(base) == pytest.approx(length, abs=1e-3)
         out = tmp_path / f"native{length}"
         assert main(["export", str(base), "--layout", "hub", "--out", str(out)]) == 0
-        found = "vLLM leaves out the embedding of <im_patch>, of a length of 0.25 here"
+        found = "vLLM ignores the <im_patch> embedding, with norm 0.25 here"
         assert (found in capsys.readouterr().out) == said

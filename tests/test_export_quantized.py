@@ -45,7 +45,7 @@ def test_it_is_small_and_transformers_loads_it(
     _require_package(kind)
     out = tmp_path / "out"
     assert main(["export", str(run.root), "--out", str(out), "--quantize", kind]) == 0
-    assert f"{kind}: loaded back" in capsys.readouterr().out
+    assert f"{kind}: reloaded; logits match" in capsys.readouterr().out
     report = json.loads((out / "export_report.json").read_text())
     assert report["max_logit_diff"] <= 1e-4  # of the merged one
     assert report["quantized"]["diff_to_quantized_in_memory"] == 0

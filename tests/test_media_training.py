@@ -202,7 +202,7 @@ def test_another_checkpoint_has_other_features() -> None:
 
 
 def test_features_of_trained_components_are_refused(pond_recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"feature_cache.*names connector and vision.*change"):
+    with pytest.raises(UserError, match=r"feature_cache.*has connector and vision.*change"):
         load_recipe(pond_recipe, [f"data.feature_cache={{dir: {tmp_path}}}"])
 
 
