@@ -13,7 +13,6 @@ evaluation/        NAME.json per evaluation
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,16 +103,6 @@ class RunFolder:
         for path in (self.adapter, self.base):
             if not path.exists():
                 raise UserError(self.root, f"no {path.name}", "the folder of a finished run")
-
-
-def write_json(path: Path, contents: Any) -> None:
-    """Write JSON atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(
-        json.dumps(contents, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    temporary.replace(path)
 
 
 def read_json(path: Path) -> Any:

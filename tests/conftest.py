@@ -40,9 +40,14 @@ def pond(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pond_recipe(pond: Path, tmp_path: Path) -> Path:
-    """A recipe that trains the tiny base on the pond, four steps."""
+    """A recipe that trains the tiny base on the pond, six steps."""
+    return write_pond_recipe(pond, tmp_path)
+
+
+def write_pond_recipe(pond: Path, folder: Path) -> Path:
+    """Write a recipe that trains the tiny base on the pond into `folder / "run"`."""
     source = f"format: cvat_video, path: {pond / 'labels'}, media: {pond / 'clips'}"
-    path = tmp_path / "recipe.yaml"
+    path = folder / "recipe.yaml"
     path.write_text(
         f"""\
 seed: 7
@@ -56,7 +61,7 @@ video: {{max_frames: 8}}
 optim: {{lr: 1.0e-3, warmup_steps: 1}}
 trainer: {{max_steps: 6, batch_size: 1, accumulate_grad_batches: 2, precision: 32-true}}
 eval: {{max_questions: 4, max_new_tokens: 8}}
-output: {{dir: {tmp_path / "run"}}}
+output: {{dir: {folder / "run"}}}
 """,
         encoding="utf-8",
     )

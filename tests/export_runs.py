@@ -1,4 +1,4 @@
-"""For the tests of exports: runs of drawn weights, nothing trained, and what a model says."""
+"""Helpers for the export tests: runs with random weights, sharded checkpoints, probe logits."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from molmo_tune.atomic_files import write_json
 from molmo_tune.encoding.collation import collate
-from molmo_tune.export.verification.verify import make_probes
+from molmo_tune.export.verification.probes import make_probes
 from molmo_tune.model.adapters import add_adapter, bare_model, save_adapter
 from molmo_tune.model.fingerprint import base_identity
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import TINY_FOLDER, load_model, load_processor
-from molmo_tune.run_folder import RunFolder, write_json
+from molmo_tune.run_folder import RunFolder
 from tests.drawn_lora import draw
 
 
@@ -30,7 +31,7 @@ def make_run(
     rslora: bool = False,
     trained: bool = True,
 ) -> RunFolder:
-    """A run folder; `trained` gives the adapter an effect of a few per cent of the weights."""
+    """Write a run; if `trained`, its adapter changes the weights by a few percent."""
     run = RunFolder(folder)
     folder.mkdir(parents=True)
     options = f", quantize: {quantize}" if quantize else ""
@@ -62,8 +63,7 @@ def probe_logits(
 ) -> torch.Tensor:
     """Logits at every eighth token of all probes, by default in float64 for exact comparisons.
 
-    Args:
-        dtype: None keeps the model's types.
+    The default float64 avoids rounding differences; None keeps the dtypes of the model.
     """
     model, found = bare_model(model), []
     model = model if dtype is None else model.to(dtype)
@@ -76,17 +76,19 @@ def probe_logits(
 
 
 def shard(tensors: dict[str, torch.Tensor], folder: Path, count: int = 3) -> int:
-    """A checkpoint of some files, with fused tensors at their borders, of the tiny base's kind."""
+    """Write a sharded checkpoint of the tiny model; return the number of shards."""
     folder.mkdir()
     for file in TINY_FOLDER.iterdir():
         if file.suffix != ".safetensors":
             (folder / file.name).write_bytes(file.read_bytes())
     names, weight_map = sorted(tensors), {}
     for number in range(count):
-        part = names[number::count]
+        shard_names = names[number::count]
         file_name = f"model-{number + 1:05d}-of-{count:05d}.safetensors"
-        save_file({n: tensors[n] for n in part}, folder / file_name, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(part, file_name)
+        save_file(
+            {n: tensors[n] for n in shard_names}, folder / file_name, metadata={"format": "pt"}
+        )
+        weight_map |= dict.fromkeys(shard_names, file_name)
     index = {"metadata": {}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return count

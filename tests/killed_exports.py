@@ -1,12 +1,11 @@
-"""Exports that are killed: what is under the target's name afterwards, and who cleans up.
+"""Exports killed at random times must be complete or absent, and the next export cleans up.
 
-    python -m tests.killed_exports [MOMENTS] [SEED]
+    python -m tests.killed_exports [KILLS] [SEED]
 
-A forked child exports a run once in peace; this says how long it takes and what a whole export
-holds. Then children are forked that export it again, each killed (SIGKILL) at a moment drawn from
-that time and a little more. A target must be absent or hold the very files of the first export.
-At the end one export in peace must find the place clean. Prints a line of JSON; exits 1 on the
-first target that is half there.
+One export in a forked child measures the time and the files of a complete export. Further children
+repeat the export, each killed (SIGKILL) at a random time up to 1.2 times that long. The target must
+be absent or have exactly the files of the first export. A final export must leave a clean folder.
+Prints a line of JSON; exits with 1 at the first incomplete target.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from tests.export_runs import make_run
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Every file and a digest of its bytes."""
+    """Return the SHA-256 of every file, by relative path."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -42,21 +41,21 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def export_and_die(run: RunFolder, target: Path, after_s: float) -> None:
-    """Export in a child that lives at most so long."""
+    """Export in a child that is killed after this time."""
     child = exporting(run, target)
     time.sleep(after_s)
     os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        raise RuntimeError("an export failed by itself")
+        raise RuntimeError("an export failed without being killed")
 
 
 def exporting(run: RunFolder, target: Path) -> int:
-    """A child at work; its libraries may have one thread only, or it would wait for lost ones."""
+    """Fork a child that exports; with one torch thread, as a fork does not copy the others."""
     child = os.fork()
     if child == 0:
         try:
-            torch.set_num_threads(1)  # makes anew what a fork broke, before several threads would
+            torch.set_num_threads(1)  # resets what the fork broke, before several threads would
             with redirect_stderr(io.StringIO()):
                 export_run(run, target)
         except BaseException:
@@ -66,34 +65,34 @@ def exporting(run: RunFolder, target: Path) -> int:
     return child
 
 
-def main(num_moments: int, seed: int) -> int:
-    """See the module's text."""
-    draw = random.Random(seed)
+def main(num_kills: int, seed: int) -> int:
+    """Kill exports and check what they leave behind."""
+    rng = random.Random(seed)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         run = make_run(Path(scratch) / "run", "tiny")
         export_run(run, Path(scratch) / "warm")
         started = time.perf_counter()
-        os.waitpid(exporting(run, Path(scratch) / "whole"), 0)
+        os.waitpid(exporting(run, Path(scratch) / "complete"), 0)
         seconds = time.perf_counter() - started
-        whole = contents(Path(scratch) / "whole")
+        complete = contents(Path(scratch) / "complete")
         place = Path(scratch) / "place"
         target = place / "export"
         found = {"absent": 0, "whole": 0, "leftovers": 0, "seconds": round(seconds, 2)}
-        for _ in range(num_moments):
-            export_and_die(run, target, draw.uniform(0, 1.2 * seconds))
+        for _ in range(num_kills):
+            export_and_die(run, target, rng.uniform(0, 1.2 * seconds))
             left = [path for path in place.iterdir() if path != target] if place.is_dir() else []
             found["leftovers"] += bool(left)
             if len(left) > 1:
                 print(f"more than one leftover: {left}")
                 return 1
-            if target.exists() and contents(target) != whole:
-                print(f"half there: {contents(target).keys()}")
+            if target.exists() and contents(target) != complete:
+                print(f"incomplete: {contents(target).keys()}")
                 return 1
             found["whole" if target.exists() else "absent"] += 1
             shutil.rmtree(target, ignore_errors=True)
         export_run(run, target)
-        if contents(target) != whole or list(place.iterdir()) != [target]:
+        if contents(target) != complete or list(place.iterdir()) != [target]:
             print(f"not clean: {list(place.iterdir())}")
             return 1
     print(json.dumps(found))

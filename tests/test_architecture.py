@@ -19,7 +19,9 @@ PACKAGE = Path(__file__).parent.parent / "molmo_tune"
 ORDER = (
     "errors",
     "choices",
-    "atomic_folder",
+    "units",
+    "file_lock",
+    "atomic_files",
     "label_formats",
     "media",
     "recipe",
@@ -44,6 +46,8 @@ ORDER = (
 
 WITHOUT_TORCH = (
     "errors",
+    "units",
+    "atomic_files",
     "label_formats",
     "media",
     "recipe",
@@ -173,6 +177,18 @@ def test_choices_have_one_home() -> None:
             if is_literal and path.stem != "choices":
                 words = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant)}
                 assert frozenset(words) not in listed, f"{path}: {ast.unparse(node)}"
+
+
+def test_only_file_lock_imports_what_windows_lacks() -> None:
+    posix = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"}
+    users = set()
+    for module in MODULES:
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                users |= {module.name for alias in node.names if alias.name in posix}
+            elif isinstance(node, ast.ImportFrom) and node.module in posix:
+                users.add(module.name)
+    assert users == {"file_lock.py"}
 
 
 def test_every_module_opens_with_prose() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from molmo_tune.model.attention import allows, dense_mask, pieces, rectangles
+from molmo_tune.model.attention_rule import allows, dense_mask, pieces, rectangles
 from molmo_tune.model.flash_attention import flash_attention
 from molmo_tune.model.rectangle_attention import rectangle_attention
 

@@ -233,7 +233,7 @@ def test_check_finds_a_leak(tmp_path: Path, pond: Path, capsys: pytest.CaptureFi
     assert main(["check", str(recipe)]) == 1
     first = capsys.readouterr().out.splitlines()[1]
     assert first.startswith("error")
-    assert "4 media are also trained on" in first
+    assert "4 media files also in data.train" in first
 
 
 def test_convert_refuses_losses_and_writes_nothing(

@@ -1,6 +1,6 @@
 """Several processes train as one: over gloo on the CPU, with DDP and with FSDP.
 
-Each test starts its processes as a user's command would be started, by Lightning.
+In each test Lightning starts the processes, as for a user's command.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from molmo_tune.model.adapters import trainable_parameters
 from molmo_tune.training.fsdp import sharding_strategy
 from tests.test_training import Observed, SETTINGS, adapted_model, collate, samples
 out, strategy = sys.argv[1:]
-rank_batches = [[0, 1], [2, 3]]  # only the second process meets a video
+rank_batches = [[0, 1], [2, 3]]  # only the second process gets a video
 class Data(L.LightningDataModule):
     def train_dataloader(self):
         encoded = samples()
@@ -71,8 +71,8 @@ def test_two_processes_give_the_gradient_of_one_big_batch(strategy: str, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_sharded_run_is_the_run_of_one_process(pond_recipe: Path, tmp_path: Path) -> None:
-    """`train` on one process with all weights, and in two sittings on two with a share each."""
+def test_a_sharded_run_matches_a_run_of_one_process(pond_recipe: Path, tmp_path: Path) -> None:
+    """`train` on one process, and with a resume on two, each with its shards."""
     same = ["adapter.dropout=0", "data.val=[]", "trainer.accelerator=cpu", "optim.lr=1e-4"]
     same += ["optim.schedule=constant", "trainer.max_steps=4"]
 
@@ -84,10 +84,10 @@ def test_a_sharded_run_is_the_run_of_one_process(pond_recipe: Path, tmp_path: Pa
         return tmp_path / name
 
     whole = train("whole", "trainer.batch_size=2")
-    spread = ["trainer.strategy=fsdp", "trainer.devices=2"]
-    train("shared", *spread, "trainer.max_steps=2")
-    shared = train("shared", *spread)
-    (ours, our_losses), (theirs, their_losses) = _outcome(shared), _outcome(whole)
+    fsdp = ["trainer.strategy=fsdp", "trainer.devices=2"]
+    train("sharded", *fsdp, "trainer.max_steps=2")
+    sharded = train("sharded", *fsdp)
+    (ours, our_losses), (theirs, their_losses) = _outcome(sharded), _outcome(whole)
     assert our_losses == pytest.approx(their_losses, rel=1e-4)
     assert ours.keys() == theirs.keys()
     for name, weights in theirs.items():
@@ -104,6 +104,6 @@ def _outcome(run: Path) -> tuple[dict[str, torch.Tensor], list[float]]:
 @pytest.mark.parametrize(
     "override", ["model.quantize=nf4", "optim.name=adamw_8bit", "adapter.method=pissa"]
 )
-def test_unsupported_settings_are_refused_with_fsdp(override: str, pond_recipe: Path) -> None:
+def test_unsupported_fsdp_settings_are_errors(override: str, pond_recipe: Path) -> None:
     with pytest.raises(UserError, match="cannot be sharded"):
         load_recipe(pond_recipe, ["trainer.strategy=fsdp", override])

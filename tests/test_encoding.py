@@ -24,7 +24,7 @@ from molmo_tune.encoding.token_stream import (
 )
 from molmo_tune.encoding.vision_inputs import image_inputs, video_inputs
 from molmo_tune.media.sampling import frame_on_screen, sample_times
-from molmo_tune.model.attention import dense_mask
+from molmo_tune.model.attention_rule import dense_mask
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
 

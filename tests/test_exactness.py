@@ -1,8 +1,8 @@
 """Packs and message trees train like separate samples: on both released layouts, every backend.
 
 The fixtures have the released shapes of attention (grouped queries; post-norm, scaled and plain
-rotary layers), so what holds here holds for 4B, 8B and O-7B. Each test has a twin that breaks the
-rule and must see it.
+rotary layers), so the results hold for 4B, 8B and O-7B. For each test, another breaks the rule and
+must fail the comparison.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from molmo_tune.encoding.vision_inputs import VisionInputs, image_inputs, video_
 from molmo_tune.errors import UserError
 from molmo_tune.model import attention_backends
 from molmo_tune.model.adapters import bare_model, trainable_parameters
-from molmo_tune.model.attention import allows, dense_mask, pieces, rectangles
 from molmo_tune.model.attention_backends import BACKENDS, Backend, resolve_backend, use_backend
+from molmo_tune.model.attention_rule import allows, dense_mask, pieces, rectangles
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
-from molmo_tune.training.module import MolmoModule
+from molmo_tune.training.molmo_module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
 from tests.drawn_lora import drawn_lora
 from tests.tiers import slow_except
@@ -39,7 +39,7 @@ Rule = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Any]
 
 
 class Case:
-    """A fixture with adapters in every part, none of them zero, and its samples by themselves."""
+    """A fixture with nonzero adapters in every component, and results of its separate samples."""
 
     def __init__(self, folder: str) -> None:
         self.model = drawn_lora(load_model(folder))
@@ -81,14 +81,14 @@ def _samples(processor: Any) -> list[EncodedSample]:
 
 
 def _branches(processor: Any) -> list[EncodedSample]:
-    """The questions of the tree, each by itself."""
+    """The questions of the tree as separate samples."""
     vision = _video(processor)
     return [encode_conversation(processor, "", asked, vision) for asked in ASKED]
 
 
 @torch.no_grad()
 def _logits(model: Any, rows: Sequence[EncodedSample], backend: Backend) -> torch.Tensor:
-    """At the trained positions of all rows, each row by itself."""
+    """Logits at the trained positions of all rows, computed row by row."""
     bare = bare_model(model)
     use_backend(bare, backend)
     found = []
@@ -112,14 +112,14 @@ def _gradients(
 
 
 def _worst(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
-    """Largest difference of a matrix's gradients, relative to their length."""
+    """Largest difference of a matrix's gradients, relative to their norm."""
     assert ours.keys() == theirs.keys()
     assert len(ours) > 0
     return max(float((ours[name] - theirs[name]).norm() / theirs[name].norm()) for name in ours)
 
 
 def _break(monkeypatch: pytest.MonkeyPatch, change: Callable[..., tuple[Any, Any, Any]]) -> None:
-    """Give every backend's form of the rule the wrong tokens."""
+    """Give every backend's form of the rule wrong ids."""
     rules = (dense_mask, rectangles, allows, pieces)
     for name, rule in zip(("dense_mask", "rectangles", "allows", "pieces"), rules, strict=True):
 
@@ -147,12 +147,12 @@ def _off(ours: torch.Tensor, theirs: torch.Tensor) -> float:
         ("auto", "cpu", torch.float32, (8, 0), "sdpa"),
         ("auto", "cuda", torch.float32, (9, 0), "sdpa"),
         ("auto", "cuda", torch.bfloat16, (9, 0), "flash"),
-        ("auto", "cuda", torch.float16, (7, 5), "sdpa"),  # a T4, as Colab lends
+        ("auto", "cuda", torch.float16, (7, 5), "sdpa"),  # a T4, as on Colab
         ("flex", "cuda", torch.float16, (7, 5), "flex"),
         ("flash", "cpu", torch.float32, (8, 0), "flash"),
     ],
 )
-def test_what_auto_is(
+def test_auto_backend(
     asked: Any, device: str, dtype: torch.dtype, capability: tuple[int, int], given: str
 ) -> None:
     found = resolve_backend(asked, device=device, dtype=dtype, capability=capability)
@@ -163,7 +163,7 @@ def test_what_auto_is(
     ("dtype", "capability", "words"),
     [(torch.float32, (9, 0), "flash with float32"), (torch.float16, (7, 5), "capability 7.5")],
 )
-def test_flash_without_kernels_is_refused(
+def test_flash_without_kernels_is_an_error(
     dtype: torch.dtype, capability: tuple[int, int], words: str
 ) -> None:
     with pytest.raises(UserError, match=words):
@@ -178,7 +178,7 @@ def test_packs_and_trees_have_the_logits_of_separate_samples(case: Case, backend
 
 @pytest.mark.parametrize("broken", [_no_overlay, _no_walls])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_wrong_rule_would_be_noticed(
+def test_a_wrong_rule_fails_the_comparison(
     case: Case, backend: Backend, broken: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _break(monkeypatch, broken)
@@ -193,11 +193,11 @@ def test_packs_have_the_gradients_of_separate_samples(case: Case, backend: Backe
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_trees_have_the_gradients_of_the_dense_mask(case: Case, backend: Backend) -> None:
-    """Weights of a branch differ from a conversation's by rule, so the backends are compared."""
+    """By rule a branch has other loss weights than a conversation, so backends are compared."""
     assert _worst(_gradients(case.model, [case.tree], backend), case.tree_gradients) < GRADIENTS
 
 
-def test_gradients_over_the_walls_would_be_noticed(
+def test_gradients_across_examples_fail_the_comparison(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _break(monkeypatch, _no_walls)

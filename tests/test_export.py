@@ -1,4 +1,4 @@
-"""An export has the base's layout with the adapter in it and answers like the run, or is not."""
+"""An export has the layout of its base and the answers of its run, or does not appear."""
 
 from __future__ import annotations
 
@@ -26,15 +26,23 @@ from molmo_tune.model.loading import TINY_FOLDER, load_model
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.run_folder import RunFolder
 from molmo_tune.training.run import train
+from tests.conftest import write_pond_recipe
 
 PARTS: list[Any] = ["language", "connector", "vision"]
 
 
-@pytest.fixture
-def run(pond_recipe: Path) -> RunFolder:
+@pytest.fixture(scope="module")
+def trained(pond: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A trained run with adapters in every part of the tiny base."""
-    recipe = load_recipe(pond_recipe, ["trainer.max_steps=2", "export.dtype=float32"])
+    path = write_pond_recipe(pond, tmp_path_factory.mktemp("trained"))
+    recipe = load_recipe(path, ["trainer.max_steps=2", "export.dtype=float32"])
     return train(recipe, Console(quiet=True)).run
+
+
+@pytest.fixture
+def run(trained: RunFolder, tmp_path: Path) -> RunFolder:
+    """A copy of it to export and to break."""
+    return RunFolder(Path(shutil.copytree(trained.root, tmp_path / "run")))
 
 
 def _adapter(folder: Path, base: str, *, trained: bool, rslora: bool = False) -> None:
@@ -50,7 +58,7 @@ def _adapter(folder: Path, base: str, *, trained: bool, rslora: bool = False) ->
 
 
 @pytest.mark.parametrize("name", ["molmo2-tiny-qwen", "molmo2-tiny-olmo"])
-def test_the_layout_is_the_released_one(name: str, shared: Path) -> None:
+def test_hub_layout_matches_released_checkpoints(name: str, shared: Path) -> None:
     base = shared / "fixtures" / name
     released = load_file(base / "model.safetensors")
     model = load_model(str(base), dtype=torch.bfloat16)
@@ -59,7 +67,7 @@ def test_the_layout_is_the_released_one(name: str, shared: Path) -> None:
     assert all(torch.equal(ours[name], released[name]) for name in released)
 
 
-def test_names_outside_the_layout_are_known_to_be_outside() -> None:
+def test_hub_sources_is_none_for_native_names() -> None:
     assert hub_sources("model.transformer.blocks.3.mlp.ff_proj.weight") == (
         "model.language_model.layers.3.mlp.up_proj.weight",
         "model.language_model.layers.3.mlp.gate_proj.weight",
@@ -68,15 +76,15 @@ def test_names_outside_the_layout_are_known_to_be_outside() -> None:
 
 
 @pytest.mark.parametrize("name", ["molmo2-tiny-qwen", "molmo2-tiny-olmo"])
-def test_an_untrained_adapter_reproduces_the_base(name: str, shared: Path, tmp_path: Path) -> None:
+def test_untrained_adapter_reproduces_the_base(name: str, shared: Path, tmp_path: Path) -> None:
     base = shared / "fixtures" / name
     _adapter(tmp_path / "adapter", str(base), trained=False)
     out = tmp_path / "out"
     out.mkdir()
-    account = write_layout(
+    written = write_layout(
         read_checkpoint(base), read_updates(tmp_path / "adapter"), out, "hub", None
     )
-    assert account.merged
+    assert written.merged
     ours, theirs = (load_file(f / "model.safetensors") for f in (out, base))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
@@ -84,7 +92,7 @@ def test_an_untrained_adapter_reproduces_the_base(name: str, shared: Path, tmp_p
 
 @pytest.mark.parametrize("rslora", [False, True])
 @pytest.mark.parametrize("name", ["molmo2-tiny-qwen", "molmo2-tiny-olmo"])
-def test_the_merge_is_pefts(name: str, rslora: bool, shared: Path, tmp_path: Path) -> None:
+def test_merge_equals_pefts(name: str, rslora: bool, shared: Path, tmp_path: Path) -> None:
     """Our streamed merge in hub names equals PEFT's merge in native names, tensor by tensor."""
     from peft import PeftModel
 
@@ -103,12 +111,12 @@ def test_the_merge_is_pefts(name: str, rslora: bool, shared: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_an_export_serves_elsewhere(run: RunFolder, tmp_path: Path) -> None:
+def test_export_loads_and_generates_without_molmo_tune(run: RunFolder, tmp_path: Path) -> None:
     out = tmp_path / "export"
     result = export_run(run, out)
-    assert result.proof.max_logit_diff <= 1e-4
-    assert result.proof.equal_answers == len(result.proof.answers) == 4
-    assert len(result.account.merged) > 0
+    assert result.verification.max_logit_diff <= 1e-4
+    assert result.verification.equal_answers == len(result.verification.answers) == 4
+    assert len(result.tensors.merged) > 0
     for name in ("config.json", "processor_config.json", "chat_template.jinja", "README.md"):
         assert (out / name).is_file(), name
     config, base = (json.loads((f / "config.json").read_text()) for f in (out, TINY_FOLDER))
@@ -128,10 +136,10 @@ def test_an_export_serves_elsewhere(run: RunFolder, tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_sixteen_bits_are_rounded_once(run: RunFolder, tmp_path: Path) -> None:
+def test_bfloat16_export_is_rounded_once(run: RunFolder, tmp_path: Path) -> None:
     result = export_run(run, tmp_path / "export", dtype="bfloat16")
-    assert result.proof.max_logit_diff <= 1e-4
-    assert result.proof.rounding_diff > 0
+    assert result.verification.max_logit_diff <= 1e-4
+    assert result.verification.rounding_diff > 0
     assert (
         load_file(tmp_path / "export" / "model.safetensors")["lm_head.weight"].dtype
         == torch.bfloat16
@@ -139,32 +147,32 @@ def test_sixteen_bits_are_rounded_once(run: RunFolder, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoilt", "message"),
+    ("damaged", "message"),
     [
-        ("lm_head.weight", "lm_head.weight changed without having been trained"),
+        ("lm_head.weight", "lm_head.weight changed but was not trained"),
         ("model.transformer.blocks.1.mlp.ff_proj.weight", "logits differ"),
     ],
 )
-def test_a_failed_proof_leaves_nothing(
-    spoilt: str, message: str, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_failed_verification_leaves_nothing(
+    damaged: str, message: str, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(base: Checkpoint, changes: Any, out: Path, *rest: Any) -> Any:
-        account = write_layout(base, changes, out, *rest)
+    def damage(base: Checkpoint, updates: Any, out: Path, *rest: Any) -> Any:
+        written = write_layout(base, updates, out, *rest)
         tensors = load_file(out / "model.safetensors")
-        tensors[spoilt][0] += 1.0
+        tensors[damaged][0] += 1.0
         save_file(tensors, str(out / "model.safetensors"), metadata={"format": "pt"})
-        return account
+        return written
 
-    monkeypatch.setattr(export_module, "write_layout", wrong)
+    monkeypatch.setattr(export_module, "write_layout", damage)
     with pytest.raises(UserError, match=message):
         export_run(run, tmp_path / "place" / "export")
     assert list((tmp_path / "place").iterdir()) == []
 
 
-def test_broken_inputs_have_one_clear_error(run: RunFolder, tmp_path: Path) -> None:
+def test_unusable_inputs_are_clear_errors(run: RunFolder, tmp_path: Path) -> None:
     taken = tmp_path / "taken"
     taken.mkdir()
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         export_run(run, taken)
     with pytest.raises(UserError, match=r"no recipe\.yaml"):
         export_run(RunFolder(tmp_path / "nowhere"), tmp_path / "out")
@@ -179,7 +187,7 @@ def test_broken_inputs_have_one_clear_error(run: RunFolder, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
-def test_an_adapter_of_another_base_is_refused(shared: Path, tmp_path: Path) -> None:
+def test_adapter_of_a_different_base_is_rejected(shared: Path, tmp_path: Path) -> None:
     _adapter(tmp_path / "adapter", str(shared / "fixtures" / "molmo2-tiny-qwen"), trained=True)
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match="trained"):

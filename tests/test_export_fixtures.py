@@ -1,4 +1,4 @@
-"""Exports of both reference checkpoints: their exact layout, and the answers of the run."""
+"""Exports of both reference checkpoints have their exact layout and the answers of the run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from molmo_tune.errors import UserError
-from molmo_tune.export.adapters.fused_adapter import fused_changes
+from molmo_tune.export.adapters.fused_adapter import fused_updates
 from molmo_tune.export.adapters.vllm_adapter import export_vllm_adapter
 from molmo_tune.export.export import export_run
 from molmo_tune.export.files.checkpoint import read_checkpoint
-from molmo_tune.export.layouts.layouts import Layout
+from molmo_tune.export.layouts.tensor_layouts import Layout
 from molmo_tune.export.merge import write_layout
 from molmo_tune.export.weight_updates import NoUpdates
 from molmo_tune.model.adapters import load_adapter
@@ -44,18 +44,18 @@ KINDS: dict[str, dict[str, Any]] = {
     ("name", "kind"),
     [(BASES[0], "language"), (BASES[1], "language"), (BASES[1], "dora"), (BASES[0], "qlora")],
 )
-def test_a_hub_export_is_the_base_but_for_what_was_trained(
+def test_hub_export_differs_from_base_only_in_trained_tensors(
     name: str, kind: str, shared: Path, tmp_path: Path
 ) -> None:
     base = shared / "fixtures" / name
     run = make_run(tmp_path / "run", str(base), **KINDS[kind])
     result = export_run(run, tmp_path / "out", dtype="float32")
-    assert result.proof.max_logit_diff <= 1e-4
-    assert result.proof.equal_answers == len(result.proof.answers) == 4
+    assert result.verification.max_logit_diff <= 1e-4
+    assert result.verification.equal_answers == len(result.verification.answers) == 4
     ours, theirs = (load_file(f / "model.safetensors") for f in (tmp_path / "out", base))
     assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in theirs.items()}
     changed = {n for n in theirs if not torch.equal(ours[n], theirs[n].float())}
-    assert changed == set(result.account.merged)
+    assert changed == set(result.tensors.merged)
     for file in base.iterdir():
         if file.name == "config.json":
             old, new = (json.loads((f / file.name).read_text()) for f in (base, tmp_path / "out"))
@@ -68,7 +68,7 @@ def test_a_hub_export_is_the_base_but_for_what_was_trained(
 
 
 def _copy_of(base: Path, folder: Path) -> Path:
-    """Its files but for the weights."""
+    """All files except the weights."""
     folder.mkdir()
     for file in base.iterdir():
         if file.suffix != ".safetensors":
@@ -78,7 +78,7 @@ def _copy_of(base: Path, folder: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BASES)
-def test_adapters_in_every_part_are_merged(name: str, shared: Path, tmp_path: Path) -> None:
+def test_adapters_in_all_parts_are_merged(name: str, shared: Path, tmp_path: Path) -> None:
     """1e-4 in float64; in float32 no further from the run than PEFT's own merge, times 1.2.
 
     Measured on these random checkpoints, in float32: the adapter's model against the same model in
@@ -88,25 +88,23 @@ def test_adapters_in_every_part_are_merged(name: str, shared: Path, tmp_path: Pa
     """
     base = shared / "fixtures" / name
     run = make_run(tmp_path / "run", str(base), targets=ALL)
-    proof = export_run(run, tmp_path / "out", dtype="float32").proof
-    assert 0 < proof.merge_floor < 3e-4
-    assert proof.max_logit_diff <= 1.2 * proof.merge_floor
+    verification = export_run(run, tmp_path / "out", dtype="float32").verification
+    assert 0 < verification.merge_floor < 3e-4
+    assert verification.max_logit_diff <= 1.2 * verification.merge_floor
     processor = load_processor(str(base))
     adapted = load_adapter(load_model(str(base)), run.adapter)
-    wanted = probe_logits(adapted, processor)
+    expected = probe_logits(adapted, processor)
     found = probe_logits(load_model(str(tmp_path / "out")), processor)
-    assert float((found - wanted).abs().max()) < 1e-4
+    assert float((found - expected).abs().max()) < 1e-4
 
 
-@pytest.mark.parametrize("way", ["native", "ai2"])
+@pytest.mark.parametrize("layout", ["native", "ai2"])
 @pytest.mark.parametrize("name", BASES)
-def test_layouts_turn_into_each_other_and_back(
-    name: str, way: Layout, shared: Path, tmp_path: Path
-) -> None:
+def test_layouts_round_trip(name: str, layout: Layout, shared: Path, tmp_path: Path) -> None:
     base = shared / "fixtures" / name
     there, back = _copy_of(base, tmp_path / "there"), _copy_of(base, tmp_path / "back")
-    write_layout(read_checkpoint(base), NoUpdates(), there, way, None)
-    if way == "native":
+    write_layout(read_checkpoint(base), NoUpdates(), there, layout, None)
+    if layout == "native":
         weights = load_file(there / "model.safetensors")
         model = load_model(str(base), dtype=torch.bfloat16)
         assert weights.keys() == model.state_dict().keys()
@@ -119,31 +117,34 @@ def test_layouts_turn_into_each_other_and_back(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BASES)
-def test_the_fused_adapter_is_the_split_one(name: str, shared: Path, tmp_path: Path) -> None:
-    """Its updates, added to the fused tensors of the hub, answer as the split adapter does."""
+def test_fused_adapter_equals_the_split_one(name: str, shared: Path, tmp_path: Path) -> None:
+    """Its updates, added to the fused hub tensors, give the answers of the split adapter."""
     base = shared / "fixtures" / name
     run = make_run(tmp_path / "run", str(base))
     made = export_vllm_adapter(run, tmp_path / "adapter")
     assert made.max_lora_rank == 16  # three times rank 4
-    twin = _copy_of(base, tmp_path / "twin")
+    merged = _copy_of(base, tmp_path / "merged")
     tensors = {n: t.float() for n, t in load_file(base / "model.safetensors").items()}
-    for module, update in fused_changes(made.folder):
+    for module, update in fused_updates(made.folder):
         tensors[f"{module}.weight"] += update
-    save_file(tensors, twin / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, merged / "model.safetensors", metadata={"format": "pt"})
     processor = load_processor(str(base))
     adapted = load_adapter(load_model(str(base)), run.adapter)
-    wanted, found = probe_logits(adapted, processor), probe_logits(load_model(str(twin)), processor)
-    assert float((found - wanted).abs().max()) < 3e-5
+    expected, found = (
+        probe_logits(adapted, processor),
+        probe_logits(load_model(str(merged)), processor),
+    )
+    assert float((found - expected).abs().max()) < 3e-5
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "dora"}, "vLLM serves no DoRA"),
-        ({"targets": ALL}, "trained parts connector, vision"),
+        ({"method": "dora"}, "a DoRA adapter, which vLLM does not serve"),
+        ({"targets": ALL}, "an adapter on connector, vision, which vLLM does not serve"),
     ],
 )
-def test_what_vllm_cannot_serve_is_refused(
+def test_adapters_that_vllm_cannot_serve_are_rejected(
     options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path / "run", "tiny", **options)

@@ -1,4 +1,4 @@
-"""Every layout on the command line, read back by whoever is to read it; the ways between them."""
+"""Every layout, exported on the command line, is read by the software it is for."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 
 from molmo_tune.cli import main
 from molmo_tune.export.files.checkpoint import read_checkpoint
-from molmo_tune.export.files.tensor_files import TensorSpec
+from molmo_tune.export.files.safetensors_files import TensorSpec
 from molmo_tune.export.files.torch_files import read_torch_file, write_torch_file
-from molmo_tune.export.layouts.layouts import ai2_name
-from molmo_tune.export.layouts.vllm_requirements import unmet
+from molmo_tune.export.layouts.tensor_layouts import ai2_name
 from molmo_tune.export.merge import write_layout
-from molmo_tune.export.verification.verify import make_probes
+from molmo_tune.export.verification.probes import make_probes
+from molmo_tune.export.verification.vllm_requirements import unmet
 from molmo_tune.model.adapters import load_adapter
 from molmo_tune.model.loading import TINY_FOLDER, load_model, load_processor
 from molmo_tune.run_folder import RunFolder
@@ -32,15 +32,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 @pytest.fixture(scope="module")
-def wanted(run: RunFolder) -> torch.Tensor:
-    """What the run itself says to the probes."""
+def expected(run: RunFolder) -> torch.Tensor:
+    """Logits of the run on the probes."""
     model = load_adapter(load_model("tiny"), run.adapter)
     return probe_logits(model, load_processor("tiny"))
 
 
 @pytest.fixture(scope="module")
 def native_saved(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Path:
-    """What transformers' own `save_pretrained` makes of a released checkpoint."""
+    """A released checkpoint saved by Transformers' `save_pretrained`."""
     from transformers import AutoProcessor
 
     folder = tmp_path_factory.mktemp("native") / "saved"
@@ -58,23 +58,23 @@ def _export(source: Path, out: Path, layout: str, *more: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("layout", ["hub", "native"])
-def test_transformers_loads_it(
-    layout: str, run: RunFolder, wanted: torch.Tensor, tmp_path: Path
+def test_transformers_loads_the_export(
+    layout: str, run: RunFolder, expected: torch.Tensor, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     report = _export(run.root, out, layout, "--dtype", "float32")
     found = probe_logits(load_model(str(out)), load_processor(str(out)))
-    assert float((found - wanted).abs().max()) < 1e-4
+    assert float((found - expected).abs().max()) < 1e-4
     assert report["tensors"]["merged"] > 0
     assert report["processor"]["max_frames"] == 9
-    _require_told(report, out)
+    _require_reported(report, out)
     config = json.loads((out / "config.json").read_text())
     assert ("vit_config" in config) == (layout == "hub")
     assert ("vision_config" in config) == (layout == "native")
 
 
-def _require_told(report: dict[str, Any], out: Path) -> None:
-    """Answers and logits of the probes, as counted from the report, stand in the card."""
+def _require_reported(report: dict[str, Any], out: Path) -> None:
+    """The card has the number of equal answers and the logit difference of the report."""
     assert [probe for probe, _, _ in report["answers"]] == ["text", "image", "two images", "video"]
     equal = sum(ours == theirs for _, ours, theirs in report["answers"])
     card = (out / "README.md").read_text(encoding="utf-8")
@@ -83,10 +83,12 @@ def _require_told(report: dict[str, Any], out: Path) -> None:
     assert f"at most {report['max_logit_diff']:.1e}" in card
 
 
-def test_ai2s_trainer_loads_it(run: RunFolder, wanted: torch.Tensor, tmp_path: Path) -> None:
-    """Its loader is `torch.load(…, weights_only=True)`; the names are those of its modules."""
+def test_ai2_trainer_loads_the_export(
+    run: RunFolder, expected: torch.Tensor, tmp_path: Path
+) -> None:
+    """Its loader is `torch.load(…, weights_only=True)`, with its own module names."""
     report = _export(run.root, tmp_path / "out", "ai2", "--dtype", "float32")
-    _require_told(report, tmp_path / "out")
+    _require_reported(report, tmp_path / "out")
     state = torch.load(tmp_path / "out" / "model.pt", map_location="cpu", weights_only=True)
     base = load_file(TINY_FOLDER / "model.safetensors")
     assert {n: t.shape for n, t in state.items()} == {ai2_name(n): t.shape for n, t in base.items()}
@@ -94,14 +96,14 @@ def test_ai2s_trainer_loads_it(run: RunFolder, wanted: torch.Tensor, tmp_path: P
     report = _export(tmp_path / "out", back, "hub")
     assert report["converted_from"] == "ai2"
     found = probe_logits(load_model(str(back)), load_processor(str(back)))
-    assert float((found - wanted).abs().max()) < 1e-4
+    assert float((found - expected).abs().max()) < 1e-4
 
 
-def test_peft_loads_it(run: RunFolder, wanted: torch.Tensor, tmp_path: Path) -> None:
+def test_peft_loads_the_export(run: RunFolder, expected: torch.Tensor, tmp_path: Path) -> None:
     out = tmp_path / "out"
     _export(run.root, out, "adapter")
     found = probe_logits(load_adapter(load_model("tiny"), out), load_processor("tiny"))
-    assert torch.equal(found, wanted)
+    assert torch.equal(found, expected)
     assert (
         json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == "tiny"
     )
@@ -125,27 +127,27 @@ def test_adapters_have_a_report_and_a_card(layout: str, run: RunFolder, tmp_path
         assert "--max-lora-rank 16" in card
         assert "vLLM was not run" in card
         assert report["largest_update_diff"] <= 1e-6
-        assert "The processor files here" not in card  # there are none
+        assert "the processor files include" not in card  # there are none
 
 
-def test_weights_trained_whole_are_no_adapter(
+def test_full_fine_tune_is_not_exported_as_an_adapter(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = make_run(tmp_path / "run", "tiny", method="full", targets=("connector",))
+    full = make_run(tmp_path / "run", "tiny", method="full", targets=("connector",))
     out = str(tmp_path / "out")
-    assert main(["export", str(whole.root), "--out", out, "--layout", "adapter"]) == 1
-    assert "weights trained whole" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == [whole.root]
+    assert main(["export", str(full.root), "--out", out, "--layout", "adapter"]) == 1
+    assert "a full fine-tune" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [full.root]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BASES)
-def test_a_trainers_state_comes_back_as_released(
+def test_trainer_state_converts_back_to_the_released_files(
     name: str, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = shared / "fixtures" / name
     _export(base, tmp_path / "ai2", "ai2")
-    state = tmp_path / "state"  # as the trainer leaves it: no config.json
+    state = tmp_path / "state"  # as the trainer saves it: no config.json
     state.mkdir()
     (tmp_path / "ai2" / "model.pt").rename(state / "model.pt")
     assert main(["export", str(state), "--out", str(tmp_path / "out")]) == 1
@@ -160,8 +162,8 @@ def test_a_trainers_state_comes_back_as_released(
             assert json.loads((tmp_path / "hub" / file.name).read_text()) == theirs
 
 
-def test_tied_weights_have_no_head_in_the_trainer(tmp_path: Path) -> None:
-    """The 4B was trained so; its trainer would not take a state with a head."""
+def test_tied_weights_have_no_head_in_the_trainer_state(tmp_path: Path) -> None:
+    """The 4B was trained with tied embeddings; its trainer rejects a state with a head."""
     tied = tmp_path / "tied"
     base = read_checkpoint(TINY_FOLDER)
     state = {ai2_name(n): t for n, t in load_file(TINY_FOLDER / "model.safetensors").items()}
@@ -179,10 +181,10 @@ def test_tied_weights_have_no_head_in_the_trainer(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_transformers_saved_is_understood(
+def test_checkpoint_saved_by_transformers_is_converted(
     native_saved: Path, shared: Path, tmp_path: Path
 ) -> None:
-    """Its embedding is cut in two halves and its configuration renamed; both are undone."""
+    """Its embedding is split in halves and its configuration renamed; both are reverted."""
     base = shared / "fixtures" / "molmo2-tiny-olmo"
     saved = load_file(native_saved / "model.safetensors")
     halves = {len(t) for n, t in saved.items() if "embedding" in n and ".wte." in n}
@@ -199,7 +201,7 @@ def test_what_transformers_saved_is_understood(
     for section in ("vit_config", "adapter_config", "text_config"):
         differing = {k for k in old[section] if new[section].get(k) != old[section][k]}
         assert differing <= {"attn_implementation", "num_hidden_layers", "vit_layers"}
-    assert new["vit_config"]["num_hidden_layers"] == 25  # what is used, and weights are there for
+    assert new["vit_config"]["num_hidden_layers"] == 25  # the layers in use, which have weights
     assert new["adapter_config"]["vit_layers"] == [24, 18]
     both = (make_probes(load_processor(str(f))) for f in (tmp_path / "hub", base))
     for ours_, theirs_ in zip(*(probes.values() for probes in both), strict=True):
@@ -208,7 +210,9 @@ def test_what_transformers_saved_is_understood(
 
 
 @pytest.mark.slow
-def test_a_run_on_a_natively_saved_base_is_exported(native_saved: Path, tmp_path: Path) -> None:
+def test_run_on_a_base_saved_by_transformers_is_exported(
+    native_saved: Path, tmp_path: Path
+) -> None:
     run = make_run(tmp_path / "run", str(native_saved))
     report = _export(run.root, tmp_path / "out", "hub")
     assert report["tensors"]["merged"] > 0
@@ -216,7 +220,7 @@ def test_a_run_on_a_natively_saved_base_is_exported(native_saved: Path, tmp_path
     assert hub["model.transformer.wte.new_embedding"].shape[0] == 128
 
 
-def test_a_sharded_checkpoint_becomes_one_state(tmp_path: Path) -> None:
+def test_sharded_checkpoint_becomes_one_trainer_state(tmp_path: Path) -> None:
     from molmo_tune.export.weight_updates import NoUpdates
 
     tensors = load_file(TINY_FOLDER / "model.safetensors")
@@ -232,8 +236,8 @@ def test_a_sharded_checkpoint_becomes_one_state(tmp_path: Path) -> None:
     assert index.keys() == load_model("tiny").state_dict().keys()
 
 
-def test_a_lone_shard_keeps_its_index(tmp_path: Path) -> None:
-    """A base of `model-00001-of-00001.safetensors` would otherwise be exported unreadably."""
+def test_single_shard_keeps_its_index(tmp_path: Path) -> None:
+    """Without an index, `model-00001-of-00001.safetensors` would not be found."""
     shard(load_file(TINY_FOLDER / "model.safetensors"), tmp_path / "base", count=1)
     run = make_run(tmp_path / "run", str(tmp_path / "base"))
     _export(run.root, tmp_path / "out", "hub")
@@ -241,17 +245,17 @@ def test_a_lone_shard_keeps_its_index(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "model.safetensors.index.json").is_file()
 
 
-def test_torch_files_are_torchs(tmp_path: Path) -> None:
-    """Rows written to their places are what `torch.load` finds, and the other way round."""
-    drawn = {"a": torch.randn(5, 7).bfloat16(), "b": torch.randn(3), "c": torch.zeros(0, 2)}
+def test_torch_files_are_compatible_with_pytorch(tmp_path: Path) -> None:
+    """`torch.load` reads our files, and we read those of `torch.save`."""
+    tensors = {"a": torch.randn(5, 7).bfloat16(), "b": torch.randn(3), "c": torch.zeros(0, 2)}
     stored = [
         (TensorSpec(n, t.dtype, tuple(t.shape)), [piece.clone for piece in t.split(2)])
-        for n, t in drawn.items()
+        for n, t in tensors.items()
     ]
     write_torch_file(tmp_path / "ours.pt", stored)
     loaded = torch.load(tmp_path / "ours.pt", weights_only=True)
-    assert all(torch.equal(loaded[name], tensor) for name, tensor in drawn.items())
-    torch.save({**drawn, "rest": drawn["a"][2:]}, tmp_path / "theirs.pt")
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
+    torch.save({**tensors, "rest": tensors["a"][2:]}, tmp_path / "theirs.pt")
     read = {tensor.name: tensor for tensor in read_torch_file(tmp_path / "theirs.pt").tensors}
-    assert torch.equal(read["a"].rows(1, 4), drawn["a"][1:4])
-    assert torch.equal(read["rest"].rows(), drawn["a"][2:])
+    assert torch.equal(read["a"].rows(1, 4), tensors["a"][1:4])
+    assert torch.equal(read["rest"].rows(), tensors["a"][2:])

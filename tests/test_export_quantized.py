@@ -1,4 +1,4 @@
-"""Exports of 4 and 8 bits load in transformers and answer as the model quantized in memory."""
+"""4-bit and 8-bit exports load in Transformers and answer as the model quantized in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText
 from molmo_tune.cli import main
 from molmo_tune.errors import UserError
 from molmo_tune.export.export import export_run
-from molmo_tune.export.quantized import int4_files, quantized
+from molmo_tune.export.quantized import int4_files, quantize
 from molmo_tune.export.quantized.fp8_files import write_fp8
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.run_folder import RunFolder
@@ -39,7 +39,7 @@ def _require_package(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", slow_except(KINDS, "nf4", "fp8"))
-def test_it_is_small_and_transformers_loads_it(
+def test_transformers_loads_the_quantized_export(
     kind: Any, run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _require_package(kind)
@@ -47,7 +47,7 @@ def test_it_is_small_and_transformers_loads_it(
     assert main(["export", str(run.root), "--out", str(out), "--quantize", kind]) == 0
     assert f"{kind}: reloaded; logits match" in capsys.readouterr().out
     report = json.loads((out / "export_report.json").read_text())
-    assert report["max_logit_diff"] <= 1e-4  # of the merged one
+    assert report["max_logit_diff"] <= 1e-4  # of the merged checkpoint
     assert report["quantized"]["diff_to_quantized_in_memory"] == 0
     assert 0 < report["quantized"]["mean_logit_diff"] < 1
     assert f"decoder in {kind}" in (out / "README.md").read_text()
@@ -70,10 +70,8 @@ def test_it_is_small_and_transformers_loads_it(
 
 
 @pytest.mark.parametrize("name", ["molmo2-tiny-qwen", "molmo2-tiny-olmo"])
-def test_fp8_in_the_released_layout_is_the_decoder_rounded_row_by_row(
-    name: str, shared: Path, tmp_path: Path
-) -> None:
-    """Fused rows times their scales are the base's to half a step of e4m3; all else is the same."""
+def test_fp8_rounds_the_decoder_row_by_row(name: str, shared: Path, tmp_path: Path) -> None:
+    """Values times scales are within half an e4m3 step of the base; all else is unchanged."""
     _require_package("fp8")
     from molmo_tune.export.files.checkpoint import read_checkpoint
 
@@ -97,7 +95,7 @@ def test_fp8_in_the_released_layout_is_the_decoder_rounded_row_by_row(
 @pytest.mark.parametrize(
     ("widths", "size"), [((4096, 12288, 32, 128), 128), ((96, 256, 6, 16), 32)]
 )
-def test_columns_share_scales_in_the_largest_groups_that_fit(
+def test_largest_group_size_that_divides_the_widths_is_used(
     widths: tuple[int, ...], size: int
 ) -> None:
     names = ("hidden_size", "intermediate_size", "num_attention_heads", "head_dim")
@@ -105,13 +103,13 @@ def test_columns_share_scales_in_the_largest_groups_that_fit(
     model = SimpleNamespace(config=SimpleNamespace(text_config=text))
     assert int4_files._group_size(model) == size
     text.hidden_size = 100
-    with pytest.raises(UserError, match=r"matrices of 100, .* multiples of 32"):
+    with pytest.raises(UserError, match=r"matrices of 100, .* multiples of 32.*; use fp8"):
         int4_files._group_size(model)
 
 
 @pytest.mark.slow
-def test_four_bits_are_the_decoder_rounded_in_groups(run: RunFolder, tmp_path: Path) -> None:
-    """Unpacked by hand, numbers times their scales are the merged model's to half a step."""
+def test_w4a16_rounds_the_decoder_in_groups(run: RunFolder, tmp_path: Path) -> None:
+    """Unpacked here, values times scales are within half a step of the merged model."""
     _require_package("w4a16")
     export_run(run, tmp_path / "whole", dtype="bfloat16", layout="native")
     export_run(run, tmp_path / "small", quantize="w4a16")
@@ -130,13 +128,13 @@ def test_four_bits_are_the_decoder_rounded_in_groups(run: RunFolder, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", slow_except(KINDS, "w4a16"))
-def test_a_wrong_number_in_the_files_is_noticed(
+def test_wrong_value_in_the_files_is_noticed(
     kind: Any, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _require_package(kind)
-    write = quantized._write
+    write = quantize._write
 
-    def spoilt(merged: Path, out: Path, *rest: Any) -> None:
+    def damage(merged: Path, out: Path, *rest: Any) -> None:
         write(merged, out, *rest)
         tensors = load_file(out / "model.safetensors")
         ends = ("up_proj.weight", "up_proj.weight_packed", "ff_proj.weight")
@@ -144,8 +142,8 @@ def test_a_wrong_number_in_the_files_is_noticed(
         tensors[name] = tensors[name].flip(0)
         save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
 
-    monkeypatch.setattr(quantized, "_write", spoilt)
-    with pytest.raises(UserError, match="from quantizing in memory"):
+    monkeypatch.setattr(quantize, "_write", damage)
+    with pytest.raises(UserError, match="from those of quantization in memory"):
         export_run(run, tmp_path / "place" / "out", quantize=kind)
     assert list((tmp_path / "place").iterdir()) == []
 
@@ -158,7 +156,7 @@ def test_a_wrong_number_in_the_files_is_noticed(
         (["--quantize", "int8", "--layout", "adapter"], "int8 with a run and --layout adapter"),
     ],
 )
-def test_what_does_not_go_together_is_told(
+def test_conflicting_options_are_one_error(
     options: list[str],
     message: str,
     run: RunFolder,
@@ -173,7 +171,7 @@ def test_what_does_not_go_together_is_told(
 @pytest.mark.parametrize(
     ("kind", "package"), [("fp8", "compressed"), ("w4a16", "compressed"), ("nf4", "bitsandbytes")]
 )
-def test_a_missing_package_is_told(
+def test_missing_package_is_named(
     kind: Any, package: str, run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -181,7 +179,7 @@ def test_a_missing_package_is_told(
         export_run(run, tmp_path / "out", quantize=kind)
 
 
-def test_a_checkpoint_without_a_run_is_not_quantized(
+def test_checkpoint_without_a_run_is_not_quantized(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from molmo_tune.model.loading import TINY_FOLDER
@@ -192,13 +190,11 @@ def test_a_checkpoint_without_a_run_is_not_quantized(
 
 
 @pytest.mark.slow
-def test_a_quantized_model_says_much_of_what_the_whole_one_says(
-    run: RunFolder, tmp_path: Path
-) -> None:
-    """Its logits go along with those of the merged model; a wrong scale would end that."""
+def test_quantized_logits_correlate_with_unquantized_ones(run: RunFolder, tmp_path: Path) -> None:
+    """A wrong scale would destroy the correlation."""
     export_run(run, tmp_path / "whole", dtype="bfloat16")
     export_run(run, tmp_path / "small", quantize="int8")
     processor = load_processor("tiny")
-    models = (load_model(str(tmp_path / n)) for n in ("whole", "small"))  # float32 where it can be
+    models = (load_model(str(tmp_path / n)) for n in ("whole", "small"))  # float32 if possible
     whole, small = (probe_logits(m, processor, None).float().flatten() for m in models)
     assert float(torch.corrcoef(torch.stack([whole, small]))[0, 1]) > 0.99

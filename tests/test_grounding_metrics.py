@@ -149,7 +149,7 @@ def test_mean_with_interval():
     assert mean.mean - mean.low == pytest.approx(half, rel=0.15)
     assert mean == mean_with_interval(values) != mean_with_interval(values, seed=1)
     assert mean_with_interval([1, 1, 1]).low == 1
-    with pytest.raises(ValueError, match="no samples"):
+    with pytest.raises(ValueError, match="at least one sample"):
         mean_with_interval([])
 
 
@@ -175,7 +175,7 @@ def test_count_accuracy():
     accuracy = count_accuracy(scores)
     assert (accuracy.accuracy, accuracy.close_accuracy, accuracy.valid) == (0.25, 0.5, 0.75)
     assert accuracy.num_samples == 4
-    with pytest.raises(ValueError, match="no samples"):
+    with pytest.raises(ValueError, match="at least one sample"):
         count_accuracy([])
 
 

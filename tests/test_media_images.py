@@ -204,8 +204,8 @@ output: {{dir: {tmp_path / "run"}}}
     assert code == 1
     assert "error   data.train: " in text
     assert "2.png: not an image that opens" in text
-    assert "1 images: each is 16-bit" in text
-    assert "2 of 3 media open" in text
+    assert "1 image: each " in text
+    assert "2 of 3 media files decoded" in text
     code, text = output_of("data.max_unreadable_media=0.5", decode=True)
     assert code == 0
     assert "warning data.train: " in text

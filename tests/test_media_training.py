@@ -13,7 +13,6 @@ from typing import Any, cast, get_args
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -34,10 +33,10 @@ from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe, VideoSection
 from molmo_tune.run_folder import RunFolder
-from molmo_tune.training import run as training_run
-from molmo_tune.training.media_monitor import MediaMonitor
+from molmo_tune.training.callbacks.media_monitor import MediaMonitor
 from molmo_tune.training.run import train
-from tests.test_training import StopAfter, read_metrics
+from tests.stopped_training import stopping_after
+from tests.test_training import read_metrics
 
 LANGUAGE = "adapter.targets=[language]"
 
@@ -236,7 +235,7 @@ def test_bad_media_are_quarantined_and_training_continues(bad_recipe: Path, tmp_
     assert list(media["bad"]) == [str(sorted((tmp_path / "clips").iterdir())[1])]
     assert "does not decode" in next(iter(media["bad"].values()))
     assert media["from"] == {"file": 9, "nowhere": 3}
-    assert "1 bad media were left out" in console.export_text()
+    assert "skipped 1 unreadable media:" in console.export_text()
     losses = [float(row[1]) for row in read_metrics(run)[1:]]
     assert all(np.isfinite(losses))
 
@@ -289,23 +288,15 @@ def test_a_bad_validation_file_skips_only_its_own_questions(
     for clip in (tmp_path / "clips").iterdir():
         damage(clip)
     assert main(["evaluate", str(run)]) == 1
-    assert "none of 4 media opens; the first:" in capsys.readouterr().err
+    assert "none of 4 media files opens, the first:" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_resume_with_bad_media_is_bit_identical(
-    bad_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resume_with_bad_media_is_bit_identical(bad_recipe: Path, tmp_path: Path) -> None:
     uninterrupted = run_of(bad_recipe, tmp_path / "uninterrupted")
-    build = training_run.build_trainer
-
-    def stopping(recipe: Any, run: Any, callbacks: list[Callback], **options: Any) -> Any:
-        return build(recipe, run, [*callbacks, StopAfter(3)], **options)
-
     resumed = load_recipe(bad_recipe, [f"output.dir={tmp_path / 'resumed'}"])
-    monkeypatch.setattr(training_run, "build_trainer", stopping)
-    assert train(resumed, Console(quiet=True)).steps == 3
-    monkeypatch.setattr(training_run, "build_trainer", build)
+    with stopping_after(3):
+        assert train(resumed, Console(quiet=True)).steps == 3
     assert train(resumed, Console(quiet=True), resume=True).steps == 6
     assert equal(uninterrupted, tmp_path / "resumed")
     media = [report(run)["media"] for run in (uninterrupted, tmp_path / "resumed")]

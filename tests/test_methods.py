@@ -1,11 +1,13 @@
-"""One behavior for every way of training: {method × parts × quantization × attention}.
+"""One behavior for every way of training: {method × components × quantization × attention}.
 
-Each trains two steps on a text, an image and a clip; only what was asked for has gradients; what is
-saved loads again and answers the same; and what can be merged is merged to the same logits.
+Each trains two steps on a text, an image and a clip; only the targets have gradients; what is saved
+loads again and gives the same logits; and what can be merged merges to the same logits.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,21 +39,22 @@ from molmo_tune.model.adapters import (
     trainable_parameters,
 )
 from molmo_tune.model.attention_backends import BACKENDS, Backend, use_backend
-from molmo_tune.model.checkpointing import PARTS as PART_NAMES
-from molmo_tune.model.checkpointing import checkpoint_layers
 from molmo_tune.model.forward import hidden_states
+from molmo_tune.model.gradient_checkpointing import PARTS as PART_NAMES
+from molmo_tune.model.gradient_checkpointing import checkpoint_layers
 from molmo_tune.model.loading import TINY_FOLDER, load_model, load_processor
 from molmo_tune.model.quantization import Quantize
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.run_folder import RunFolder
-from molmo_tune.training.module import MolmoModule
+from molmo_tune.training.gradient_clipping import clip_components
+from molmo_tune.training.molmo_module import MolmoModule
 from molmo_tune.training.optimizers import (
     OptimSettings,
     build_optimizer,
-    clip_parts,
     parameter_groups,
 )
 from molmo_tune.training.run import train
+from tests.killed_exports import contents
 from tests.tiers import slow_except
 
 PARTS: tuple[tuple[Part, ...], ...] = (
@@ -75,11 +78,11 @@ SETTINGS = OptimSettings(lr=1e-2, max_steps=2, part_lr={}, schedule="constant")
 def batch() -> Batch:
     processor = load_processor("tiny")
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (3, 90, 120, 3), np.uint8)
+    frames = rng.integers(0, 256, (3, 90, 120, 3), np.uint8)
     visions = (
         NO_VISION,
-        image_inputs(processor, [pictures[0]]),
-        video_inputs(processor, pictures, [0.0, 0.5, 1.0]),
+        image_inputs(processor, [frames[0]]),
+        video_inputs(processor, frames, [0.0, 0.5, 1.0]),
     )
     messages = ["Point to the koi.", '<points coords="1 1 100 200">koi</points>']
     samples = [encode_conversation(processor, "", messages, vision) for vision in visions]
@@ -113,7 +116,7 @@ def logits(model: Any, batch: Batch) -> torch.Tensor:
 @pytest.mark.parametrize("backend", slow_except(BACKENDS, "sdpa"))
 @pytest.mark.parametrize("targets", slow_except(PARTS, PARTS[-1]), ids=" ".join)
 @pytest.mark.parametrize(("method", "quantize"), METHODS)
-def test_trains_what_was_asked_for_and_comes_back(
+def test_trains_only_its_targets_and_loads_again(
     method: Method,
     quantize: Quantize | None,
     targets: tuple[Part, ...],
@@ -134,12 +137,41 @@ def test_trains_what_was_asked_for_and_comes_back(
         assert name not in frozen or torch.equal(parameter, frozen[name])
     save_adapter(model, tmp_path)
     again = load_adapter(load_model("tiny", quantize=quantize), tmp_path)
-    use_backend(bare_model(again), backend)  # int8 rounds activations: 1e-6 may tip a step of 1e-2
+    use_backend(
+        bare_model(again), backend
+    )  # int8 rounds activations: 1e-6 can cause a step of 1e-2
     assert float((logits(again, batch) - after).abs().max()) < 2e-4
 
 
+@pytest.mark.parametrize("method", ["lora", "pissa", "full"])
+def test_a_failed_save_leaves_the_old_adapter(
+    method: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, folder = adapted(method, None, PARTS[-1]), tmp_path / "adapter"
+    keep_start(model, folder)
+    save_adapter(model, folder)
+    before = contents(folder)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for _, parameter in trainable_parameters(model):
+        parameter.data += 1
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(UserError, match=r"adapter: .*disk is full"):
+            save_adapter(model, folder)
+    assert contents(folder) == before
+    save_adapter(model, folder)
+    assert contents(folder).keys() == before.keys()
+    assert contents(folder) != before
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 @pytest.mark.parametrize("method", ["lora", "dora", "pissa", "full"])
-def test_the_merge_is_the_model(method: Method, batch: Batch, tmp_path: Path) -> None:
+def test_merged_checkpoint_has_the_same_logits(
+    method: Method, batch: Batch, tmp_path: Path
+) -> None:
     model = adapted(method, None, PARTS[-1])
     keep_start(model, tmp_path)
     train_two_steps(model, batch, OptimSettings(lr=1e-3, max_steps=2, part_lr={}))
@@ -150,7 +182,7 @@ def test_the_merge_is_the_model(method: Method, batch: Batch, tmp_path: Path) ->
         if file.suffix != ".safetensors":
             (out / file.name).write_bytes(file.read_bytes())
     write_layout(read_checkpoint(TINY_FOLDER), read_updates(tmp_path), out, "hub", torch.float32)
-    # In float32 the tiny base amplifies rounding on these noisy pictures to 5e-4 of logits of 32.
+    # In float32 the tiny base amplifies rounding on these noisy frames to 5e-4 of logits of 32.
     exact = replace(batch, patches=batch.patches.double())
     ours, merged = logits(model.double(), exact), logits(load_model(str(out)).double(), exact)
     assert float((merged - ours).abs().max() / ours.abs().max()) < 1e-5
@@ -200,7 +232,7 @@ def test_qlora_on_the_released_layout_learns_eight_samples(shared: Path, tmp_pat
 
 
 def test_an_evaluation_leaves_4_bit_weights_trainable(batch: Batch) -> None:
-    """bitsandbytes repacks them on CPUs with bfloat16 instructions, and gradients go wrong."""
+    """On CPUs with bfloat16 instructions bitsandbytes repacks them, and gradients become wrong."""
     found = []
     for evaluate_first in (False, True):
         model = adapted("lora", "nf4", ("language",))
@@ -212,7 +244,7 @@ def test_an_evaluation_leaves_4_bit_weights_trainable(batch: Batch) -> None:
     assert all(torch.equal(grad, found[1][name]) for name, grad in found[0].items())
 
 
-def test_lora_plus_gives_b_matrices_their_own_rate() -> None:
+def test_lora_plus_gives_b_matrices_their_own_learning_rate() -> None:
     model = adapted("lora", None, ("language", "connector"))
     settings = OptimSettings(
         lr=1e-4,
@@ -249,7 +281,9 @@ def test_the_paged_optimizer_needs_a_gpu() -> None:
 
 
 @pytest.mark.parametrize("parts", [("language",), ("vision",), ("language", "vision")])
-def test_checkpointing_per_part_changes_no_gradient(parts: tuple[str, ...], batch: Batch) -> None:
+def test_checkpointing_per_component_changes_no_gradient(
+    parts: tuple[str, ...], batch: Batch
+) -> None:
     plain, saving = (adapted("lora", None, PARTS[-1]) for _ in range(2))
     checkpoint_layers(bare_model(saving), parts)
     on = {n for n, m in saving.named_modules() if getattr(m, "gradient_checkpointing", False)}
@@ -258,7 +292,7 @@ def test_checkpointing_per_part_changes_no_gradient(parts: tuple[str, ...], batc
     gradients = []
     for model, offload in ((plain, False), (saving, True)):
         module = MolmoModule(model.train(), SETTINGS, offload_activations=offload)
-        with module._where_activations_are_kept():
+        with module._activations():
             sums = module.sums(batch)
         (sums.total / sums.weight).backward()
         gradients.append({n: p.grad for n, p in trainable_parameters(model)})
@@ -266,12 +300,12 @@ def test_checkpointing_per_part_changes_no_gradient(parts: tuple[str, ...], batc
         assert torch.allclose(gradient, gradients[1][name], atol=1e-7), name
 
 
-def test_every_part_is_clipped_by_its_own_norm() -> None:
+def test_every_component_is_clipped_by_its_own_norm() -> None:
     model = adapted("lora", None, PARTS[-1])
     optimizer = build_optimizer(model, SETTINGS)
     for size, (_, parameter) in enumerate(trainable_parameters(model), start=1):
         parameter.grad = torch.full_like(parameter, float(size))
-    clip_parts(optimizer, 1.0)
+    clip_components(optimizer, 1.0)
     norms: dict[str, float] = {}
     for name, parameter in trainable_parameters(model):
         norms[part_of(name)] = norms.get(part_of(name), 0.0) + float(parameter.grad.square().sum())
@@ -297,5 +331,5 @@ def test_a_run_of_every_kind_is_exported(overrides: list[str], pond_recipe: Path
     train(recipe, Console(quiet=True))
     run = RunFolder(recipe.output.dir)
     result = export_run(run, run.root.parent / "export", dtype="float32")
-    assert result.account.merged
-    assert result.proof.max_logit_diff < 1e-4
+    assert result.tensors.merged
+    assert result.verification.max_logit_diff < 1e-4

@@ -10,11 +10,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.precision import HalfPrecision
 from PIL import Image
 from rich.console import Console
@@ -30,7 +28,7 @@ from molmo_tune.encoding.sampler import ItemSampler
 from molmo_tune.encoding.sources import limits_of, read_items
 from molmo_tune.encoding.vision_inputs import image_inputs, video_inputs
 from molmo_tune.labels.sample import Instance, Media, Point, Sample
-from molmo_tune.model import attention, attention_backends
+from molmo_tune.model import attention_backends, attention_rule
 from molmo_tune.model.adapters import trainable_parameters
 from molmo_tune.model.attention_backends import BACKENDS, use_backend
 from molmo_tune.model.flash_attention import flash_attention
@@ -38,11 +36,12 @@ from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.templates.template import load_template
-from molmo_tune.training import run as training_run
-from molmo_tune.training.module import MolmoModule
+from molmo_tune.training.batches.pack_stream import PackStream
+from molmo_tune.training.molmo_module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
-from molmo_tune.training.pack_stream import PackStream
+from molmo_tune.training.run import train
 from tests.drawn_lora import drawn_lora
+from tests.stopped_training import stopping_after
 
 LIMITS = Size(16384, 128)
 SETTINGS = OptimSettings(lr=1e-3, max_steps=1, part_lr={})
@@ -272,16 +271,16 @@ def test_every_backend_keeps_packs_apart(samples: list[EncodedSample], backend: 
 
 
 def _without_wall(examples: Any, branches: Any, vision: Any) -> torch.Tensor:
-    return attention.dense_mask(examples.clamp(max=0), branches, vision)
+    return attention_rule.dense_mask(examples.clamp(max=0), branches, vision)
 
 
 def _without_overlay(examples: Any, branches: Any, vision: Any) -> torch.Tensor:
-    return attention.dense_mask(examples, branches, torch.zeros_like(vision))
+    return attention_rule.dense_mask(examples, branches, torch.zeros_like(vision))
 
 
 def _overlay_over_the_wall(examples: Any, branches: Any, vision: Any) -> torch.Tensor:
     """Trap 2: position-based packing, to which transformers adds one overlay for the whole row."""
-    causal = attention.dense_mask(examples, branches, torch.zeros_like(vision))
+    causal = attention_rule.dense_mask(examples, branches, torch.zeros_like(vision))
     return causal | (vision[:, :, None] & vision[:, None, :])[:, None]
 
 
@@ -337,7 +336,7 @@ def test_flash_merges_pieces_in_32_bits_whatever_the_default_type_is() -> None:
     """Lightning's bf16-true makes bfloat16 the default, and a log-sum-exp has no bits to spare."""
     torch.manual_seed(0)
     ids = torch.zeros(1, 64, dtype=torch.long)
-    found = attention.pieces(ids, ids, torch.arange(64)[None] < 32)
+    found = attention_rule.pieces(ids, ids, torch.arange(64)[None] < 32)
     q, k, v = (4 * torch.randn(1, 2, 64, 16, dtype=torch.bfloat16) for _ in range(3))
     wanted = flash_attention(q, k, v, found, 0.25)
     with HalfPrecision("bf16-true").forward_context():
@@ -368,33 +367,17 @@ def test_sizes_of_images_are_known_before_anything_is_decoded(tmp_path: Path, ti
     assert sizes_of(plan.items) == _actual_sizes(plan.items, tiny, limits)
 
 
-class StopAfter(Callback):
-    """End the run after some optimizer steps, as a lost machine would."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
-        trainer.should_stop = trainer.global_step >= self.steps
-
-
 def test_a_packed_run_stops_and_resumes_without_changing_a_bit(
-    pond_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pond_recipe: Path, tmp_path: Path
 ) -> None:
     rooms = ["data.packing=true", "data.max_tokens=900", "data.max_crops_per_pack=20"]
     console = Console(quiet=True)
     whole = load_recipe(pond_recipe, [*rooms, f"output.dir={tmp_path / 'whole'}"])
-    training_run.train(whole, console)
+    train(whole, console)
     parted = load_recipe(pond_recipe, [*rooms, f"output.dir={tmp_path / 'parted'}"])
-    build = training_run.build_trainer
-
-    def stopping(recipe: Any, run: Any, callbacks: list[Callback], **options: Any) -> L.Trainer:
-        return build(recipe, run, [*callbacks, StopAfter(3)], **options)
-
-    monkeypatch.setattr(training_run, "build_trainer", stopping)
-    assert training_run.train(parted, console).steps == 3
-    monkeypatch.setattr(training_run, "build_trainer", build)
-    assert training_run.train(parted, console, resume=True).steps == 6
+    with stopping_after(3):
+        assert train(parted, console).steps == 3
+    assert train(parted, console, resume=True).steps == 6
     texts = [(tmp_path / run / "metrics.csv").read_text() for run in ("whole", "parted")]
     losses = [[line.split(",")[:2] for line in text.splitlines()] for text in texts]
     assert losses[0] == losses[1]

@@ -1,8 +1,8 @@
-"""A forecast equals a run: byte for byte on a CPU, where both can be had.
+"""On a CPU a forecast equals a real step, byte for byte.
 
-Each setting is forecast on fake tensors and computed on real ones, under the same ledger; and the
-ledger's peak is held to PyTorch's profiler, which knows nothing of it. What a GPU does differently
-is tested rule by rule; no GPU was at hand to compare with (`tests/gpu/test_plan.py` would).
+Each setting is forecast on fake tensors and computed on real ones, under the same memory tracker,
+whose peak is also compared with PyTorch's profiler. GPU behavior is tested rule by rule;
+`tests/gpu/test_plan.py` compares forecasts with a GPU.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from molmo_tune.planning.gpu_emulation import emulate_gpu, update_at_once
 from molmo_tune.planning.gpus import CONTEXT_BYTES, fits, needed_bytes
 from molmo_tune.planning.memory_tracker import BLOCK_BYTES, MemoryTracker
 from molmo_tune.planning.rows import Row
-from molmo_tune.planning.step import GRADIENTS, OPTIMIZER, TRAINED, StepCost, WatchedStep
-from molmo_tune.planning.workload import ALLOWED, LARGEST, USUAL, count_rows
-from molmo_tune.planning.workspace import bytes_within
+from molmo_tune.planning.step import GRADIENTS, OPTIMIZER, TRAINED, StepCost, TrackedStep
+from molmo_tune.planning.workload import ALLOWED, LARGEST, TYPICAL, count_rows
+from molmo_tune.planning.workspace import workspace_bytes
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.training.builders import build_model, optim_settings
-from molmo_tune.training.module import MolmoModule
-from molmo_tune.training.optimizers import build_optimizer
+from molmo_tune.training.molmo_module import MolmoModule
+from molmo_tune.training.optimizers import build_optimizer, optim_settings
+from molmo_tune.training.prepare_model import build_model
 from tests.tiers import slow_except
 
 SAME = 1e-3
-"""Largest relative difference of peaks, forecast and real; none was seen on the tested versions."""
+"""Largest relative difference of forecast and real peak; the tested versions show none."""
 PROFILED = 1e-2
-"""The same between ledger and profiler, which does not round storages up to blocks."""
+"""The same for tracker and profiler, which does not round storages up to blocks."""
 
 SETTINGS: dict[str, tuple[str, ...]] = {
     "lora": (),
@@ -70,14 +70,14 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "flash": ("model.attention=flash",),
     "8-bit optimizer": ("optim.name=adamw_8bit", "adapter.rank=32"),
     "one batch a step": ("trainer.accumulate_grad_batches=1",),
-    "rows of packs": ("data.packing=true", "data.max_crops_per_pack=12"),
+    "packing": ("data.packing=true", "data.max_crops_per_pack=12"),
 }
 PROFILED_SETTINGS = ("lora", "lora, checkpointed", "qlora", "full", "all parts", "flash")
 
 
 @pytest.fixture(scope="module")
 def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe for the tiny base without data: rows of 400 tokens with 8 frames."""
+    """A recipe for the tiny base, without data: rows of 400 tokens with 8 frames."""
     path = tmp_path_factory.mktemp("plan") / "recipe.yaml"
     path.write_text(
         """\
@@ -115,25 +115,25 @@ def real_batch(recipe: Recipe, module: MolmoModule) -> Batch:
     return row.batch(config, 1, torch.zeros(row.patches_shape(config, 1)))
 
 
-def watched(recipe: Recipe) -> tuple[StepCost, MolmoModule, WatchedStep]:
-    """A real step, and what it was made with."""
+def tracked(recipe: Recipe) -> tuple[StepCost, MolmoModule, TrackedStep]:
+    """Cost of a real step, its module and the step."""
     recipe = definite(recipe, "cpu")
     module = real_module(recipe)
     batch = real_batch(recipe, module)
     gc.collect()
-    with MemoryTracker() as ledger:
-        step = WatchedStep(
-            module, ledger, precision_plugin(recipe), recipe.trainer.gradient_clip_val
+    with MemoryTracker() as tracker:
+        step = TrackedStep(
+            module, tracker, precision_plugin(recipe), recipe.trainer.gradient_clip_val
         )
         step.prepare()
         return step.run(batch, recipe.trainer.accumulate_grad_batches), module, step
 
 
 @pytest.mark.parametrize("name", slow_except(SETTINGS, "lora", "qlora", "full"))
-def test_a_forecast_is_what_a_real_step_takes(name: str, planned: Callable[..., Recipe]) -> None:
+def test_forecast_equals_a_real_step(name: str, planned: Callable[..., Recipe]) -> None:
     recipe = planned(*SETTINGS[name])
     found = forecast(recipe, device="cpu", only_largest=True).costs[0]
-    real, _, _ = watched(recipe)
+    real, _, _ = tracked(recipe)
     assert found.resting_bytes == real.resting_bytes
     assert found.peak_bytes == pytest.approx(real.peak_bytes, rel=SAME)
     assert found.num_flops == real.num_flops
@@ -142,23 +142,23 @@ def test_a_forecast_is_what_a_real_step_takes(name: str, planned: Callable[..., 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["molmo2-tiny-qwen", "molmo2-tiny-olmo"])
-def test_it_is_in_the_released_layouts_too(
+def test_forecast_equals_a_real_step_in_released_layouts(
     layout: str, shared: Path, planned: Callable[..., Recipe]
 ) -> None:
-    """Other norms and position scaling, and a vocabulary whose logits outweigh all else."""
+    """Other norms and position scaling, and a vocabulary whose logits dominate."""
     name = f"model.name={shared / 'fixtures' / layout}"
     recipe = planned(name, "data.max_tokens=250", "video.max_frames=2")
     found = forecast(recipe, device="cpu", only_largest=True).costs[0]
-    assert found == watched(recipe)[0]
+    assert found == tracked(recipe)[0]
 
 
 @pytest.mark.parametrize(
     "name", slow_except(["lora", "qlora", "full", "int8", "8-bit optimizer"], "lora")
 )
-def test_weights_gradients_and_states_are_those_of_the_tensors(
+def test_weights_gradients_and_states_match_the_tensors(
     name: str, planned: Callable[..., Recipe]
 ) -> None:
-    """Counted here from the tensors of a real model after a real step, without a ledger."""
+    """Counted from the tensors of a real model after a real step, without a tracker."""
     recipe = definite(planned(*SETTINGS[name]), "cpu")
     found = forecast(recipe, device="cpu", only_largest=True).costs[0]
     resting = found.resting_bytes
@@ -189,8 +189,8 @@ def in_blocks(tensors: list[torch.Tensor]) -> int:
 
 
 @pytest.mark.parametrize("name", slow_except(PROFILED_SETTINGS, "full"))
-def test_the_peak_is_what_the_profiler_sees(name: str, planned: Callable[..., Recipe]) -> None:
-    """PyTorch's own record of allocations in two batches and an update, without any mode."""
+def test_peak_matches_the_profiler(name: str, planned: Callable[..., Recipe]) -> None:
+    """PyTorch's own record of allocations in two batches and an optimizer step, without modes."""
     recipe = definite(planned(*SETTINGS[name], "trainer.accumulate_grad_batches=2"), "cpu")
     found = forecast(recipe, device="cpu", only_largest=True).costs[0]
     module = real_module(recipe)
@@ -206,7 +206,7 @@ def test_the_peak_is_what_the_profiler_sees(name: str, planned: Callable[..., Re
         optimizer.step()
         optimizer.zero_grad()
 
-    step()  # the optimizer makes its states
+    step()  # the optimizer creates its states
     gc.collect()
     with profile(profile_memory=True) as record:
         step()
@@ -215,7 +215,7 @@ def test_the_peak_is_what_the_profiler_sees(name: str, planned: Callable[..., Re
 
 
 def highest(record: Any, least: int = 100) -> int:
-    """The highest sum of what was allocated and freed, in bytes."""
+    """Highest sum of allocated minus freed bytes."""
     events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
     assert len(events) > least
     total = peak = 0
@@ -225,45 +225,45 @@ def highest(record: Any, least: int = 100) -> int:
     return peak
 
 
-def test_what_a_logsumexp_takes_inside_is_seen() -> None:
-    """A second table of all logits, which only the profiler sees as it comes and goes."""
+def test_workspace_of_logsumexp_is_tracked() -> None:
+    """A second table of all logits, which only the profiler sees."""
     logits = torch.randn(64, 50_000)
-    with MemoryTracker() as ledger:
-        ledger.enter("inputs", [logits])
-        before = ledger.live.total()
+    with MemoryTracker() as tracker:
+        tracker.assign("inputs", [logits])
+        before = tracker.live.total()
         logits.logsumexp(-1)
     with profile(profile_memory=True) as record:
         logits.logsumexp(-1)
-    assert ledger.peak_bytes - before == pytest.approx(highest(record, least=3), rel=PROFILED)
+    assert tracker.peak_bytes - before == pytest.approx(highest(record, least=3), rel=PROFILED)
 
 
 @pytest.mark.slow
-def test_layers_in_few_bits_compute_as_many_products(planned: Callable[..., Recipe]) -> None:
+def test_quantized_layers_have_the_same_flops(planned: Callable[..., Recipe]) -> None:
     small = [planned(*SETTINGS[name]) for name in ("lora", "qlora", "int8")]
     costs = [forecast(recipe, device="cpu", only_largest=True).costs[0] for recipe in small]
     assert len({cost.num_flops for cost in costs}) == 1
 
 
-def test_layers_in_4_bits_are_unpacked_inside() -> None:
+def test_workspace_of_4_bit_layers_is_their_unpacked_weights() -> None:
     import bitsandbytes  # noqa: F401  (defines the operator)
 
     product = torch.ops.bitsandbytes.gemm_4bit.default
     hidden, packed = torch.empty(5, 64).bfloat16(), torch.empty(32 * 64 // 2, 1, dtype=torch.uint8)
-    assert bytes_within(product, (hidden, packed, [32, 64])) == 32 * 64 * 2
+    assert workspace_bytes(product, (hidden, packed, [32, 64])) == 32 * 64 * 2
 
 
-def test_the_way_back_of_flash_attention_sums_in_32_bits() -> None:
+def test_workspace_of_flash_backward_is_float32() -> None:
     """By hand: 100 tokens, 8 heads of 72 (rounded to 96) over 2 of keys; 4 bytes, then 2 x 2."""
     q, k = torch.empty(100, 8, 72, dtype=torch.bfloat16), torch.empty(100, 2, 72).bfloat16()
     backward = torch.ops.aten._flash_attention_backward.default
-    assert bytes_within(backward, (q, q, k, k)) == 100 * 8 * (96 * 4 + 72 * 2 * 2)
-    assert bytes_within(backward, (q, q, q, q)) == 100 * 8 * 96 * 4
+    assert workspace_bytes(backward, (q, q, k, k)) == 100 * 8 * (96 * 4 + 72 * 2 * 2)
+    assert workspace_bytes(backward, (q, q, q, q)) == 100 * 8 * 96 * 4
 
 
-def test_a_second_row_on_the_same_model_starts_clean(planned: Callable[..., Recipe]) -> None:
+def test_a_second_row_on_the_same_model_starts_afresh(planned: Callable[..., Recipe]) -> None:
     recipe = definite(planned(), "cpu")
-    first, module, step = watched(recipe)
-    with step._ledger:
+    first, module, step = tracked(recipe)
+    with step._tracker:
         again = step.run(real_batch(recipe, module), recipe.trainer.accumulate_grad_batches)
     assert again == first
 
@@ -273,7 +273,7 @@ def peak(recipe: Recipe) -> int:
 
 
 @pytest.mark.slow
-def test_it_moves_the_right_way(planned: Callable[..., Recipe]) -> None:
+def test_settings_move_the_peak_as_expected(planned: Callable[..., Recipe]) -> None:
     least = peak(planned())
     assert peak(planned("trainer.gradient_checkpointing=true")) < 0.6 * least
     assert peak(planned("trainer.offload_activations=true")) < 0.6 * least
@@ -292,22 +292,22 @@ def test_more_frames_need_more_memory(planned: Callable[..., Recipe]) -> None:
 
 
 @pytest.mark.slow
-def test_devices_keep_gradients_once_more(planned: Callable[..., Recipe]) -> None:
+def test_several_devices_keep_gradients_twice(planned: Callable[..., Recipe]) -> None:
     one, two = (forecast(planned(f"trainer.devices={n}"), only_largest=True) for n in (1, 2))
     assert two.peak_bytes - one.peak_bytes == one.costs[0].resting_bytes[TRAINED]
     assert any("arithmetic" in remark for remark in two.remarks)
 
 
-# What a GPU does differently
+# GPU behavior
 
 
 def fake_peak(compute: Callable[[], Any], *, offload: bool = False) -> int:
-    """Bytes that are alive at most while something is computed as on a GPU."""
+    """Peak bytes of a computation with GPU behavior."""
     fake_mode = FakeTensorMode()
     on_gpu = emulate_gpu(offload=offload)
-    with fake_mode, ConcreteTensors(fake_mode), on_gpu, MemoryTracker() as ledger:
+    with fake_mode, ConcreteTensors(fake_mode), on_gpu, MemoryTracker() as tracker:
         compute()
-        return ledger.peak_bytes
+        return tracker.peak_bytes
 
 
 LENGTH, HEADS, WIDTH = 2048, 4, 64
@@ -321,7 +321,7 @@ def attended(mask: torch.Tensor | None = None) -> torch.Tensor:
     return q.grad
 
 
-def test_attention_keeps_no_table_of_scores() -> None:
+def test_attention_stores_no_table_of_scores() -> None:
     table = HEADS * LENGTH**2 * 2
     plain = fake_peak(attended)
     assert plain < table / 3
@@ -330,7 +330,7 @@ def test_attention_keeps_no_table_of_scores() -> None:
     assert plain + as_numbers < masked < plain + 2 * as_numbers
 
 
-def test_dropout_keeps_a_byte_per_element() -> None:
+def test_dropout_saves_a_byte_per_element() -> None:
     size = 2**20
     kept = []
 
@@ -347,7 +347,7 @@ def test_dropout_keeps_a_byte_per_element() -> None:
     assert kept == [size]
 
 
-def test_norms_are_computed_in_32_bits_under_autocast() -> None:
+def test_norms_are_float32_under_autocast() -> None:
     with emulate_gpu(offload=False), torch.autocast("cpu", torch.bfloat16):
         x = torch.ones(2, 8, dtype=torch.bfloat16)
         assert F.layer_norm(x, (8,)).dtype == torch.float32
@@ -355,7 +355,7 @@ def test_norms_are_computed_in_32_bits_under_autocast() -> None:
     assert F.layer_norm(x, (8,)).dtype == torch.bfloat16
 
 
-def test_the_library_is_left_as_it_was() -> None:
+def test_emulation_restores_the_library() -> None:
     def found() -> tuple[Any, ...]:
         return F.dropout, F.layer_norm, F.scaled_dot_product_attention, torch.linalg.norm
 
@@ -371,7 +371,7 @@ def test_the_library_is_left_as_it_was() -> None:
     assert found() == before
 
 
-def test_offloaded_is_what_the_way_back_needs() -> None:
+def test_offloading_removes_saved_activations() -> None:
     def chain() -> None:
         x = torch.empty(2**20, requires_grad=True)
         for _ in range(10):
@@ -390,75 +390,77 @@ def test_adamw_updates_all_weights_at_once(planned: Callable[..., Recipe]) -> No
         optimizer = torch.optim.AdamW(parameters, foreach=False)
         if at_once:
             update_at_once(optimizer)
-        with MemoryTracker() as ledger:
+        with MemoryTracker() as tracker:
             for _ in range(2):
-                ledger.begin()
-                before = ledger.live.total()
+                tracker.reset_peak()
+                before = tracker.live.total()
                 for parameter in parameters:
                     parameter.grad = torch.zeros_like(parameter)
                 optimizer.step()
                 optimizer.zero_grad()
-            peaks.append(ledger.peak_bytes - before)
+            peaks.append(tracker.peak_bytes - before)
     assert peaks[1] > peaks[0] + 30 * 4000
 
 
-# Which rows are counted
+# Batch rows
 
 
-def test_without_data_the_limits_are_counted(planned: Callable[..., Recipe]) -> None:
+def test_rows_without_data_follow_the_limits(planned: Callable[..., Recipe]) -> None:
     recipe = planned()
-    counted = count_rows(recipe, config_without_weights("tiny"))
-    assert [row.name for row in counted.rows] == [ALLOWED, USUAL]
-    assert counted.rows[0].num_tokens == recipe.data.max_tokens
-    assert counted.rows[0].num_crops == recipe.video.max_frames
-    assert "not/there" in counted.source
+    workload = count_rows(recipe, config_without_weights("tiny"))
+    assert [row.name for row in workload.rows] == [ALLOWED, TYPICAL]
+    assert workload.rows[0].num_tokens == recipe.data.max_tokens
+    assert workload.rows[0].num_crops == recipe.video.max_frames
+    assert "not/there" in workload.source
 
 
 @pytest.mark.parametrize(("most_crops", "clips"), [(12, [8, 4]), (128, [8, 8, 7])])
-def test_packs_are_filled_to_one_of_both_limits(
+def test_packs_reach_one_of_both_limits(
     most_crops: int, clips: list[int], planned: Callable[..., Recipe]
 ) -> None:
-    """A frame of the tiny base is 9 patches, 2 marks and 6 for its time: 23 go into 400 tokens."""
+    """A frame of the tiny base is 9 patches, 2 marks and 6 for its time: 23 fit in 400 tokens."""
     recipe = planned("data.packing=true", f"data.max_crops_per_pack={most_crops}")
     row = count_rows(recipe, config_without_weights("tiny")).rows[0]
     assert [sample.num_crops for sample in row.samples] == clips
     assert recipe.data.max_tokens - len(clips) < row.num_tokens <= recipe.data.max_tokens
 
 
-def test_images_are_counted_by_their_crops(planned: Callable[..., Recipe]) -> None:
+def test_images_count_by_crops(planned: Callable[..., Recipe]) -> None:
     recipe = planned("data.train.0.template=image_pointing", "image.max_crops=3")
     row = count_rows(recipe, config_without_weights("tiny")).rows[0]
     assert row.num_crops == 4
     assert row.samples[0].reaches
 
 
-def test_rows_of_data_are_those_that_training_reads(pond_recipe: Path) -> None:
+def test_rows_with_data_match_training(pond_recipe: Path) -> None:
     recipe = load_recipe(pond_recipe, ())
     processor = load_processor("tiny")
     items, _ = read_items(recipe.data.train, recipe, processor)
-    counted = count_rows(recipe, config_without_weights("tiny"))
-    assert [row.name for row in counted.rows] == [LARGEST, ALLOWED, USUAL]
+    workload = count_rows(recipe, config_without_weights("tiny"))
+    assert [row.name for row in workload.rows] == [LARGEST, ALLOWED, TYPICAL]
     longest = max(items, key=lambda item: (item.num_tokens, item.num_crops))
     encoded = TrainingSet([longest], processor, limits_of(recipe))[0]
-    batch = counted.rows[0].batch(config_without_weights("tiny"), 1, torch.zeros(0))
+    batch = workload.rows[0].batch(config_without_weights("tiny"), 1, torch.zeros(0))
     assert batch.input_ids.shape == (1, encoded.num_tokens)
     assert batch.pooling.shape == encoded.pooling.shape
-    assert counted.rows[0].patches_shape(config_without_weights("tiny"), 1) == encoded.patches.shape
+    assert (
+        workload.rows[0].patches_shape(config_without_weights("tiny"), 1) == encoded.patches.shape
+    )
     assert torch.equal(batch.loss_weights[0] > 0, torch.from_numpy(encoded.loss_weights > 0))
     assert torch.equal(batch.branch_ids[0], torch.from_numpy(encoded.branch_ids))
-    assert counted.rows_per_epoch == len(items)
+    assert workload.rows_per_epoch == len(items)
 
 
-# Remedies and cards
+# Adjustments and GPUs
 
 
-def test_remedies_end_when_it_fits_and_skip_what_does_not_help(
+def test_adjustments_stop_when_it_fits_and_skip_what_does_not_help(
     planned: Callable[..., Recipe],
 ) -> None:
-    """Peaks by setting, in gigabytes, instead of forecasts; 24 GB hold 21.2 beside the margin."""
+    """Peaks by setting, in gigabytes, instead of forecasts; 24 GB leave 21.2 after the margin."""
     costs = {"trainer.gradient_checkpointing=true": 40, "optim.name=adamw_8bit": 39.95}
     costs |= {"model.quantize=nf4": 30, "trainer.offload_activations=true": 21}
-    costs |= {"adapter.rank=16": 10}  # would help, but is no longer needed
+    costs |= {"adapter.rank=16": 10}  # would help, but is not needed any more
 
     def peak_of(recipe: Recipe) -> int:
         return round(1e9 * min(costs.get(setting, 60) for setting in asked))
@@ -481,8 +483,8 @@ def test_remedies_end_when_it_fits_and_skip_what_does_not_help(
     assert not fits(found[-2].peak_bytes, 24)
 
 
-def test_contradictions_are_no_remedies(planned: Callable[..., Recipe]) -> None:
-    """Full weights cannot be quantized: that is tried, refused, and tried again after LoRA."""
+def test_conflicting_settings_are_not_adjustments(planned: Callable[..., Recipe]) -> None:
+    """Full weights cannot be quantized: that is refused, and tried again after LoRA."""
     full = planned("adapter.method=full")
     tried: list[tuple[str, ...]] = []
 
@@ -498,7 +500,7 @@ def test_contradictions_are_no_remedies(planned: Callable[..., Recipe]) -> None:
     assert names.index("adapter.method=lora") < names.index("model.quantize=nf4")
 
 
-def test_the_margin_is_left_alone() -> None:
+def test_margin() -> None:
     assert needed_bytes(0) == CONTEXT_BYTES
     assert fits(212 * 10**8, 24)
     assert not fits(213 * 10**8, 24)
@@ -507,14 +509,14 @@ def test_the_margin_is_left_alone() -> None:
 # The command
 
 
-def test_the_command_answers_and_writes_json(
+def test_command_prints_tables_and_writes_json(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "plan.json"
     assert main(["plan", str(recipe_file), "--memory", "24", "--json", str(out)]) == 0
-    told = capsys.readouterr().out
-    for words in ("with the margin", "RTX 4090", "not measured", "Compared with one H200"):
-        assert words in told
+    printed = capsys.readouterr().out
+    for words in ("with the margin", "RTX 4090", "assumptions", "Compared with one H200"):
+        assert words in printed
     figures = json.loads(out.read_text(encoding="utf-8"))
     assert figures["fits"] is True
     assert figures["rows"][0]["peak_bytes"] == sum(figures["rows"][0]["at_peak_bytes"].values())
@@ -522,16 +524,16 @@ def test_the_command_answers_and_writes_json(
 
 
 @pytest.mark.slow
-def test_what_does_not_fit_gets_settings_and_exit_code_1(
+def test_a_recipe_that_does_not_fit_gets_settings_and_exit_code_1(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "plan.json"
     long = ["--set", "data.max_tokens=4000", "--set", "model.dtype=float32"]
     needed = ["plan", str(recipe_file), *long, "--json", str(out), "--memory"]
     assert main([*needed, "1.1"]) == 1
-    told = capsys.readouterr()
-    assert "--set trainer.gradient_checkpointing=true" in told.out
-    assert "needs 1." in told.err
+    printed = capsys.readouterr()
+    assert "--set trainer.gradient_checkpointing=true" in printed.out
+    assert "needs 1." in printed.err
     figures = json.loads(out.read_text(encoding="utf-8"))
     assert figures["fits"] is False
     remedy = figures["remedies"][0]
@@ -543,14 +545,14 @@ def test_what_does_not_fit_gets_settings_and_exit_code_1(
     ("settings", "words"),
     [
         (("adapter.rnak=3",), "rank"),
-        (("model.name=./no/folder",), "no folder"),
+        (("model.name=./no/folder",), "not a folder"),
         (("trainer.strategy=fsdp",), "fsdp"),
         (("preference.from_run=runs/x", "adapter.dropout=0"), "pairs of answers"),
         (("adapter.method=dora", "model.quantize=nf4"), "dora"),
         (("data.train.0.template=nowhere",), "nowhere"),
     ],
 )
-def test_mistakes_end_in_one_line(
+def test_mistakes_are_one_line(
     settings: tuple[str, ...],
     words: str,
     recipe_file: Path,
@@ -562,7 +564,7 @@ def test_mistakes_end_in_one_line(
 
 
 @pytest.mark.slow
-def test_figures_that_cannot_be_written_are_one_line(
+def test_an_unwritable_json_file_is_one_line(
     recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", str(recipe_file), "--json", str(tmp_path / "no" / "plan.json")]) == 1
@@ -570,39 +572,39 @@ def test_figures_that_cannot_be_written_are_one_line(
 
 
 @pytest.mark.parametrize("memory", ["0", "-1", "much", "inf"])
-def test_memory_is_a_number_of_gigabytes(memory: str, recipe_file: Path) -> None:
+def test_memory_must_be_a_number_of_gigabytes(memory: str, recipe_file: Path) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["plan", str(recipe_file), "--memory", memory])
     assert ended.value.code == 2
 
 
 @pytest.mark.slow
-def test_a_config_is_enough(recipe_file: Path, tmp_path: Path) -> None:
+def test_a_config_file_is_enough(recipe_file: Path, tmp_path: Path) -> None:
     shutil.copy(TINY_FOLDER / "config.json", tmp_path)
     whole = forecast(load_recipe(recipe_file, ()), only_largest=True).costs[0]
     bare = load_recipe(recipe_file, [f"model.name={tmp_path}"])
     assert forecast(bare, only_largest=True).costs[0].resting_bytes == whole.resting_bytes
 
 
-def test_released_models_have_their_documented_size() -> None:
+def test_released_models_have_the_documented_size() -> None:
     model = model_without_weights(config_without_weights("allenai/Molmo2-4B"), dtype=torch.bfloat16)
     assert sum(p.numel() for p in model.parameters()) == 4_850_869_200
 
 
-def test_a_forecast_leaves_bitsandbytes_usable(planned: Callable[..., Recipe]) -> None:
-    """Its table of 8-bit numbers is shared by the process, and was once left on `meta`."""
+def test_bitsandbytes_works_after_a_forecast(planned: Callable[..., Recipe]) -> None:
+    """The process shares its table of 8-bit numbers, which must not stay on `meta`."""
     recipe = planned("model.quantize=nf4")
     model_without_weights(config_without_weights("tiny"), dtype=torch.float32, quantize="nf4")
     assert real_module(definite(recipe, "cpu")).bare_model is not None
 
 
 @pytest.mark.slow
-def test_a_large_model_is_planned_in_little_memory(recipe_file: Path) -> None:
+def test_planning_a_large_model_takes_little_memory(recipe_file: Path) -> None:
     settings = ["model.name=allenai/Molmo2-8B", "data.max_tokens=16384", "video.max_frames=128"]
     options = [part for setting in settings for part in ("--set", setting)]
     code = (
         "import os, sys; from molmo_tune.cli import main; code = main(sys.argv[1:]);"
-        "status = open('/proc/self/status').read();"  # getrusage would tell the parent's peak
+        "status = open('/proc/self/status').read();"  # getrusage would give the parent's peak
         "print(code, sum(os.times()[:2]), status.split('VmHWM:')[1].split()[0])"
     )
     command = [sys.executable, "-c", code, "plan", str(recipe_file), *options]

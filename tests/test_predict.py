@@ -1,4 +1,4 @@
-"""Asking about media without labels: the prompts of training, answers as text, points, labels."""
+"""Predictions use the prompts of training and give text, points and labels."""
 
 from __future__ import annotations
 
@@ -33,17 +33,19 @@ def noise(path: Path, size_wh: tuple[int, int] = (90, 60)) -> Path:
     return path
 
 
-def said(media: Media, *answers: str) -> Prediction:
+def answered(media: Media, *answers: str) -> Prediction:
     """A prediction with these answers, without a model."""
     item = item_to_ask(Sample("a", media, ()), load_template("dialogue"), LIMITS)
-    asked = tuple(Conversation("a", "", f"Question {n}?", text) for n, text in enumerate(answers))
-    answered = tuple(Answer(text, False) for text in answers)
+    conversations = tuple(
+        Conversation("a", "", f"Question {n}?", text) for n, text in enumerate(answers)
+    )
+    results = tuple(Answer(text, False) for text in answers)
     patches = np.zeros((1, 1, 1), np.float32)
-    return Prediction(replace(item, conversations=asked), answered, patches)
+    return Prediction(replace(item, conversations=conversations), results, patches)
 
 
-def test_the_prompt_is_that_of_training(pond_recipe: Path) -> None:
-    """The same question in a recipe and asked freely gets the same answer."""
+def test_prediction_uses_the_prompt_of_training(pond_recipe: Path) -> None:
+    """A question gets the same answer in a recipe and in `predict`."""
     recipe = load_recipe(pond_recipe, [])
     processor, limits = load_processor("tiny"), limits_of(recipe)
     model = load_model("tiny").eval()
@@ -61,7 +63,7 @@ def test_points_become_pixels_and_labels(pond: Path, tmp_path: Path) -> None:
     clip = sorted((pond / "clips").iterdir())[0]
     video = Media("video", (clip,))
     tracks = '<tracks coords="0.0 1 100 100 2 500 500;0.5 1 200 100">koi</tracks>'
-    found = said(video, tracks, "A pond.")
+    found = answered(video, tracks, "A pond.")
     records = found.to_json()
     assert records[0]["points"] == [
         {"id": "1", "time_s": 0.0, "x_px": 16.0, "y_px": 12.0},
@@ -76,10 +78,10 @@ def test_points_become_pixels_and_labels(pond: Path, tmp_path: Path) -> None:
     assert first.label == second.label == "koi"
     assert words == Dialogue("Question 1?", "A pond.")
     image = noise(tmp_path / "a.png")
-    single = said(Media("image", (image,)), '<points coords="1 1 500 500">newt</points>')
+    single = answered(Media("image", (image,)), '<points coords="1 1 500 500">newt</points>')
     assert single.to_sample().annotations == (Instance("1.1", "newt", Point((45.0, 30.0))),)
     both = Media("image", (image, noise(tmp_path / "b.png", (200, 100))))
-    several = said(both, '<points coords="2 1 500 500">newt</points>')
+    several = answered(both, '<points coords="2 1 500 500">newt</points>')
     assert several.to_json()[0]["points"] == [{"id": "1", "image": 2, "x_px": 100.0, "y_px": 50.0}]
     assert several.to_sample().annotations == (Instance("1.1", "newt", Point((100.0, 50.0)), 1),)
 
@@ -93,19 +95,19 @@ def test_points_become_pixels_and_labels(pond: Path, tmp_path: Path) -> None:
         ("none", ""),
     ],
 )
-def test_what_an_answer_points_at(text: str, label: str) -> None:
+def test_label_of_answer(text: str, label: str) -> None:
     assert label_of_answer(text) == label
 
 
-def test_media_by_their_endings(tmp_path: Path) -> None:
+def test_media_kinds_by_extension(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("a.PNG", "b.mp4", "frames")]
     assert [one.kind for one in media_of(paths)] == ["image", "video", "video"]
     assert media_of(paths[:1] * 2, together=True) == [Media("image", (paths[0], paths[0]))]
-    with pytest.raises(UserError, match=r"b.mp4: is no image; expected images only"):
+    with pytest.raises(UserError, match=r"b.mp4: not an image; expected images with --together"):
         media_of(paths, together=True)
 
 
-def test_the_command_writes_answers_page_and_labels(
+def test_command_writes_resultspage_and_labels(
     pond: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip, image = sorted((pond / "clips").iterdir())[0], noise(tmp_path / "a.png")
@@ -113,8 +115,8 @@ def test_the_command_writes_answers_page_and_labels(
     call = ["predict", "tiny", str(clip), str(image), "--max-frames", "4", "--out", str(out)]
     ask = ["--ask", "Point to the [frog].", "--ask", "How many?", "--max-new-tokens", "12"]
     assert main([*call, *ask]) == 0
-    told = capsys.readouterr().out
-    assert f"{clip}: Point to the [frog]." in told
+    output = capsys.readouterr().out
+    assert f"{clip}: Point to the [frog]." in output
     records = json.loads((out / "answers.json").read_text())
     assert [record["question"] for record in records] == ["Point to the [frog].", "How many?"] * 2
     page = (out / "answers.html").read_text()
@@ -128,25 +130,25 @@ def test_the_command_writes_answers_page_and_labels(
 
 
 @pytest.mark.parametrize(
-    ("model", "medium", "out", "word"),
+    ("model", "media", "out", "message"),
     [
         ("tiny", "nothing.mp4", "out", "no such image"),
-        ("./none", "a.png", "out", "is no folder"),
+        ("./none", "a.png", "out", "folder"),
         ("tiny", "a.png", "a.png", "is a file; expected a new folder"),
     ],
 )
-def test_what_cannot_be_asked(
+def test_unusable_arguments_are_clear_errors(
     model: str,
-    medium: str,
+    media: str,
     out: str,
-    word: str,
+    message: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     noise(tmp_path / "a.png")
-    call = ["predict", model, str(tmp_path / medium), "--ask", "What?"]
+    call = ["predict", model, str(tmp_path / media), "--ask", "What?"]
     assert main([*call, "--out", str(tmp_path / out)]) == 1
-    assert word in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_one_unreadable_file_costs_no_other_answer(
@@ -157,15 +159,15 @@ def test_one_unreadable_file_costs_no_other_answer(
     out = tmp_path / "out"
     call = ["predict", "tiny", str(bad), str(clip), "--ask", "What?", "--max-new-tokens", "4"]
     assert main([*call, "--out", str(out)]) == 1
-    told = capsys.readouterr().out.splitlines()
-    assert told[-1].startswith(f"skipped: {bad}: not a video")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith(f"skipped: {bad}: not a video")
     assert [record["media"] for record in json.loads((out / "answers.json").read_text())] == [
         [str(clip)]
     ]
 
 
 @pytest.mark.parametrize("rate", ["0", "nan", "-1", "many"])
-def test_a_rate_is_positive(rate: str) -> None:
-    with pytest.raises(SystemExit) as ended:
+def test_max_fps_must_be_positive(rate: str) -> None:
+    with pytest.raises(SystemExit) as exit_:
         main(["predict", "tiny", "a.mp4", "--ask", "What?", f"--max-fps={rate}"])
-    assert ended.value.code == 2
+    assert exit_.value.code == 2

@@ -1,4 +1,4 @@
-"""Preference training: pairs from mistakes, their loss against TRL's, and a run from end to end."""
+"""Preference training: pairs from mistakes, their loss compared with TRL's, and whole runs."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from molmo_tune.model.adapters import (
     save_adapter,
     trainable_parameters,
 )
+from molmo_tune.model.answer_log_probs import answer_log_probs
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
-from molmo_tune.model.log_probs import answer_log_probs
 from molmo_tune.model.preference_loss import pair_losses
 from molmo_tune.model.resume_adapter import continue_adapter
 from molmo_tune.preference import mining
@@ -56,13 +56,14 @@ from molmo_tune.recipe.issues import RecipeError
 from molmo_tune.recipe.loader import load_recipe, parse_recipe
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder
-from molmo_tune.training import run as training_run
-from molmo_tune.training.module import MolmoModule
+from molmo_tune.training.molmo_module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
-from molmo_tune.training.preference_module import PreferenceModule
+from molmo_tune.training.preference import run_preference
+from molmo_tune.training.preference.preference_module import PreferenceModule
 from molmo_tune.training.run import train
 from tests.drawn_lora import draw, drawn_lora
-from tests.test_training import StopAfter, read_metrics, worst_difference
+from tests.stopped_training import stopping_after
+from tests.test_training import read_metrics, worst_difference
 from tests.tiers import slow_except
 
 QUIET = Console(quiet=True)
@@ -76,13 +77,13 @@ PREFERENCE = ["adapter.dropout=0", "eval.max_new_tokens=48"]
 # --- the loss ------------------------------------------------------------------------------------
 
 
-def trls_loss(
+def trl_loss(
     per_token: torch.Tensor, mask: torch.Tensor, reference: torch.Tensor, losses: dict[str, float]
 ) -> torch.Tensor:
     """TRL's own `DPOTrainer._compute_loss` on given log-probabilities of tokens.
 
     Args:
-        per_token: ``(2Q, L - 1)``, first all better answers, then all worse; 0 outside the answers.
+        per_token: ``(2Q, L - 1)``, first all chosen answers, then all rejected; 0 outside them.
         mask: ``(2Q, L)`` tokens of answers.
         reference: ``(Q, 2)``.
         losses: TRL's names and their weights.
@@ -133,8 +134,8 @@ class _Called:
 
 
 @pytest.mark.parametrize("supervised_weight", [0.0, 0.7])
-def test_loss_and_gradients_are_trls(supervised_weight: float) -> None:
-    """Five pairs; TRL's supervised term is a mean over all tokens, so it is asked pair by pair."""
+def test_loss_and_gradients_match_trl(supervised_weight: float) -> None:
+    """Five pairs, one by one, because TRL's supervised term is a mean over all tokens."""
     random = torch.Generator().manual_seed(0)
     raw = torch.randn(10, 12, generator=random, dtype=torch.float64)
     lengths = torch.randint(1, 11, (10,), generator=random)
@@ -147,7 +148,7 @@ def test_loss_and_gradients_are_trls(supervised_weight: float) -> None:
         if is_trl:
             losses = {"sigmoid": 1.0} | ({"sft": supervised_weight} if supervised_weight else {})
             of_each = [
-                trls_loss(per_token[[q, q + 5]], mask[[q, q + 5]], reference[[q]], losses)
+                trl_loss(per_token[[q, q + 5]], mask[[q, q + 5]], reference[[q]], losses)
                 for q in range(5)
             ]
             loss = torch.stack(of_each).mean()
@@ -163,14 +164,14 @@ def test_loss_and_gradients_are_trls(supervised_weight: float) -> None:
     assert float(our_gradient.abs().max()) > 1e-3
 
 
-def test_trls_collator_still_puts_a_token_before_the_answer() -> None:
-    """Why TRL's trainer is not used; if this fails, look whether it can be."""
+def test_trl_collator_still_puts_a_token_before_the_answer() -> None:
+    """Why TRL's trainer is not used; if this fails, check whether it works now."""
     trainer = pytest.importorskip("trl.trainer.dpo_trainer", reason="TRL is not installed")
     processor = load_processor("tiny")
     pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
-    says = {"chosen": "yes", "rejected": "no"}
+    answers = {"chosen": "yes", "rejected": "no"}
     example: dict[str, Any] = {
-        name: [{"role": "assistant", "content": text}] for name, text in says.items()
+        name: [{"role": "assistant", "content": text}] for name, text in answers.items()
     }
     example |= {"images": [Image.fromarray(pixels)]}
     example |= {"prompt": [{"role": "user", "content": QUESTION}]}
@@ -180,12 +181,12 @@ def test_trls_collator_still_puts_a_token_before_the_answer() -> None:
     ours = encode_conversation(processor, "", [QUESTION, "yes"], vision).input_ids.tolist()
     answer = processor.tokenizer.encode("yes", add_special_tokens=False)
     prompt = ours[: -len(answer)]
-    assert ours == [*prompt, *answer]  # the end token behind it is a target, not an input
+    assert ours == [*prompt, *answer]  # the end token after it is a target, not an input
     assert theirs == [*prompt, processor.tokenizer.eos_token_id, *answer]
     assert int(batch["completion_mask"][0].sum()) == 1 + len(answer)
 
 
-def test_a_model_that_is_its_reference_has_ln_2() -> None:
+def test_loss_of_the_reference_is_ln_2() -> None:
     log_probs = torch.randn(4, 2)
     options = {"beta": 0.1, "supervised_weight": 0.0}
     losses = pair_losses(log_probs, log_probs, torch.ones(4), **options)
@@ -199,7 +200,7 @@ def test_a_model_that_is_its_reference_has_ln_2() -> None:
 def test_answers_in_a_tree_are_as_likely_as_alone(
     name: str, kind: str, request: pytest.FixtureRequest
 ) -> None:
-    """Two pairs about one medium against four sequences, whose logits are computed whole."""
+    """Two pairs about one image or video, compared with four sequences and their full logits."""
     if name != "tiny":
         folder = request.getfixturevalue("shared") / "fixtures" / name
         if not folder.is_dir():
@@ -233,8 +234,8 @@ def whole_log_prob(model: Any, batch: Batch) -> torch.Tensor:
     return rows[answered].gather(-1, batch.target_ids[answered][:, None]).sum()
 
 
-def test_log_probs_are_counted_over_rows_and_chunks() -> None:
-    """Two trees and a row without answers; the head sees three positions at a time."""
+def test_log_probs_over_rows_and_chunks() -> None:
+    """Two trees in two rows; the head gets three positions at a time."""
     processor, model = load_processor("tiny"), load_model("tiny")
     trees = [
         encode_tree(processor, "", [(QUESTION, CHOSEN), (QUESTION, REJECTED)]),
@@ -260,22 +261,22 @@ def collate_row(batch: Batch, row: int) -> Batch:
     return replace(batch, **named)
 
 
-def test_answers_are_drawn_as_the_model_would_have_them() -> None:
-    """Neither warped nor cut off at the likeliest 50 (transformers' default), and by the seed."""
+def test_answers_are_sampled_from_the_full_distribution() -> None:
+    """By the seed, without temperature or top-50 (transformers' default)."""
     processor, model = load_processor("tiny"), load_model("tiny")
-    model.lm_head.weight.data *= 0.15  # the tiny base is surer than this test can use
+    model.lm_head.weight.data *= 0.15  # the tiny base is too certain for this test
     prompt = encode_prompt(processor, "", [QUESTION])
     with torch.no_grad():
         last = hidden_states(model, collate([prompt], pad_id=0))[0, -1]
         shares = model.lm_head(last).softmax(-1).tolist()
-    of_text: Counter[str] = Counter()  # special tokens all read as nothing
+    of_text: Counter[str] = Counter()  # special tokens decode to an empty text
     for token, share in enumerate(shares):
         of_text[processor.tokenizer.decode([token], skip_special_tokens=True)] += share
     found = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         found.append(
-            generate_answers(model, processor, [prompt] * 500, max_new_tokens=1, is_drawn=True)
+            generate_answers(model, processor, [prompt] * 500, max_new_tokens=1, is_sampled=True)
         )
     assert found[0] == found[1] != found[2]
     drawn = Counter(answer.text for answers in found[1:] for answer in answers)
@@ -288,9 +289,9 @@ def test_answers_are_drawn_as_the_model_would_have_them() -> None:
     assert greedy.text == processor.tokenizer.decode([int(np.argmax(shares))])
 
 
-# --- what becomes of an answer -------------------------------------------------------------------
+# --- from answers to pairs -----------------------------------------------------------------------
 
-COUPLES = [
+ANSWER_PAIRS = [
     # first, second, verdict
     (("good", 0.9, False), ("bad", 0.1, False), ("good", "bad")),
     (("bad", 0.1, False), ("good", 0.9, False), ("good", "bad")),
@@ -304,8 +305,8 @@ COUPLES = [
 ]
 
 
-@pytest.mark.parametrize(("first", "second", "verdict"), COUPLES)
-def test_what_becomes_of_two_answers(first: Any, second: Any, verdict: Any) -> None:
+@pytest.mark.parametrize(("first", "second", "verdict"), ANSWER_PAIRS)
+def test_two_answers_make_a_pair_or_have_a_reason(first: Any, second: Any, verdict: Any) -> None:
     found = better_and_worse(SampledAnswer(*first), SampledAnswer(*second), min_f1_gap=0.25)
     if not isinstance(found, str):
         found = tuple(drawn.text for drawn in found)
@@ -328,10 +329,10 @@ def of_task(item: Item, task: str) -> Item:
     return replace(item, template=item.template.model_copy(update={"task": task}))
 
 
-def answering(monkeypatch: pytest.MonkeyPatch, said: list[str], right: dict[str, str]) -> None:
-    """Have the model say these in turn, over and over; ``right``: what it then says to a question.
+def answer_with(monkeypatch: pytest.MonkeyPatch, said: list[str], right: dict[str, str]) -> None:
+    """Let generation return these answers in turn; "right" becomes that question's right answer.
 
-    What is really generated is tested elsewhere.
+    Other tests use real generation.
     """
     turns = itertools.cycle(said)
     tokenizer = load_processor("tiny").tokenizer
@@ -343,14 +344,14 @@ def answering(monkeypatch: pytest.MonkeyPatch, said: list[str], right: dict[str,
         return Answer(known[0] if text == "right" else text, text == "cut")
 
     def say(_model: Any, _processor: Any, prompts: Sequence[Any], **options: Any) -> list[Answer]:
-        assert options["is_drawn"]
+        assert options["is_sampled"]
         return [answer(prompt) for prompt in prompts]
 
     monkeypatch.setattr(mining, "generate_answers", say)
 
 
-class Mouth:
-    """Stands for a model that is not asked itself (`answering` speaks); knows its mode."""
+class FakeModel:
+    """Has only a mode; `answer_with` provides the answers."""
 
     training = True
 
@@ -362,10 +363,10 @@ class Mouth:
 
 
 @pytest.mark.parametrize("pairs_per_question", [1, 3])
-def test_every_couple_is_a_pair_or_has_a_reason(
+def test_every_answer_pair_is_used_or_has_a_reason(
     pairs_per_question: int, items: list[Item], pond_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Right and wrong, cut and marked answers, on items of which some cannot be asked about."""
+    """Right, wrong, truncated and marked answers; three items cannot be asked about."""
     processor, limits = load_processor("tiny"), limits_of(load_recipe(pond_recipe))
     gone = Path("gone.mp4")
     media = replace(items[0].sample.media, paths=(gone,))
@@ -375,8 +376,8 @@ def test_every_couple_is_a_pair_or_has_a_reason(
     given = [bad, captions, text, *items[1:]]
     right = {one.question: one.answer for item in given for one in item.conversations}
     said = ["There are none.", "right", "right", "cut", "There are none.", "marked <im_patch>"]
-    answering(monkeypatch, [*said, "right", "right"], right)
-    model = Mouth()
+    answer_with(monkeypatch, [*said, "right", "right"], right)
+    model = FakeModel()
     settings = mining_settings(max_questions=7, pairs_per_question=pairs_per_question)
     before = torch.get_rng_state()
     mined, refused = mine(model, processor, given, limits, settings)
@@ -400,11 +401,11 @@ def test_every_couple_is_a_pair_or_has_a_reason(
         assert (pair.rejected, pair.rejected_f1) == ("There are none.", 0.0)
         assert pair.chosen_f1 == pytest.approx(1.0)
     assert 0 < (mined.drawn_f1 or 0) < 1
-    line = f"{mined.num_answer_pairs} answer pairs, {len(mined.pairs)} pairs; "
-    assert mined.explained().startswith(line)
+    line = f"{mined.num_answer_pairs} answer pairs, {len(mined.pairs)} kept; "
+    assert mined.summary().startswith(line)
 
 
-def test_a_pair_too_long_for_a_sequence_is_not_used(
+def test_a_pair_too_long_for_a_sequence_is_unused(
     items: list[Item], pond_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processor, limits = load_processor("tiny"), limits_of(load_recipe(pond_recipe))
@@ -413,9 +414,9 @@ def test_a_pair_too_long_for_a_sequence_is_not_used(
     both = (asked.answer, "wrong")
     found = []
     for spare in (0, -1):
-        answering(monkeypatch, ["wrong", "right"], {asked.question: asked.answer})
+        answer_with(monkeypatch, ["wrong", "right"], {asked.question: asked.answer})
         length = mining.num_pair_tokens(one, 0, both, processor, limits) + spare
-        mined, _ = mine(Mouth(), processor, [one], limits, mining_settings(max_tokens=length))
+        mined, _ = mine(FakeModel(), processor, [one], limits, mining_settings(max_tokens=length))
         found.append((len(mined.pairs), dict(mined.unused)))
         trees = pair_trees([one], mined.pairs, processor, limits, max_tokens=length)
         sizes = [TrainingSet([tree.item], processor, limits)[0].num_tokens for tree in trees]
@@ -423,7 +424,7 @@ def test_a_pair_too_long_for_a_sequence_is_not_used(
     assert found == [(1, {}), (0, {"too long": 1})]
 
 
-def test_trees_hold_every_pair_once_and_as_training_has_it(
+def test_trees_contain_every_pair_once_with_training_targets(
     items: list[Item], pond_recipe: Path
 ) -> None:
     processor, limits = load_processor("tiny"), limits_of(load_recipe(pond_recipe))
@@ -463,7 +464,7 @@ def pair_key(pair: Pair) -> tuple[int, int]:
 
 
 def read_by(sample: Any, branch: int) -> tuple[list[int], list[int]]:
-    """What one branch reads and must say."""
+    """What a branch reads, and its targets."""
     mine = (sample.branch_ids == 0) | (sample.branch_ids == branch)
     weighted = (sample.branch_ids == branch) & (sample.loss_weights > 0)
     return sample.input_ids[mine].tolist(), sample.target_ids[weighted].tolist()
@@ -477,8 +478,8 @@ def alone_ids(
     return only.input_ids.tolist(), only.target_ids[only.loss_weights > 0].tolist()
 
 
-def test_a_tree_that_does_not_open_has_no_pairs(items: list[Item], pond_recipe: Path) -> None:
-    """It weighs nothing, and the others keep the references that are theirs."""
+def test_an_unreadable_tree_has_no_pairs(items: list[Item], pond_recipe: Path) -> None:
+    """Its weight is 0, and the others keep their own references."""
     processor, limits = load_processor("tiny"), limits_of(load_recipe(pond_recipe))
     both = (items[0].conversations[0], replace(items[0].conversations[0], answer="No."))
     whole = replace(items[0], conversations=both)
@@ -503,7 +504,7 @@ def test_a_tree_that_does_not_open_has_no_pairs(items: list[Item], pond_recipe: 
     nothing.total.backward()
 
 
-def test_a_pairs_file_comes_back_bit_by_bit(items: list[Item], tmp_path: Path) -> None:
+def test_a_pairs_file_is_read_back_bit_identical(items: list[Item], tmp_path: Path) -> None:
     asked = items[0].conversations[0]
     reference = tuple(np.float32([-1 / 3, -2 / 7]).tolist())
     pair = Pair(0, 0, asked.question, asked.answer, "No.", 1.0, 0.25, reference)
@@ -511,7 +512,7 @@ def test_a_pairs_file_comes_back_bit_by_bit(items: list[Item], tmp_path: Path) -
     write_pairs(tmp_path / "pairs.json", mined, items)
     assert read_pairs(tmp_path / "pairs.json", items) == mined
     other = replace(items[0], conversations=(replace(asked, question="Other?"),))
-    with pytest.raises(UserError, match="is another one now"):
+    with pytest.raises(UserError, match="question 0 of item 0 has changed"):
         read_pairs(tmp_path / "pairs.json", [other])
     (tmp_path / "pairs.json").write_text("{}")
     with pytest.raises(UserError, match="cannot be read"):
@@ -521,8 +522,8 @@ def test_a_pairs_file_comes_back_bit_by_bit(items: list[Item], tmp_path: Path) -
 # --- rewards -------------------------------------------------------------------------------------
 
 
-def test_rewards_are_the_scores_and_trl_can_call_them(items: list[Item]) -> None:
-    """TRL's own `GRPOTrainer._calculate_rewards` asks; an answer without a score has None."""
+def test_rewards_equal_the_scores_and_trl_can_call_them(items: list[Item]) -> None:
+    """Called by TRL's `GRPOTrainer._calculate_rewards`; an answer without a score gets None."""
     trainer = pytest.importorskip("trl.trainer.grpo_trainer", reason="TRL is not installed")
     captions = of_task(items[0], "captions")
     first = items[0].conversations[0]
@@ -546,7 +547,7 @@ def test_rewards_are_the_scores_and_trl_can_call_them(items: list[Item]) -> None
     assert found[:, 0].tolist() == pytest.approx([1.0, 0.0, 1.0])
 
 
-# --- going on from a run -------------------------------------------------------------------------
+# --- an earlier run's adapter --------------------------------------------------------------------
 
 LOSS: dict[str, Any] = {"beta": 0.1, "supervised_weight": 1.0}
 
@@ -557,8 +558,8 @@ def described(method: Any = "lora", **changed: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "full"])
-def test_a_run_is_gone_on_from(method: str, tmp_path: Path) -> None:
-    """The same answers, the same trainable weights, no dropout, also in training mode."""
+def test_an_adapter_is_trained_further(method: str, tmp_path: Path) -> None:
+    """The same output and trainable weights, and no dropout in training mode."""
     model = draw(add_adapter(load_model("tiny"), dropout=0.2, **described(method)))
     if method == "full":
         for _, parameter in trainable_parameters(model):
@@ -578,8 +579,8 @@ def test_a_run_is_gone_on_from(method: str, tmp_path: Path) -> None:
     assert (tmp_path / "again").is_dir()
 
 
-def test_a_pissa_run_is_gone_on_from_as_the_lora_that_it_holds(tmp_path: Path) -> None:
-    """Of twice the rank and alpha, as the recipe's message says."""
+def test_a_pissa_adapter_continues_as_lora(tmp_path: Path) -> None:
+    """With twice the rank and alpha, as the recipe's message says."""
     model = add_adapter(load_model("tiny"), dropout=0.0, **described("pissa"))
     keep_start(model, tmp_path)
     for _, parameter in trainable_parameters(model):
@@ -594,24 +595,27 @@ def test_a_pissa_run_is_gone_on_from_as_the_lora_that_it_holds(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
-        ({"rank": 8, "alpha": 16.0}, "holds rank: 4, alpha: 8.0; expected what the recipe says"),
-        ({"rslora": True}, "holds rslora: False"),
-        ({"method": "dora", "rank": 8}, "holds method: lora; expected .* adapter.method: dora;"),
-        ({"method": "full"}, "holds method: lora"),
-        ({"targets": ["language"]}, r"holds targets: \['connector', 'language'\]"),
+        (
+            {"rank": 8, "alpha": 16.0},
+            "with rank: 4, alpha: 8.0; expected the recipe's adapter.rank: 8, adapter.alpha: 16.0;",
+        ),
+        ({"rslora": True}, "with rslora: False"),
+        ({"method": "dora", "rank": 8}, "with method: lora; expected .* adapter.method: dora;"),
+        ({"method": "full"}, "with method: lora"),
+        ({"targets": ["language"]}, r"with targets: \['connector', 'language'\]"),
     ],
 )
-def test_another_adapter_than_the_recipes_is_refused(
-    changed: dict[str, Any], said: str, tmp_path: Path
+def test_an_adapter_that_differs_from_the_recipe_is_an_error(
+    changed: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     save_adapter(add_adapter(load_model("tiny"), dropout=0.0, **described()), tmp_path)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         continue_adapter(load_model("tiny"), tmp_path, **described(**changed))
 
 
-def test_no_adapter_at_all_is_refused(tmp_path: Path) -> None:
+def test_a_missing_adapter_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no trained adapter"):
         continue_adapter(load_model("tiny"), tmp_path, **described())
 
@@ -620,7 +624,7 @@ def test_no_adapter_at_all_is_refused(tmp_path: Path) -> None:
 
 
 class Observed(PreferenceModule):
-    """Keeps what the optimizer is about to see."""
+    """Keeps the gradients that the optimizer gets."""
 
     gradients: dict[str, torch.Tensor]
 
@@ -632,7 +636,7 @@ class Observed(PreferenceModule):
 def test_micro_batches_give_the_gradient_of_one_big_batch(
     items: list[Item], pond_recipe: Path
 ) -> None:
-    """Rows with one, two and three pairs, of which one source weighs thrice."""
+    """Rows with one, two and three pairs; the first has three times the weight."""
     processor, limits = load_processor("tiny"), limits_of(load_recipe(pond_recipe))
     pairs = [
         Pair(n, k, one.question, one.answer, "There are none.", 1.0, 0.0, (-20.0, -5.0))
@@ -670,9 +674,9 @@ def test_micro_batches_give_the_gradient_of_one_big_batch(
 
 
 @pytest.fixture(scope="module")
-def begun(pond: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A supervised run of a few steps, to go on from; its recipe lies beside it."""
-    folder = tmp_path_factory.mktemp("begun")
+def earlier(pond: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a supervised run of a few steps and its recipe."""
+    folder = tmp_path_factory.mktemp("earlier")
     source = f"format: cvat_video, path: {pond / 'labels'}, media: {pond / 'clips'}"
     recipe = folder / "recipe.yaml"
     recipe.write_text(
@@ -692,16 +696,16 @@ output: {{dir: {folder / "run"}}}
     return folder
 
 
-def preference_recipe(begun: Path, out: Path, *overrides: str) -> Recipe:
-    more = [f"preference.from_run={begun / 'run'}", f"output.dir={out}", "adapter.dropout=0"]
-    return load_recipe(begun / "recipe.yaml", [*more, *overrides])
+def preference_recipe(earlier: Path, out: Path, *overrides: str) -> Recipe:
+    more = [f"preference.from_run={earlier / 'run'}", f"output.dir={out}", "adapter.dropout=0"]
+    return load_recipe(earlier / "recipe.yaml", [*more, *overrides])
 
 
 @pytest.fixture(scope="module")
-def whole(begun: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def whole(earlier: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A preference run without interruption."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    train(preference_recipe(begun, out, "eval.every_steps=3"), QUIET)
+    train(preference_recipe(earlier, out, "eval.every_steps=3"), QUIET)
     return RunFolder(out)
 
 
@@ -711,7 +715,7 @@ def adapter_of(run: RunFolder) -> dict[str, torch.Tensor]:
     return load_file(run.adapter / "adapter_model.safetensors")
 
 
-def test_the_first_loss_is_ln_2_and_everything_is_reported(whole: RunFolder) -> None:
+def test_first_loss_is_ln_2_and_the_report_is_complete(whole: RunFolder) -> None:
     header, first, *rest = read_metrics(whole.root)
     assert header[:4] == ["step", "train_loss", "data_wait", "preference_loss"]
     logged = dict(zip(header, first, strict=True))
@@ -732,15 +736,15 @@ def test_the_first_loss_is_ln_2_and_everything_is_reported(whole: RunFolder) -> 
 
 
 @pytest.mark.slow
-def test_the_reference_is_the_run_it_started_from(whole: RunFolder, begun: Path) -> None:
-    """Asked again after training, from the supervised run's files, sequence by sequence."""
+def test_reference_is_the_earlier_run(whole: RunFolder, earlier: Path) -> None:
+    """Recomputed after training from the supervised run's files, sequence by sequence."""
     recipe = load_recipe(whole.recipe)
     processor = load_processor("tiny")
     items, _ = read_items(recipe.data.train, recipe, processor)
     stored = read_pairs(whole.pairs, items)
     models = {
         name: bare_model(load_adapter(load_model("tiny"), folder / "adapter"))
-        for name, folder in (("reference", begun / "run"), ("trained", whole.root))
+        for name, folder in (("reference", earlier / "run"), ("trained", whole.root))
     }
     limits = limits_of(recipe)
     moved = 0.0
@@ -757,25 +761,19 @@ def test_the_reference_is_the_run_it_started_from(whole: RunFolder, begun: Path)
 
 
 @pytest.mark.slow
-def test_stopping_and_resuming_changes_no_bit(
-    whole: RunFolder, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_resume_is_bit_identical(
+    whole: RunFolder, earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the resumed run asks nobody: neither for answers nor for the reference."""
-    recipe = preference_recipe(begun, tmp_path / "parted", "eval.every_steps=3")
-    build = training_run.build_trainer
-
-    def stopping(recipe: Any, run: Any, callbacks: list[Any], **options: Any) -> L.Trainer:
-        return build(recipe, run, [*callbacks, StopAfter(3)], **options)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(training_run, "build_trainer", stopping)
+    """And a resumed run computes neither answers nor the reference."""
+    recipe = preference_recipe(earlier, tmp_path / "parted", "eval.every_steps=3")
+    with stopping_after(3):
         assert train(recipe, QUIET).steps == 3
     run = RunFolder(tmp_path / "parted")
     halfway, pairs = adapter_of(run), run.pairs.read_text()
     torch.manual_seed(12345)
     with monkeypatch.context() as patched:
-        patched.setattr(training_run, "make_pairs", None)
-        patched.setattr(training_run, "with_reference", None)
+        patched.setattr(run_preference, "make_pairs", None)
+        patched.setattr(run_preference, "with_reference", None)
         assert train(recipe, QUIET, resume=True).steps == 6
     ours, theirs = adapter_of(run), adapter_of(whole)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
@@ -790,30 +788,30 @@ def test_stopping_and_resuming_changes_no_bit(
 
 
 @pytest.mark.slow
-def test_the_run_folder_is_an_ordinary_one(
-    whole: RunFolder, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_preference_run_evaluates_and_exports(
+    whole: RunFolder, earlier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It evaluates, and exports to a checkpoint that is neither the base nor the first run."""
+    """Its export is neither the base nor the first run."""
     assert main(["evaluate", str(whole.root)]) == 0
     assert "F1" in capsys.readouterr().out
     result = export_run(whole, tmp_path / "export", dtype="float32")
-    assert result.proof.max_logit_diff < 1e-4
-    assert result.account.merged
+    assert result.verification.max_logit_diff < 1e-4
+    assert result.tensors.merged
     num_pairs = json.loads(whole.report.read_text())["preference"]["pairs"]
     card = (tmp_path / "export" / "README.md").read_text()
-    assert f"- after an earlier run, on {num_pairs} pairs of its own answers" in card
-    earlier = export_run(RunFolder(begun / "run"), tmp_path / "earlier", dtype="float32")
-    assert set(earlier.account.merged) == set(result.account.merged)
+    assert f" on {num_pairs} pairs of its own answers" in card
+    of_earlier = export_run(RunFolder(earlier / "run"), tmp_path / "earlier", dtype="float32")
+    assert set(of_earlier.tensors.merged) == set(result.tensors.merged)
     models = [load_model(str(tmp_path / name)) for name in ("export", "earlier")]
     ours, theirs = (dict(model.named_parameters()) for model in models)
     assert any(not torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 @pytest.mark.slow
-def test_weights_trained_whole_can_be_gone_on_from(begun: Path, tmp_path: Path) -> None:
-    """The base's digests come from the first run, whose weights are not the base's any more."""
+def test_full_weights_are_trained_further(earlier: Path, tmp_path: Path) -> None:
+    """The base's digests come from the first run, which has changed the base's weights."""
     first = load_recipe(
-        begun / "recipe.yaml",
+        earlier / "recipe.yaml",
         [
             *("adapter.method=full", "adapter.dropout=0", "optim.lr=1e-4", "trainer.max_steps=2"),
             f"output.dir={tmp_path / 'first'}",
@@ -826,7 +824,7 @@ def test_weights_trained_whole_can_be_gone_on_from(begun: Path, tmp_path: Path) 
     run = RunFolder(tmp_path / "second")
     assert run.base.read_text() == RunFolder(tmp_path / "first").base.read_text()
     assert float(read_metrics(run.root)[1][3]) == pytest.approx(math.log(2), abs=1e-4)
-    assert export_run(run, tmp_path / "export", dtype="float32").proof.max_logit_diff < 1e-4
+    assert export_run(run, tmp_path / "export", dtype="float32").verification.max_logit_diff < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -847,12 +845,14 @@ def test_weights_trained_whole_can_be_gone_on_from(begun: Path, tmp_path: Path) 
     ],
     ids=" ".join,
 )
-def test_other_ways_of_computing_start_at_ln_2(way: list[str], begun: Path, tmp_path: Path) -> None:
+def test_other_ways_of_computing_start_at_ln_2(
+    way: list[str], earlier: Path, tmp_path: Path
+) -> None:
     language = [f"output.dir={tmp_path / 'first'}", "adapter.targets=[language]"]
-    train(load_recipe(begun / "recipe.yaml", [*language, "trainer.max_steps=2"]), QUIET)
+    train(load_recipe(earlier / "recipe.yaml", [*language, "trainer.max_steps=2"]), QUIET)
     way = [text.replace("CACHE", str(tmp_path / "cache")) for text in way]
     more = [*language[1:], f"preference.from_run={tmp_path / 'first'}", "trainer.max_steps=2"]
-    recipe = preference_recipe(begun, tmp_path / "out", *more, *way)
+    recipe = preference_recipe(earlier, tmp_path / "out", *more, *way)
     train(recipe, QUIET)
     header, first, second = read_metrics(tmp_path / "out")
     losses = [float(row[header.index("preference_loss")]) for row in (first, second)]
@@ -914,13 +914,17 @@ def test_unsupported_settings_are_refused_together() -> None:
     assert "without trainer.strategy: fsdp" in line
 
 
-def test_a_folder_without_a_run_is_refused_first(begun: Path, tmp_path: Path) -> None:
-    recipe = preference_recipe(begun, tmp_path / "out", f"preference.from_run={tmp_path}")
+def test_a_folder_without_a_run_is_an_error_before_anything_is_read(
+    earlier: Path, tmp_path: Path
+) -> None:
+    recipe = preference_recipe(earlier, tmp_path / "out", f"preference.from_run={tmp_path}")
     with pytest.raises(UserError, match=r"no recipe.yaml; expected a run folder"):
         train(recipe, QUIET)
-    shutil.copytree(begun / "run", tmp_path / "copy")
+    shutil.copytree(earlier / "run", tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "adapter")
-    recipe = preference_recipe(begun, tmp_path / "out", f"preference.from_run={tmp_path / 'copy'}")
+    recipe = preference_recipe(
+        earlier, tmp_path / "out", f"preference.from_run={tmp_path / 'copy'}"
+    )
     with pytest.raises(UserError, match="no adapter; expected the folder of a finished run"):
         train(recipe, QUIET)
     assert not (tmp_path / "out").exists()
@@ -929,28 +933,30 @@ def test_a_folder_without_a_run_is_refused_first(begun: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("part", ["weights", "tokenizer"])
-def test_a_run_on_another_base_is_refused(part: str, begun: Path, tmp_path: Path) -> None:
-    shutil.copytree(begun / "run", tmp_path / "copy")
+def test_a_run_on_another_base_is_an_error(part: str, earlier: Path, tmp_path: Path) -> None:
+    shutil.copytree(earlier / "run", tmp_path / "copy")
     base = tmp_path / "copy" / "base.json"
     base.write_text(json.dumps(json.loads(base.read_text()) | {part: "0123"}))
-    recipe = preference_recipe(begun, tmp_path / "out", f"preference.from_run={tmp_path / 'copy'}")
-    with pytest.raises(UserError, match="is not the one that was trained on"):
+    recipe = preference_recipe(
+        earlier, tmp_path / "out", f"preference.from_run={tmp_path / 'copy'}"
+    )
+    with pytest.raises(UserError, match="differs from the one trained on"):
         train(recipe, QUIET)
 
 
-def test_a_run_without_pairs_leaves_no_folder(
-    begun: Path, tmp_path: Path, items: list[Item], monkeypatch: pytest.MonkeyPatch
+def test_a_run_without_pairs_leaves_no_run_folder(
+    earlier: Path, tmp_path: Path, items: list[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mining, "better_and_worse", lambda *_, **__: "alike")
     with pytest.raises(
-        UserError, match=r"no pair to train on .*score alike .*preference\.pairs_per_question"
+        UserError, match=r"no pair to train on .*closer in F1 .*preference\.pairs_per_question"
     ):
-        train(preference_recipe(begun, tmp_path / "out"), QUIET)
+        train(preference_recipe(earlier, tmp_path / "out"), QUIET)
     assert not (tmp_path / "out").exists()
 
 
 def test_supervised_batches_keep_the_supervised_loss(items: list[Item], pond_recipe: Path) -> None:
-    """So `val/loss` of a preference run says what becomes of the labels' answers."""
+    """So `val/loss` of a preference run shows what happens to the labels' answers."""
     processor, limits = load_processor("tiny"), limits_of(load_recipe(pond_recipe))
     batch = collate([TrainingSet(items, processor, limits)[0]], pad_id=0)
     model = drawn_lora(load_model("tiny"))

@@ -34,7 +34,7 @@ def test_label_studio_to_a_released_layout_export(
     losses = [loss for _, loss in result.losses]
     assert losses[-1] < losses[0]
     exported = export_run(result.run, tmp_path / "export")
-    assert exported.proof.max_logit_diff <= 1e-4
+    assert exported.verification.max_logit_diff <= 1e-4
     with (
         safe_open(tmp_path / "export" / "model.safetensors", "pt") as ours,
         safe_open(base / "model.safetensors", "pt") as theirs,

@@ -1,4 +1,4 @@
-"""Native loading, our prompt, our processor path and our forward pass against Ai2's own logits."""
+"""Native loading, prompt, processor and forward pass, compared with Ai2's own logits."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from molmo_tune.encoding.collation import collate
 from molmo_tune.encoding.sample_encoder import encode_conversation, encode_prompt
 from molmo_tune.encoding.vision_inputs import NO_VISION, VisionInputs, image_inputs, video_inputs
 from molmo_tune.model import attention_backends
-from molmo_tune.model.attention import dense_mask
 from molmo_tune.model.attention_backends import BACKENDS, Backend, use_backend
+from molmo_tune.model.attention_rule import dense_mask
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
 from tests.tiers import slow_except
@@ -101,7 +101,7 @@ def test_a_causal_mask_would_be_noticed(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_training_and_inference_prompts_are_one(
+def test_training_and_inference_prompts_agree(
     name: str, shared: Path, checkpoints: dict[str, tuple[Any, Any]]
 ) -> None:
     case, _ = _case(shared, name)
@@ -115,10 +115,10 @@ def test_training_and_inference_prompts_are_one(
 
 
 @pytest.mark.parametrize("name", ["qwen_image", "qwen_two_images", "qwen_video"])
-def test_our_tokens_are_the_native_processors(
+def test_tokens_match_the_native_processor(
     name: str, shared: Path, checkpoints: dict[str, tuple[Any, Any]]
 ) -> None:
-    """The native text path gives the same ids for a single turn, so our builder is no dialect."""
+    """The native processor gives the same ids for a single turn."""
     from transformers.video_utils import VideoMetadata
 
     case, _ = _case(shared, name)

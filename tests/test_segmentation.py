@@ -49,7 +49,7 @@ def test_a_video_is_the_mean_of_its_frames() -> None:
 
 
 def test_other_numbers_or_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="0 true"):
+    with pytest.raises(ValueError, match="0 ground-truth"):
         score_masks([], [])
-    with pytest.raises(ValueError, match="for one of"):
+    with pytest.raises(ValueError, match="ground-truth mask"):
         score_masks([square(40)], [square(40, side=90)])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from molmo_tune.training.data import BatchStream
 from rich.console import Console
 
 from molmo_tune.checks.recipe_data import check_recipe
@@ -22,8 +23,7 @@ from molmo_tune.encoding.sampler import ItemSampler, Mixture
 from molmo_tune.encoding.sources import item_sampler, limits_of, read_items, source_shares
 from molmo_tune.model.loading import load_processor
 from molmo_tune.recipe.loader import load_recipe
-from molmo_tune.training.data import BatchStream
-from molmo_tune.training.pack_stream import PackStream
+from molmo_tune.training.batches.pack_stream import PackStream
 from molmo_tune.training.run import train
 
 MIXTURE = Mixture(counts=(2, 40, 7), weights=(3.0, 0.5, 1.5))

@@ -293,7 +293,7 @@ GOLDEN += [
 def test_golden_conversations(
     name: str, sample: Sample, form: Template, expected: list[tuple[str, str]], monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(tracking_family, "OTHER_START_SHARE", 0.0)
+    monkeypatch.setattr(tracking_family, "LATER_START_FRACTION", 0.0)
     conversations, skipped = asked(sample, form, THREE[: len(sample.media.paths)])
     if name.startswith("absent"):
         conversations = [c for c in conversations if c.label == "newt"]
@@ -320,7 +320,7 @@ EXAMPLES = [
 @pytest.mark.parametrize("record", EXAMPLES, ids=range(len(EXAMPLES)))
 def test_track_families_are_the_references(record: dict[str, Any], monkeypatch: Any) -> None:
     """Whole examples of Ai2's formatter, labels with times only, through the templates."""
-    monkeypatch.setattr(tracking_family, "OTHER_START_SHARE", 0.0)
+    monkeypatch.setattr(tracking_family, "LATER_START_FRACTION", 0.0)
     given, output = record["input"], record["output"]
     rows: dict[int, list[Observation]] = {}
     for frame in given["frames"]:
@@ -369,7 +369,7 @@ def test_an_object_that_is_not_seen_makes_no_wrong_count() -> None:
         sample = video(KOI, unseen, exhaustive=("koi",))
         conversations, skipped = asked(sample, counting)
         assert not conversations
-        assert skipped[0][1] == "some of its objects are not to be seen, so a count would be wrong"
+        assert skipped[0][1] == "some of its objects are not visible, so a count would be wrong"
         conversations, skipped = asked(sample, pointing)
         assert conversations[0].answer == '<points coords="0.0 1 500 500">koi</points>'
         assert skipped == [("koi, object 8", "no sampled frame shows this object")]
@@ -421,7 +421,7 @@ def test_whatever_is_stated_is_true(tracks: list[Track], exhaustive: list[str], 
 def test_more_points_than_the_model_knows_are_refused() -> None:
     crowd = [Instance(str(k), "ant", Point((k, 50))) for k in range(61)]
     form = template("image_pointing", "Where is {{ label }}?")
-    reason = "its answer has more points than max_points = {}"
+    reason = "its answer exceeds max_points = {}"
     assert asked(images(*crowd), form)[1] == [("ant", reason.format(60))]
     assert len(asked(images(*crowd[:60]), form)[0]) == 1
     more = form.model_copy(update={"max_points": 61})
@@ -445,7 +445,7 @@ UNASKED: list[tuple[Sample, Template, list[tuple[str, str]]]] = [
     (
         images(Instance("0", "mug", Box((300, 0, 310, 9)))),
         template("image_pointing", "{{ label }}"),
-        [("mug", "it lies outside the image")],
+        [("mug", "it is outside the image")],
     ),
     (
         video(KOI),
@@ -453,15 +453,15 @@ UNASKED: list[tuple[Sample, Template, list[tuple[str, str]]]] = [
         [
             (
                 "koi",
-                "the sampled frames do not show every step of 3 per second "
-                "(a clip too long for video.max_frames, or too low a rate)",
+                "sampled frames miss some steps at 3 fps "
+                "(clip too long for video.max_frames, or sampled too sparsely)",
             )
         ],
     ),
     (
         video(track("0", "koi", {5: (1, 1)})),
         template("tracking", "{{ label }} {{ fps }}", fps=1),
-        [("koi", "it is seen only between the steps of the asked rate")],
+        [("koi", "it is visible only between the steps of the rate")],
     ),
     (
         video(FROG),
@@ -469,7 +469,7 @@ UNASKED: list[tuple[Sample, Template, list[tuple[str, str]]]] = [
         [
             (
                 "frog, object 3",
-                "no step of the asked rate shows this object later than its first point",
+                "no step of the rate shows this object after its given point",
             )
         ],
     ),
@@ -478,7 +478,7 @@ UNASKED: list[tuple[Sample, Template, list[tuple[str, str]]]] = [
         template("event_times", "{{ label }}"),
         [
             ("blink, from 0.6 s", "no sampled frame shows it"),
-            ("flash, from 0.49 s", "it takes no time"),
+            ("flash, from 0.49 s", "rounds to 0 s"),
             ("late, from 3 s", "no sampled frame shows it"),
         ],
     ),
@@ -486,10 +486,10 @@ UNASKED: list[tuple[Sample, Template, list[tuple[str, str]]]] = [
         video(KOI, *GOALS, Dialogue("Who?", "Ann"), Instance("0", "net", Point((1, 1)))),
         template("captions", "Describe.", style="video_long_caption"),
         [
-            ("koi", "the task captions asks about captions only"),
-            ("goal", "the task captions asks about captions only"),
-            ("Who?", "the task captions asks about captions only"),
-            ("net", "the task captions asks about captions only"),
+            ("koi", "task captions covers only captions"),
+            ("goal", "task captions covers only captions"),
+            ("Who?", "task captions covers only captions"),
+            ("net", "task captions covers only captions"),
         ],
     ),
     (
@@ -497,19 +497,19 @@ UNASKED: list[tuple[Sample, Template, list[tuple[str, str]]]] = [
         template("dialogue", "{{ question }}"),
         [
             ("Why?", "its answer is empty"),
-            ("Pond.", "the task dialogue asks about open questions only"),
-            ("Which?", "the task dialogue asks about open questions only"),
+            ("Pond.", "task dialogue covers only open questions"),
+            ("Which?", "task dialogue covers only open questions"),
         ],
     ),
     (
         images(Dialogue("", "A mug.", "short_caption")),
         template("captions", "Describe.", style="long_caption"),
-        [("A mug.", "it is a short_caption, and the template asks for a long_caption")],
+        [("A mug.", "its style is short_caption, the template's is long_caption")],
     ),
     (
         images(Dialogue("Which?", "green", options=("red", "blue"))),
         template("multiple_choice", "{{ question }}{{ options }}"),
-        [("Which?", "its answer is none of its options")],
+        [("Which?", "its answer matches no option")],
     ),
 ]
 
@@ -629,17 +629,23 @@ BAD_TEMPLATES = [
     (POINTING + "max_points: 0\n", "line 3: max_points: "),
     (POINTING + "max_points: '9'\n", "line 3: max_points: "),
     (POINTING + "ask_absent: -1\n", "line 3: ask_absent: "),
-    (POINTING + "fps: 2\n", "fps means nothing for the task image_pointing"),
-    (POINTING + "style: vqa2\n", "style means nothing for the task image_pointing"),
-    (POINTING + "assume_exhaustive: true\n", "assume_exhaustive is about counts"),
-    ("task: tracking\nquestions: ['{{ label }}']\nmode: count\n", "mode means nothing"),
-    ("task: tracking\nquestions: ['{{ label }}']\nfps: [2, 3]\n", "no wording says {{ fps }}"),
+    (POINTING + "fps: 2\n", "fps does not apply to task image_pointing"),
+    (POINTING + "style: vqa2\n", "style does not apply to task image_pointing"),
+    (POINTING + "assume_exhaustive: true\n", "assume_exhaustive needs a mode that counts"),
+    (
+        "task: tracking\nquestions: ['{{ label }}']\nmode: count\n",
+        "mode does not apply",
+    ),
+    ("task: tracking\nquestions: ['{{ label }}']\nfps: [2, 3]\n", "no question contains {{ fps }}"),
     ("task: tracking\nquestions: ['{{ label }}']\nfps: 11\n", "fps"),
     ("task: tracking\nquestions: ['{{ label }}']\nfps: true\n", "fps"),
     ("task: captions\nquestions: [Describe.]\n", "captions need a style: long_caption"),
     ("task: captions\nquestions: [Describe.]\nstyle: vqa2\n", "captions need a style"),
-    ("task: captions\nquestions: [' ']\nstyle: long_caption\n", "has no words"),
-    ("task: image_pointing\nquestions:\n- '{{ label }}'\n- Where?\n", "4: .*not mention label"),
+    ("task: captions\nquestions: [' ']\nstyle: long_caption\n", "is empty"),
+    (
+        "task: image_pointing\nquestions:\n- '{{ label }}'\n- Where?\n",
+        "4: .*lacks label; expected {{ label }} in every question",
+    ),
     ("task: dialogue\nquestions: ['{{ label }}']\n", "2: .*unknown variables: label"),
     (POINTING + "answer_label: '{{ name }}'\n", "unknown variables: name"),
     (POINTING.replace("label", "labl"), "2: .*unknown variables: labl"),

@@ -1,4 +1,4 @@
-"""What must be exact about training: normalization, resumption, what trains, what is saved."""
+"""What is exact about training: normalization, resume, which weights train and are saved."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
+from molmo_tune.model.checkpointing import checkpoint_layers
 from rich.console import Console
 
 from molmo_tune.encoding.collation import collate
@@ -28,22 +28,23 @@ from molmo_tune.model.adapters import (
     part_of,
     trainable_parameters,
 )
-from molmo_tune.model.checkpointing import checkpoint_layers
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.model.loss import loss_sums
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.run_folder import RunFolder
-from molmo_tune.training import run as training_run
-from molmo_tune.training.callbacks import RefuseDeadAdapters
-from molmo_tune.training.data import BatchStream
-from molmo_tune.training.module import MolmoModule
+from molmo_tune.training import prepare_model
+from molmo_tune.training.batches.batch_stream import BatchStream
+from molmo_tune.training.callbacks.dead_adapters import RefuseDeadAdapters
+from molmo_tune.training.checkpoints import checkpoint_to_resume
+from molmo_tune.training.molmo_module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
 from molmo_tune.training.run import train
 from tests.drawn_lora import drawn_lora
+from tests.stopped_training import stopping_after
 
 ANSWERS = (
     "Two.",
-    "There are none, as far as anyone can tell, in any of these frames at all.",
+    "There are none, as far as anyone can see, in any of these frames at all.",
     "In the middle.",
     "It moves to the right.",
 )
@@ -66,7 +67,7 @@ def adapted_model() -> Any:
 
 
 class Observed(MolmoModule):
-    """Keeps what the optimizer is about to see; clipping comes after the normalization."""
+    """Keeps the gradients that the optimizer gets; clipping comes after the normalization."""
 
     gradients: dict[str, torch.Tensor]
 
@@ -103,8 +104,8 @@ def test_micro_batches_give_the_gradient_of_one_big_batch() -> None:
     assert worst_difference(parts, whole) < 1e-6
 
 
-def test_averaging_the_means_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same comparison with the usual normalization, to show that the test above can fail."""
+def test_averaging_means_fails_the_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same comparison with the usual normalization: the test above can fail."""
     encoded = samples()
     whole = gradients_of([collate(encoded, pad_id=0)], accumulate=1)
 
@@ -118,16 +119,6 @@ def test_averaging_the_means_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -
     assert worst_difference(parts, whole) > 1e-3
 
 
-class StopAfter(Callback):
-    """End the run after some optimizer steps, as a lost machine would."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
-        trainer.should_stop = trainer.global_step >= self.steps
-
-
 def _adapter(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
@@ -135,41 +126,31 @@ def _adapter(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def read_metrics(run: Path) -> list[list[str]]:
-    """Rows of a run's metrics: step, loss, and the share of time waited, never the same."""
+    """Rows of a run's metrics: step, loss, and the fraction of time waited, which varies."""
     return [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
 
 
-def test_stopping_and_resuming_changes_no_bit(
-    pond_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Six steps at once, and three, a stop, and three more: equal weights, dropout included."""
+def test_resume_is_bit_identical(pond_recipe: Path, tmp_path: Path) -> None:
+    """Six steps, and three steps, a stop and three more: equal weights, dropout included."""
     console = Console(quiet=True)
-    whole = load_recipe(pond_recipe, [f"output.dir={tmp_path / 'whole'}"])
-    train(whole, console)
-    parted = load_recipe(pond_recipe, [f"output.dir={tmp_path / 'parted'}"])
-    build = training_run.build_trainer
-
-    def stopping(recipe: Any, run: Any, callbacks: list[Callback], **options: Any) -> L.Trainer:
-        return build(recipe, run, [*callbacks, StopAfter(3)], **options)
-
-    monkeypatch.setattr(training_run, "build_trainer", stopping)
-    first = train(parted, console)
-    assert first.steps == 3
-    halfway = _adapter(tmp_path / "parted")
-    monkeypatch.setattr(training_run, "build_trainer", build)
+    uninterrupted = load_recipe(pond_recipe, [f"output.dir={tmp_path / 'uninterrupted'}"])
+    train(uninterrupted, console)
+    resumed = load_recipe(pond_recipe, [f"output.dir={tmp_path / 'resumed'}"])
+    with stopping_after(3):
+        assert train(resumed, console).steps == 3
+    halfway = _adapter(tmp_path / "resumed")
     torch.manual_seed(12345)
-    second = train(parted, console, resume=True)
-    assert second.steps == 6
-    ours, theirs = _adapter(tmp_path / "parted"), _adapter(tmp_path / "whole")
+    assert train(resumed, console, resume=True).steps == 6
+    ours, theirs = _adapter(tmp_path / "resumed"), _adapter(tmp_path / "uninterrupted")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert any(not torch.equal(ours[name], halfway[name]) for name in halfway)
-    steps, losses, waits = zip(*read_metrics(tmp_path / "parted"), strict=True)
+    steps, losses, waits = zip(*read_metrics(tmp_path / "resumed"), strict=True)
     assert steps == ("step", "1", "2", "3", "4", "5", "6")
-    assert losses == list(zip(*read_metrics(tmp_path / "whole"), strict=True))[1]
+    assert losses == list(zip(*read_metrics(tmp_path / "uninterrupted"), strict=True))[1]
     assert all(0 <= float(wait) <= 1 for wait in waits[1:] if wait)
 
 
-def test_checkpoints_hold_trainable_weights_and_positions(
+def test_checkpoints_contain_trainable_weights_and_positions(
     pond_recipe: Path, tmp_path: Path
 ) -> None:
     recipe = load_recipe(pond_recipe, ["trainer.max_steps=2"])
@@ -186,7 +167,7 @@ def test_checkpoints_hold_trainable_weights_and_positions(
     assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe
 
 
-def test_batches_cover_every_pass_and_resume_anywhere() -> None:
+def test_batches_cover_every_epoch_and_resume_anywhere() -> None:
     stream = BatchStream(5, 2, 10, seed=1)
     batches = list(stream)
     flat = [item for batch in batches for item in batch]
@@ -201,7 +182,7 @@ def test_batches_cover_every_pass_and_resume_anywhere() -> None:
 
 
 @pytest.mark.parametrize("targets", [["language"], ["connector"], ["vision"], list(PART_MODULES)])
-def test_adapters_stay_in_their_part(targets: list[Any]) -> None:
+def test_adapters_stay_in_their_component(targets: list[Any]) -> None:
     model = add_adapter(
         load_model("tiny"), method="lora", rank=2, alpha=4, dropout=0.0, targets=targets
     )
@@ -258,7 +239,7 @@ def test_dead_adapters_are_an_error(alive: str) -> None:
         refuse.on_before_optimizer_step(trainer, module)
 
 
-def test_a_vision_token_is_never_a_target() -> None:
+def test_a_vision_token_as_target_is_an_error() -> None:
     hidden, head = torch.randn(1, 2, 8), torch.randn(10, 8)
     with pytest.raises(ValueError, match="vision tokens must have weight 0"):
         loss_sums(hidden, head, torch.tensor([[3, 10]]), torch.ones(1, 2), z_loss=0.0)
@@ -267,24 +248,24 @@ def test_a_vision_token_is_never_a_target() -> None:
 def test_a_run_is_not_overwritten(pond_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe(pond_recipe, ["trainer.max_steps=1", "optim.warmup_steps=0"])
     train(recipe, Console(quiet=True))
-    with pytest.raises(UserError, match="already holds a run"):
+    with pytest.raises(UserError, match="already contains a run"):
         train(recipe, Console(quiet=True))
     # The other processes of a data-parallel run find the folder that the first has just made.
     monkeypatch.setattr(rank_zero_only, "rank", 1)
-    assert training_run._checkpoint_to_resume(RunFolder(recipe.output.dir), False) is None
+    assert checkpoint_to_resume(RunFolder(recipe.output.dir), resume=False) is None
 
 
-def test_a_model_that_does_not_load_leaves_no_run(
+def test_a_model_that_does_not_load_leaves_no_run_folder(
     pond_recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the next try would be told that the folder holds a run, and have nothing to resume."""
+    """Otherwise the next try would find a run that it can neither replace nor resume."""
     recipe = load_recipe(pond_recipe)
 
     def failing(*_: Any, **__: Any) -> Any:
-        raise UserError("model", "no room")
+        raise UserError("model", "does not load")
 
     with monkeypatch.context() as patched:
-        patched.setattr(training_run, "build_model", failing)
-        with pytest.raises(UserError, match="no room"):
+        patched.setattr(prepare_model, "build_model", failing)
+        with pytest.raises(UserError, match="does not load"):
             train(recipe, Console(quiet=True))
-    assert training_run._checkpoint_to_resume(RunFolder(recipe.output.dir), False) is None
+    assert checkpoint_to_resume(RunFolder(recipe.output.dir), resume=False) is None

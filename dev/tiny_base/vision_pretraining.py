@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
 from molmo_tune.encoding.vision_inputs import video_inputs
-from molmo_tune.model.vision import encode_vision
+from molmo_tune.model.vision_encoding import encode_vision
 from molmo_tune.tiny.checkpoint import SIDE, VIDEO_GRID
 from molmo_tune.tiny.shapes import COLORS, SHAPES, Thing, draw_clip
 

@@ -35,7 +35,7 @@ from molmo_tune.encoding.encoded import Batch
 from molmo_tune.encoding.sample_encoder import encode_tree
 from molmo_tune.encoding.vision_inputs import video_inputs
 from molmo_tune.model.forward import decode
-from molmo_tune.model.vision import encode_vision
+from molmo_tune.model.vision_encoding import encode_vision
 from molmo_tune.tiny.checkpoint import SIDE
 from molmo_tune.tiny.shapes import Thing, draw_clip
 

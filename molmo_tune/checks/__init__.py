@@ -1,1 +1,1 @@
-"""What can be found out about a recipe's data before training, one module per question."""
+"""Checks of the data of a recipe before training, one module per question."""

@@ -1,9 +1,8 @@
-"""Label → answer → label: what the model is taught, read back and held against the labels.
+"""Round trip label → answer → label: the training answers, parsed and compared with the labels.
 
-Two things are asked of every answer. Read back, it must score full marks. And each of its points
-must lie within a thousandth of the frame of a point that the labels give at that very moment or
-image: this is what the text can express, so more means that somewhere a frame, a size or a time was
-mistaken.
+Every answer must meet two conditions. Its score against its own labels must be perfect. And each of
+its points must be within a thousandth of the frame (the resolution of the text) of a labeled point
+at the same time or on the same image. A larger distance means a wrong frame, size or time.
 """
 
 from __future__ import annotations
@@ -19,68 +18,70 @@ from molmo_tune.labels.geometry.points import shape_point
 from molmo_tune.labels.sample import Instance
 from molmo_tune.templates.conversations import Conversation
 from molmo_tune.templates.visible import visible_tracks
+from molmo_tune.units import count, percent
 
-FARTHEST = 0.001
-"""Of the frame's width or height."""
+MAX_DISTANCE = 0.001
+"""Fraction of the width or height of the frame."""
 
 _SLACK = 1e-9
-_Placed = tuple[float, float, float]  # moment or image number, then shares of width and height
+_PlacedPoint = tuple[float, float, float]  # time or image number, fractions of width and height
 
 
-def unlike_their_labels(where: str, items: Sequence[Item], seed: int) -> Iterator[Finding]:
-    """Findings about answers that do not lead back to what they were made from.
+def check_answers(where: str, items: Sequence[Item], seed: int) -> Iterator[Finding]:
+    """Yield findings about answers that do not match their own labels.
 
     Args:
-        where: in the recipe.
+        where: key in the recipe.
         items: with their answers.
-        seed: of the recipe, from which random points were drawn.
+        seed: of the recipe, which decides random points.
     """
-    missed, moved = [], []
+    imperfect, moved = [], []
     for item in items:
         for conversation in item.conversations:
             name = f"{item.sample.id} ({conversation.label})"
             if score_answer(item, conversation, conversation.answer).f1 < 1 - 1e-6:
-                missed.append(name)  # never for an answer that has no score
-            away = _farthest(item, conversation, seed)
-            if away > FARTHEST + _SLACK:
-                moved.append(f"{name} by {away:.4f} of the frame")
+                imperfect.append(name)  # not for an answer without a score: its F1 is NaN
+            distance = _largest_distance(item, conversation, seed)
+            if distance > MAX_DISTANCE + _SLACK:
+                moved.append(f"{name} by {percent(distance, 2)} of the frame")
     if moved:
-        text = f"{len(moved)} answers read back lie beside their labels: {examples(moved)}"
+        number = count(len(moved), "answer")
+        text = f"{number} parsed to points off their labels: {examples(moved)}"
         yield Finding("error", where, text, len(moved))
-    if missed:
+    if imperfect:
         text = (
-            f"{len(missed)} answers read back do not hit their own labels (objects smaller than a "
-            f"thousandth of the frame?): {examples(missed)}"
+            f"{count(len(imperfect), 'answer')} scored below 1 against their own labels (objects "
+            f"smaller than a thousandth of the frame?): {examples(imperfect)}"
         )
-        yield Finding("warning", where, text, len(missed))
+        yield Finding("warning", where, text, len(imperfect))
 
 
-def _farthest(item: Item, conversation: Conversation, seed: int) -> float:
-    """How far the answer's worst point is from the nearest label of its moment or image."""
-    if not conversation.label:  # its words are the labels' own
+def _largest_distance(item: Item, conversation: Conversation, seed: int) -> float:
+    """Return the largest distance of an answer's point from the nearest label, as a fraction."""
+    if not conversation.label:  # the labels contain the text of the answer
         return 0.0
     labeled: dict[float, list[tuple[float, float]]] = {}
     for at, x, y in _labeled(item, conversation.label, seed):
         labeled.setdefault(at, []).append((x, y))
     worst = 0.0
-    for at, x, y in _said(item, conversation.answer):
-        beside = (max(abs(x - u), abs(y - v)) for u, v in labeled.get(at, ()))
-        worst = max(worst, min(beside, default=1.0))
+    for at, x, y in _parsed(item, conversation.answer):
+        distances = (max(abs(x - u), abs(y - v)) for u, v in labeled.get(at, ()))
+        worst = max(worst, min(distances, default=1.0))
     return worst
 
 
-def _said(item: Item, answer: str) -> list[_Placed]:
+def _parsed(item: Item, answer: str) -> list[_PlacedPoint]:
     placed = []
     for at, _, (x, y) in points_of(item, answer):
         if item.sampled is not None:
-            (width, height), moment = item.sampled.size_wh, float(written_time(at))
+            (width, height), place = item.sampled.size_wh, float(written_time(at))
         else:
-            (width, height), moment = item.sizes_wh[int(at) - 1], at
-        placed.append((moment, x / width, y / height))
+            (width, height), place = item.sizes_wh[int(at) - 1], at
+        placed.append((place, x / width, y / height))
     return placed
 
 
-def _labeled(item: Item, label: str, seed: int) -> list[_Placed]:
+def _labeled(item: Item, label: str, seed: int) -> list[_PlacedPoint]:
     rule = item.template.point
     if item.sampled is not None:
         width, height = item.sampled.size_wh

@@ -1,7 +1,7 @@
-"""One line of the check, and which lines come first.
+"""The findings of a check, and their order.
 
-An *error* will stop or spoil training, a *warning* should be looked at, a *note* is a figure. Among
-lines of one severity those that concern more of the data come first.
+An *error* will stop training or invalidate its results, a *warning* deserves a look, a *note* is a
+figure. Findings of the same severity are sorted by the number of labels or media they concern.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from molmo_tune.units import count
+
 Severity = Literal["error", "warning", "note"]
 _ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
 EXAMPLES = 3
@@ -17,7 +19,14 @@ EXAMPLES = 3
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: where in the recipe, what was found, and how many labels or media it concerns."""
+    """One line of the report.
+
+    Attributes:
+        severity: ``error``, ``warning`` or ``note``.
+        where: key in the recipe.
+        text: what was found.
+        num_cases: number of labels or media concerned.
+    """
 
     severity: Severity
     where: str
@@ -29,19 +38,18 @@ class Finding:
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
-    """Errors before warnings before notes, each with the most cases first."""
+    """Sort errors before warnings before notes, each with the most cases first."""
     return sorted(findings, key=lambda one: (_ORDER[one.severity], -one.num_cases))
 
 
 def examples(cases: Sequence[object]) -> str:
-    """The first few of them, and how many are not named."""
+    """Return the first few cases, and the number of the others."""
     more = f" and {len(cases) - EXAMPLES} more" if len(cases) > EXAMPLES else ""
     return ", ".join(map(str, cases[:EXAMPLES])) + more
 
 
 def counted(findings: Iterable[Finding]) -> str:
-    """``1 error, 2 warnings``; notes are not counted."""
+    """Return a summary such as ``1 error, 2 warnings``, without the notes."""
     severities = [one.severity for one in findings]
     numbers = {name: severities.count(name) for name in ("error", "warning")}
-    told = (f"{n} {name}{'s' * (n != 1)}" for name, n in numbers.items() if n)
-    return ", ".join(told) or "nothing to mend"
+    return ", ".join(count(n, name) for name, n in numbers.items() if n) or "no problems"

@@ -1,8 +1,8 @@
-"""Do labels and media fit each other: frame sizes, durations, shapes inside, moments within.
+"""Consistency of labels and media: frame sizes, durations, shapes in the frame, times in the video.
 
-Our own JSONL is read without opening media, and a medium may have been re-encoded since it was
-labeled. Then every point is wrong and nothing else would tell. Sizes that differ are an error;
-what merely sticks out is counted.
+`jsonl` labels are read without opening the media, and media may have been re-encoded since they
+were labeled. Then every point is wrong, and only this check notices. Different sizes are an error;
+shapes beyond the frame are counted.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from molmo_tune.checks.finding import Finding, examples
 from molmo_tune.encoding.items import Item
 from molmo_tune.labels.geometry.shapes import fit
 from molmo_tune.labels.sample import Dialogue, Instance, Sample, Shape, Span, Track
+from molmo_tune.units import count, seconds
 
 SLACK_S = 0.5  # containers round durations, and tools count the last frame differently
-_Placed = tuple[str, Shape, tuple[int, int]]  # which label, its shape, width and height in pixels
+_PlacedShape = tuple[str, Shape, tuple[int, int]]  # name, shape, width and height in pixels
 
 
-def about_frames(where: str, items: Iterable[Item]) -> Iterator[Finding]:
-    """Findings about the media of these items, each medium once."""
+def check_frames(where: str, items: Iterable[Item]) -> Iterator[Finding]:
+    """Yield findings about the media of these items, once for each sample."""
     media = list({(item.sample.id, item.sample.media.paths): item for item in items}.values())
     yield from _sizes(where, media)
     yield from _durations(where, media)
@@ -31,10 +32,12 @@ def _sizes(where: str, items: Sequence[Item]) -> Iterator[Finding]:
     for item in items:
         stated, real = item.sample.media.size_wh, _size(item)
         if stated is not None and real is not None and stated != real:
-            turned = ", turned by a quarter?" if stated == real[::-1] else ""
-            wrong.append(f"{item.sample.id} ({_by(stated)} in the labels, is {_by(real)}{turned})")
+            rotated = ", rotated by 90 degrees?" if stated == real[::-1] else ""
+            sizes = f"{_by(stated)} in the labels, {_by(real)} in the file{rotated}"
+            wrong.append(f"{item.sample.id} ({sizes})")
     if wrong:
-        text = f"{len(wrong)} media have another size than their labels say: {examples(wrong)}"
+        number = count(len(wrong), "image or video", "images or videos")
+        text = f"{number} with a size that differs from the labels: {examples(wrong)}"
         yield Finding("error", where, text, len(wrong))
 
 
@@ -55,19 +58,21 @@ def _durations(where: str, items: Sequence[Item]) -> Iterator[Finding]:
             continue
         stated, real = item.sample.media.duration_s, item.sampled.duration_s
         if stated is not None and abs(stated - real) > SLACK_S:
-            wrong.append(f"{item.sample.id} ({stated:.1f} s in the labels, is {real:.1f} s)")
-        last = _last_moment(item.sample)
+            durations = f"{seconds(stated)} in the labels, {seconds(real)} in the file"
+            wrong.append(f"{item.sample.id} ({durations})")
+        last = _last_time_s(item.sample)
         if last > real + SLACK_S:
-            late.append(f"{item.sample.id} (up to {last:.1f} s, the video ends at {real:.1f} s)")
+            late.append(f"{item.sample.id} (labels to {seconds(last)}, video to {seconds(real)})")
     if wrong:
-        text = f"{len(wrong)} videos are longer or shorter than labeled: {examples(wrong)}"
+        number = count(len(wrong), "video")
+        text = f"{number} with a duration that differs from the labels: {examples(wrong)}"
         yield Finding("warning", where, text, len(wrong))
     if late:
-        text = f"{len(late)} videos end before their labels do: {examples(late)}"
+        text = f"{count(len(late), 'video')} with labels after the end: {examples(late)}"
         yield Finding("error", where, text, len(late))
 
 
-def _last_moment(sample: Sample) -> float:
+def _last_time_s(sample: Sample) -> float:
     last = 0.0
     for note in sample.annotations:
         if isinstance(note, Track):
@@ -78,25 +83,26 @@ def _last_moment(sample: Sample) -> float:
 
 
 def _shapes(where: str, items: Sequence[Item]) -> Iterator[Finding]:
-    outside, cut, num_shapes = [], [], 0
+    outside, clipped, num_shapes = [], [], 0
     for item in items:
         for name, shape, size_wh in _placed(item):
             num_shapes += 1
-            inside, is_cut = fit(shape, size_wh)
+            inside, is_clipped = fit(shape, size_wh)
             if inside is None:
                 outside.append(name)
-            elif is_cut:
-                cut.append(name)
+            elif is_clipped:
+                clipped.append(name)
+    of_all = f"of {count(num_shapes, 'shape')}"
     if outside:
-        text = f"{len(outside)} of {num_shapes} shapes lie outside the frame: {examples(outside)}"
+        text = f"{len(outside)} {of_all} outside the frame: {examples(outside)}"
         yield Finding("warning", where, text, len(outside))
-    if cut:
-        text = f"{len(cut)} of {num_shapes} shapes reach over the edge: {examples(cut)}"
-        yield Finding("note", where, text, len(cut))
+    if clipped:
+        text = f"{len(clipped)} {of_all} extend beyond the frame: {examples(clipped)}"
+        yield Finding("note", where, text, len(clipped))
 
 
-def _placed(item: Item) -> Iterator[_Placed]:
-    """Every shape of a medium, hidden ones left away: tools let these drift."""
+def _placed(item: Item) -> Iterator[_PlacedShape]:
+    """Yield every shape of a sample except occluded ones, which labeling tools let drift."""
     for note in item.sample.annotations:
         if isinstance(note, Span | Dialogue):
             continue
@@ -107,5 +113,4 @@ def _placed(item: Item) -> Iterator[_Placed]:
         elif item.sampled is not None:
             for seen in note.observations:
                 if not seen.occluded:
-                    place = f"{name} at {seen.time_s:.2f} s"
-                    yield place, seen.shape, item.sampled.size_wh
+                    yield f"{name} at {seconds(seen.time_s, 2)}", seen.shape, item.sampled.size_wh

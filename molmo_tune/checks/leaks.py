@@ -1,12 +1,12 @@
-"""Is anything that is scored also trained on: same files, same bytes, nearly the same pictures.
+"""Leaks between training and validation: same files, same bytes, near-duplicates.
 
-The commonest leak is a film cut into frames that were then shared out at random. So pictures of
-both parts are compared by hashes that survive resizing and re-encoding (`media.likeness`): images
-as they are, of a video three frames. Decoding takes time, so of large data sets some hundreds are
-compared unless all are asked for, and the finding says so.
+The most common leak is a video split into frames that were then distributed at random. So images
+and three frames of each video are compared by hashes that survive resizing and re-encoding
+(`media.perceptual_hash`). Decoding takes time, so by default a few hundred media per split are
+compared, and the finding says so.
 
-What it does not do: decide. Fixed cameras make similar pictures without a leak; alike is a warning,
-only the same file or content is an error.
+Limitations: fixed cameras give near-duplicates without a leak, so these are a warning; only the
+same file or content is an error.
 """
 
 from __future__ import annotations
@@ -24,47 +24,48 @@ from molmo_tune.labels.sample import Media
 from molmo_tune.media.image import read_image
 from molmo_tune.media.perceptual_hash import NUM_BITS, Hashes, hash_of, nearest
 from molmo_tune.media.video import probe_video, read_frames
+from molmo_tune.units import count
 
-ALIKE_BITS = 10
-"""Pictures that differ in no more bits than this are nearly the same."""
+DUPLICATE_BITS = 10
+"""Hashes of near-duplicates differ in at most this many bits."""
 
 COMPARED = 300
-"""Media of each part that are compared when not all are."""
+"""Maximum number of media per split to compare by default."""
 
 _FRAMES = 3  # of a video
-_Medium = tuple[str, Path]  # kind, path
+_MediaFile = tuple[str, Path]  # kind, path
 
 
-def about_leaks(
-    train: Sequence[SourceData], val: Sequence[SourceData], *, all_pictures: bool = False
+def check_leaks(
+    train: Sequence[SourceData], val: Sequence[SourceData], *, all_media: bool = False
 ) -> Iterator[Finding]:
-    """Findings about media that both parts share."""
+    """Yield findings about media in both splits; `all_media` compares more than `COMPARED`."""
     trained, held_out = _media(train), _media(val)
     same = [path for path in held_out if path in trained]
     if same:
-        yield _meaningless(len(same), "media", [str(path) for path in same])
+        yield _leak(count(len(same), "media file"), [str(path) for path in same], len(same))
     others = {path: kind for path, kind in held_out.items() if path not in trained}
     copies = _same_bytes(trained, others)
     if copies:
-        named = [f"{path} is {other}" for path, other in copies.items()]
-        yield _meaningless(len(copies), "copies of media", named)
+        pairs = [f"{path} is {other}" for path, other in copies.items()]
+        yield _leak(count(len(copies), "copy of media", "copies of media"), pairs, len(copies))
     rest = {path: kind for path, kind in others.items() if path not in copies}
-    yield from _alike(trained, rest, all_pictures)
+    yield from _near_duplicates(trained, rest, all_media)
 
 
-def _meaningless(number: int, what: str, named: Sequence[str]) -> Finding:
-    text = f"{number} {what} are also trained on, scores would mean nothing: {examples(named)}"
+def _leak(what: str, cases: Sequence[str], number: int) -> Finding:
+    text = f"{what} also in data.train, so scores are invalid: {examples(cases)}"
     return Finding("error", "data.val", text, number)
 
 
-def _media(part: Sequence[SourceData]) -> dict[Path, str]:
-    """Kinds of all media that open, by their full paths."""
-    used: list[Media] = [item.sample.media for data in part for item in data.plan.items]
+def _media(split: Sequence[SourceData]) -> dict[Path, str]:
+    """Return the kinds of all readable media of a split, by absolute path."""
+    used: list[Media] = [item.sample.media for data in split for item in data.plan.items]
     return {path.resolve(): media.kind for media in used for path in media.paths}
 
 
 def _same_bytes(trained: dict[Path, str], held_out: dict[Path, str]) -> dict[Path, Path]:
-    """Held-out files whose content is that of a trained one; only equal sizes are read."""
+    """Return held-out files with the content of a trained one; only equal sizes are read."""
     by_size: dict[int, list[Path]] = {}
     for path in trained:
         if path.is_file():
@@ -79,57 +80,56 @@ def _same_bytes(trained: dict[Path, str], held_out: dict[Path, str]) -> dict[Pat
 
     found = {}
     for path in held_out:
-        likely = by_size.get(path.stat().st_size, []) if path.is_file() else []
-        twin = next((other for other in likely if digest(other) == digest(path)), None)
-        if twin is not None:
-            found[path] = twin
+        candidates = by_size.get(path.stat().st_size, []) if path.is_file() else []
+        copy = next((other for other in candidates if digest(other) == digest(path)), None)
+        if copy is not None:
+            found[path] = copy
     return found
 
 
-def _alike(
-    trained: dict[Path, str], held_out: dict[Path, str], all_pictures: bool
+def _near_duplicates(
+    trained: dict[Path, str], held_out: dict[Path, str], all_media: bool
 ) -> Iterator[Finding]:
-    ours, theirs = (_hashes(_some(part, all_pictures)) for part in (held_out, trained))
+    ours, theirs = (_hashes(_selected(split, all_media)) for split in (held_out, trained))
     if not ours[0] or not theirs[0]:
         return
-    places, bits = nearest(np.stack(ours[1]), np.stack(theirs[1]))
+    indices, bits = nearest(np.stack(ours[1]), np.stack(theirs[1]))
     found: dict[Path, str] = {}
-    for path, place, differ in zip(ours[0], places, bits, strict=True):
-        if differ <= ALIKE_BITS:
-            found.setdefault(path, f"{path} and {theirs[0][place]} ({differ} of {NUM_BITS} bits)")
-    looked = "" if all_pictures else _looked_at(trained, held_out)
+    for path, index, num_bits in zip(ours[0], indices, bits, strict=True):
+        if num_bits <= DUPLICATE_BITS:
+            found.setdefault(path, f"{path} and {theirs[0][index]} ({num_bits} of {NUM_BITS} bits)")
+    scope = "" if all_media else _scope(trained, held_out)
     if found:
-        text = f"{len(found)} media look almost like ones trained on{looked}"
-        yield Finding(
-            "warning", "data.val", f"{text}: {examples(list(found.values()))}", len(found)
-        )
-    elif looked:
-        yield Finding("note", "data.val", f"no picture looks like one trained on{looked}")
+        number = count(len(found), "near-duplicate")
+        text = f"{number} of media in data.train{scope}: {examples(list(found.values()))}"
+        yield Finding("warning", "data.val", text, len(found))
+    elif scope:
+        yield Finding("note", "data.val", f"no near-duplicates found{scope}")
 
 
-def _looked_at(*parts: dict[Path, str]) -> str:
-    if all(len(part) <= COMPARED for part in parts):
+def _scope(*splits: dict[Path, str]) -> str:
+    if all(len(split) <= COMPARED for split in splits):
         return ""
-    return f" (at most {COMPARED} media of each part compared; --media compares all)"
+    return f" (compared at most {COMPARED} media per split; --media compares all)"
 
 
-def _some(part: dict[Path, str], all_pictures: bool) -> list[_Medium]:
-    """All media, or some that are evenly spread over the part."""
-    media = [(kind, path) for path, kind in part.items()]
-    if all_pictures or len(media) <= COMPARED:
+def _selected(split: dict[Path, str], all_media: bool) -> list[_MediaFile]:
+    """Return all media of a split, or `COMPARED` of them at equal intervals."""
+    media = [(kind, path) for path, kind in split.items()]
+    if all_media or len(media) <= COMPARED:
         return media
-    return [media[place * len(media) // COMPARED] for place in range(COMPARED)]
+    return [media[index * len(media) // COMPARED] for index in range(COMPARED)]
 
 
-def _hashes(media: Sequence[_Medium]) -> tuple[list[Path], list[Hashes]]:
-    """A path for each hash; media that do not decode are `molmo_tune.checks.media`'s matter."""
+def _hashes(media: Sequence[_MediaFile]) -> tuple[list[Path], list[Hashes]]:
+    """Return hashes, and the path of each; `molmo_tune.checks.media` reports unreadable media."""
     paths, hashes = [], []
     for kind, path in media:
         try:
-            pictures = _frames(path) if kind == "video" else [read_image(path)]
+            images = _frames(path) if kind == "video" else [read_image(path)]
         except UserError:
             continue
-        for found in map(hash_of, pictures):
+        for found in map(hash_of, images):
             if found is not None:
                 paths.append(path)
                 hashes.append(found)

@@ -1,7 +1,7 @@
-"""Every medium of a recipe opened as training will open it: all faults before the first step.
+"""Decoding of all media of a recipe as in training, to report every error before the first step.
 
-Looking into the heads of files is part of every check and takes no time; decoding takes as long as
-a pass over the data without a model, so it is asked for. With a frame cache that work is kept.
+Every check reads file headers, which is fast. Decoding takes as long as an epoch without a model,
+so it is optional; with a frame cache, training reuses its result.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from molmo_tune.errors import UserError
 from molmo_tune.media.image import image_oddities
 from molmo_tune.model.loading import load_processor
 from molmo_tune.recipe.sections import Recipe
+from molmo_tune.units import count
 
-LISTED = 5  # images of one oddity
+LISTED = 5  # images per oddity
 
 
 def check_media(
     recipe: Recipe, on_progress: Callable[[int, int], None] = lambda _done, _all: None
 ) -> Iterator[Finding]:
-    """Findings about media that do not decode, and about images that are not as usual.
+    """Yield findings about media that do not decode, and about unusual images.
 
     Args:
-        recipe: whose training and validation media are opened.
-        on_progress: told how many of how many media are done.
+        recipe: with the training and validation media.
+        on_progress: called with the number of decoded media and of all media of the split.
     """
     processor, limits = load_processor(recipe.model.name), limits_of(recipe)
     for split, sources in (("train", recipe.data.train), ("val", recipe.data.val)):
@@ -45,7 +46,8 @@ def check_media(
         too_many = split == "train" and len(bad) > recipe.data.max_unreadable_media * num_media
         for reason in bad.values():
             yield Finding("error" if too_many else "warning", f"data.{split}", reason)
-        yield Finding("note", f"data.{split}", f"{num_media - len(bad)} of {num_media} media open")
+        total = count(num_media, "media file")
+        yield Finding("note", f"data.{split}", f"{num_media - len(bad)} of {total} decoded")
         good = [item for item in distinct if item.sample.media.paths not in bad]
         yield from _about_images(f"data.{split}", good)
 
@@ -59,4 +61,4 @@ def _about_images(where: str, items: Iterable[Item]) -> Iterator[Finding]:
                     by_oddity.setdefault(oddity, []).append(str(path))
     for oddity, paths in by_oddity.items():
         listed = ", ".join(paths[:LISTED])
-        yield Finding("warning", where, f"{len(paths)} images: each {oddity}: {listed}")
+        yield Finding("warning", where, f"{count(len(paths), 'image')}: each {oddity}: {listed}")

@@ -1,8 +1,7 @@
-"""All questions to the data of a recipe, in one pass: labels are read and items planned once.
+"""All checks of the data of a recipe; labels are read and items planned once.
 
-Nothing is decoded but a few pictures for `leaks`, and no model is loaded. What a
-source says of itself (unreadable, losses, things left out) is found here; the rest in the modules
-beside this one.
+Only a few frames and images are decoded, for `leaks`, and no model is loaded. This module reports
+unreadable sources, dropped annotations and skipped questions; the other modules do the rest.
 """
 
 from __future__ import annotations
@@ -10,26 +9,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from molmo_tune.checks.answers import unlike_their_labels
-from molmo_tune.checks.balance import about_labels, unseen_labels
-from molmo_tune.checks.budget import about_budget
+from molmo_tune.checks.answers import check_answers
+from molmo_tune.checks.balance import check_balance, check_label_overlap
+from molmo_tune.checks.budget import check_budget
 from molmo_tune.checks.finding import Finding, examples, worst_first
-from molmo_tune.checks.frames import about_frames
-from molmo_tune.checks.leaks import about_leaks
+from molmo_tune.checks.frames import check_frames
+from molmo_tune.checks.leaks import check_leaks
 from molmo_tune.encoding.items import Refused
 from molmo_tune.encoding.sources import SourceData, read_source
 from molmo_tune.errors import UserError
 from molmo_tune.model.loading import load_processor
 from molmo_tune.recipe.sections import DataSource, Recipe
 from molmo_tune.run_folder import RunFolder
+from molmo_tune.units import count
 
 
-def check_recipe(recipe: Recipe, *, all_pictures: bool = False) -> list[Finding]:
-    """All findings about the recipe's data, worst first.
+def check_recipe(recipe: Recipe, *, all_media: bool = False) -> list[Finding]:
+    """Return all findings about the data of a recipe, worst first.
 
     Args:
-        recipe: whose training and validation data are looked at.
-        all_pictures: compare every medium of the two parts, not some hundreds.
+        recipe: with training and validation data.
+        all_media: compare all media of both splits, not a few hundred.
     """
     processor = load_processor(recipe.model.name)
     findings: list[Finding] = []
@@ -43,49 +43,52 @@ def check_recipe(recipe: Recipe, *, all_pictures: bool = False) -> list[Finding]
                 findings.append(Finding("error", where, str(error)))
                 continue
             read[split].append(data)
-            findings += _about_source(where, source, data, recipe.seed)
+            findings += _check_source(where, source, data, recipe.seed)
         findings += _repeated_ids(f"data.{split}", read[split])
-    findings += _about_parts(recipe, read["train"], read["val"], all_pictures)
-    findings += _about_preference(recipe)
-    findings += about_budget(recipe, read["train"], processor)
+    findings += _check_splits(recipe, read["train"], read["val"], all_media)
+    findings += _check_preference(recipe)
+    findings += check_budget(recipe, read["train"], processor)
     return worst_first(findings)
 
 
-def _about_source(where: str, source: DataSource, data: SourceData, seed: int) -> Iterator[Finding]:
+def _check_source(where: str, source: DataSource, data: SourceData, seed: int) -> Iterator[Finding]:
     report, items = data.report, data.plan.items
     if report.num_dropped:
-        text = f"{report.num_dropped} annotations are lost: {examples(report.dropped)}"
+        text = f"dropped {count(report.num_dropped, 'annotation')}: {examples(report.dropped)}"
         yield Finding("warning", where, text, report.num_dropped)
-    for told in (*report.corrected, *report.notes):
-        yield Finding("warning", where, str(told))
-    for reason, ones in _by_reason(data.plan.refused).items():
-        named = [f"{one.sample_id} ({one.label})" if one.label else one.sample_id for one in ones]
-        text = f"{len(ones)} left out, {reason}: {examples(named)}"
-        yield Finding("warning", where, text, len(ones))
+    for reason in (*report.corrected, *report.notes):
+        yield Finding("warning", where, str(reason))
+    for why, refused in _by_reason(data.plan.refused).items():
+        names = [
+            f"{one.sample_id} ({one.label})" if one.label else one.sample_id for one in refused
+        ]
+        text = f"skipped {len(refused)}: {why}: {examples(names)}"
+        yield Finding("warning", where, text, len(refused))
     yield Finding(
         "note",
         where,
-        f"{source.path}: {len(data.samples)} samples, {data.plan.num_conversations} questions, "
-        f"{sum(item.num_tokens for item in items)} tokens",
+        f"{source.path}: {count(len(data.samples), 'sample')}, "
+        f"{count(data.plan.num_conversations, 'question')}, "
+        f"{count(sum(item.num_tokens for item in items), 'token')}",
     )
-    yield from about_frames(where, items)
-    yield from unlike_their_labels(where, items, seed)
-    yield from about_labels(where, items)
+    yield from check_frames(where, items)
+    yield from check_answers(where, items, seed)
+    yield from check_balance(where, items)
 
 
-def _about_parts(
-    recipe: Recipe, train: Sequence[SourceData], val: Sequence[SourceData], all_pictures: bool
+def _check_splits(
+    recipe: Recipe, train: Sequence[SourceData], val: Sequence[SourceData], all_media: bool
 ) -> Iterator[Finding]:
     if not recipe.data.val:
-        text = "there is none: nothing will show whether the model got better"
+        text = "no validation data, so improvement cannot be measured"
         yield Finding("warning", "data.val", text)
     if train and val:
-        yield from about_leaks(train, val, all_pictures=all_pictures)
-        yield from unseen_labels(train, val)
+        yield from check_leaks(train, val, all_media=all_media)
+        yield from check_label_overlap(train, val)
 
 
-def _about_preference(recipe: Recipe) -> Iterator[Finding]:
-    """Whether there is a run to go on from; what it holds is looked at in training."""
+def _check_preference(recipe: Recipe) -> Iterator[Finding]:
+    """Check that the run to continue from exists; training checks its contents."""
     if recipe.preference is None:
         return
     try:
@@ -95,12 +98,12 @@ def _about_preference(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _repeated_ids(where: str, read: Sequence[SourceData]) -> Iterator[Finding]:
-    """Reports and predictions name samples by their ids."""
+    """Yield a warning about repeated ids, by which reports and predictions name samples."""
     distinct = {(s.id, s.media.paths) for data in read for s in data.samples}
     ids = Counter(name for name, _ in distinct)
     repeated = [name for name, times in ids.items() if times > 1]
     if repeated:
-        text = f"{len(repeated)} ids stand for several samples: {examples(repeated)}"
+        text = f"{count(len(repeated), 'id')} used for several samples: {examples(repeated)}"
         yield Finding("warning", where, text, len(repeated))
 
 

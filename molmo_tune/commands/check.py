@@ -53,7 +53,7 @@ def check(recipe: Recipe, console: Console, *, decode: bool = False) -> int:
     from molmo_tune.checks.finding import counted, worst_first
     from molmo_tune.checks.recipe_data import check_recipe
 
-    findings = check_recipe(recipe, all_pictures=decode)
+    findings = check_recipe(recipe, all_media=decode)
     if decode:
         findings = worst_first([*findings, *_decode_media(recipe, console)])
     for finding in findings:

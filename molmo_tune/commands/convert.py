@@ -110,7 +110,7 @@ def convert(
 def _report(
     report: ConversionReport, labels: Path, out: Path, console: Console, allow_lossy: bool
 ) -> None:
-    from molmo_tune.run_folder import write_json
+    from molmo_tune.atomic_files import write_json
 
     console.print(report.table(), highlight=False)
     if report.num_dropped and not allow_lossy:

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from molmo_tune.atomic_files import write_text
 from molmo_tune.commands.arguments import seed
 from molmo_tune.commands.console import new_console
 from molmo_tune.errors import UserError, cannot_write, not_empty
+from molmo_tune.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,8 +82,8 @@ class _Results:
 
 def run(options: argparse.Namespace) -> int:
     """Run the demo; exit code 0 if everything worked."""
+    from molmo_tune.atomic_files import write_json
     from molmo_tune.pages.demo import write_demo_page
-    from molmo_tune.run_folder import write_json
 
     started = time.perf_counter()
     console = new_console()
@@ -123,7 +125,7 @@ def _write_data(out: Path, seed: int, steps: Steps) -> Recipe:
     from molmo_tune.recipe.loader import load_recipe
     from molmo_tune.recipe.saving import dump_recipe
     from molmo_tune.tiny.pond import write_pond
-    from molmo_tune.training.progress import progress_columns
+    from molmo_tune.training.callbacks.progress import progress_columns
 
     with steps.step("data", ""), progress_columns(steps.console) as progress:
         task = progress.add_task("filming the pond", total=sum(NUM_CLIPS.values()), note="")
@@ -146,7 +148,7 @@ def _write_data(out: Path, seed: int, steps: Steps) -> Recipe:
         f"output.dir={out / 'run'}",
     ]
     recipe = load_recipe(bundled("recipes", "demo"), overrides)
-    (out / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    write_text(out / "recipe.yaml", dump_recipe(recipe))
     return recipe
 
 
@@ -165,9 +167,9 @@ def _look(recipe: Recipe, out: Path, steps: Steps) -> None:
 
 def _tune(recipe: Recipe, out: Path, steps: Steps) -> _Results:
     """Evaluate the base, train, evaluate the run, export."""
+    from molmo_tune.atomic_files import write_json
     from molmo_tune.commands.evaluate import evaluate_recipe, print_summary
     from molmo_tune.export.export import export_run
-    from molmo_tune.run_folder import RunFolder, write_json
     from molmo_tune.training.run import train
 
     console, folder = steps.console, RunFolder(recipe.output.dir)
@@ -189,7 +191,7 @@ def _tune(recipe: Recipe, out: Path, steps: Steps) -> _Results:
 
 def _report(seed: int, results: _Results, steps: Steps) -> dict[str, Any]:
     trained, exported = results.trained, results.exported
-    tensors, verified = exported.account, exported.proof
+    tensors, verified = exported.tensors, exported.verification
     return {
         "seed": seed,
         "before": results.before.summary(),

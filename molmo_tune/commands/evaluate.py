@@ -34,8 +34,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate a run, its base (`--base`) or another checkpoint (`--model`)."""
+    from molmo_tune.atomic_files import write_json
     from molmo_tune.recipe.loader import load_recipe
-    from molmo_tune.run_folder import RunFolder, write_json
+    from molmo_tune.run_folder import RunFolder
 
     folder = RunFolder(options.run)
     folder.require()
@@ -75,7 +76,7 @@ def evaluate_recipe(
     from molmo_tune.encoding.sources import limits_of, read_items
     from molmo_tune.evaluation.evaluate import evaluate, num_questions
     from molmo_tune.model.loading import load_processor
-    from molmo_tune.training.progress import progress_columns
+    from molmo_tune.training.callbacks.progress import progress_columns
 
     if not recipe.data.val:
         raise UserError("data.val", "is empty", "validation data")
@@ -118,7 +119,7 @@ def load_ready_model(name: str, dtype: Dtype, adapter: Path | None) -> Any:
 
 def print_summary(console: Console, name: str, result: Evaluation) -> None:
     """Print one line for all questions, one per label, and what was skipped."""
-    from molmo_tune.training.media_monitor import LISTED
+    from molmo_tune.training.callbacks.media_monitor import LISTED
 
     summary = result.summary()
     for label, row in (("all", summary), *summary["labels"].items()):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from molmo_tune.choices import (
     AdapterLayout,
@@ -24,6 +24,8 @@ from molmo_tune.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from molmo_tune.export.report import QuantizationReport, VllmReport
 
 HELP = "merge a run into a servable checkpoint and verify it, or convert a checkpoint"
 
@@ -104,11 +106,11 @@ def _export_run(options: argparse.Namespace, console: Console) -> None:
         dtype=options.dtype,
         quantize=options.quantize,
     )
-    tensors, verified = result.account, result.proof
+    tensors, verified = result.tensors, result.verification
     if result.found:
         files = "file was" if len(result.found) == 1 else "files were"
         console.print(f"resumed a killed export: {len(result.found)} {files} complete")
-    num_unchanged = len(tensors.lost)
+    num_unchanged = len(tensors.unchanged_trained)
     unchanged = f", {num_unchanged} trained but unchanged" if num_unchanged else ""
     rounding = verified.rounding_diff
     console.print(
@@ -123,7 +125,7 @@ def _export_run(options: argparse.Namespace, console: Console) -> None:
     console.print(f"wrote {result.folder}")
 
 
-def _print_quantized(kind: str, report: dict[str, Any], console: Console) -> None:
+def _print_quantized(kind: str, report: QuantizationReport, console: Console) -> None:
     console.print(
         f"{kind}: reloaded; logits match the merged model quantized in memory\n"
         f"they differ from the unquantized ones by at most {report['max_logit_diff']:.2g}, "
@@ -132,7 +134,7 @@ def _print_quantized(kind: str, report: dict[str, Any], console: Console) -> Non
     )
 
 
-def _print_vllm_notes(found: dict[str, Any], console: Console) -> None:
+def _print_vllm_notes(found: VllmReport, console: Console) -> None:
     if found.get("unmet"):
         console.print(f"missing for vLLM, as in the base: {', '.join(found['unmet'])}")
     if found.get("hf_overrides"):
@@ -155,7 +157,7 @@ def _convert(options: argparse.Namespace, console: Console) -> None:
         dtype=options.dtype,
     )
     console.print(
-        f"{len(made.account.unchanged)} tensors, bit-identical to the {made.source_layout} files"
+        f"{len(made.tensors.unchanged)} tensors, bit-identical to the {made.source_layout} files"
     )
     _print_vllm_notes(made.vllm, console)
     console.print(f"wrote {made.folder}")

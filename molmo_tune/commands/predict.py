@@ -12,18 +12,19 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from molmo_tune.commands.arguments import fps, positive_int
 from molmo_tune.commands.console import new_console
 from molmo_tune.errors import UserError, not_empty
+from molmo_tune.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from molmo_tune.choices import Dtype
     from molmo_tune.encoding.items import MediaLimits
-    from molmo_tune.evaluation.predict import Prediction
+    from molmo_tune.evaluation.predict import Prediction, PredictionRecord
     from molmo_tune.labels.sample import Sample
     from molmo_tune.pages.answers import Card
     from molmo_tune.templates.template import Template
@@ -58,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 class _Results:
     """What `--out` will get."""
 
-    records: list[dict[str, Any]] = field(default_factory=list)
+    records: list[PredictionRecord] = field(default_factory=list)
     cards: list[Card] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
 
@@ -104,7 +105,7 @@ def predictions(options: argparse.Namespace, console: Console) -> Iterator[Predi
     from molmo_tune.commands.evaluate import load_ready_model
     from molmo_tune.evaluation.predict import media_of, predict
     from molmo_tune.model.loading import load_processor
-    from molmo_tune.training.progress import progress_columns
+    from molmo_tune.training.callbacks.progress import progress_columns
 
     media = media_of(options.media, together=options.together)
     settings = _settings(options)
@@ -148,7 +149,6 @@ def _settings(options: argparse.Namespace) -> _Settings:
     from molmo_tune.encoding.sources import limits_of
     from molmo_tune.recipe.loader import load_recipe
     from molmo_tune.recipe.sections import EvalSection, ImageSection, VideoSection
-    from molmo_tune.run_folder import RunFolder
     from molmo_tune.templates.template import load_template
 
     folder = RunFolder(Path(options.model))
@@ -177,9 +177,9 @@ def _limited(limits: MediaLimits, options: argparse.Namespace) -> MediaLimits:
 
 def _write(results: _Results, options: argparse.Namespace) -> None:
     """Write the three files."""
+    from molmo_tune.atomic_files import write_json
     from molmo_tune.labels.formats.jsonl import write_jsonl
     from molmo_tune.pages.answers import write_answers
-    from molmo_tune.run_folder import write_json
 
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "answers.json", results.records)

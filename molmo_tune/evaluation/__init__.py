@@ -1,1 +1,1 @@
-"""Asking the model, reading its answers and scoring them against the labels."""
+"""Answers of a model, generated, parsed and scored against the labels."""

@@ -1,7 +1,7 @@
-"""The points of an answer about an item, whatever its medium: one reading for scores and pictures.
+"""The points of an answer to an item, parsed in one way for scores and for drawings.
 
-A video's points have times, those on images the image's number from 1, also where there is only one
-image. A truncated answer is read as far as its points are whole.
+Points in a video have times; points on images have the number of the image, from 1, even if there
+is only one. A truncated answer is parsed up to its last complete point.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from molmo_tune.grounding.text import ParsedPoint, parse_multi_image_points, par
 
 
 def points_of(item: Item, text: str) -> list[ParsedPoint]:
-    """Points in pixels; ``frame_id`` is seconds, or the image's number. A text has none."""
+    """Return points in pixels of the original media; none for an item without media.
+
+    ``frame_id`` is the time in seconds, or the number of the image.
+    """
     if item.sampled is not None:
         return parse_points(text, size_wh=item.sampled.size_wh, tolerant=True)
     if len(item.sizes_wh) > 1:

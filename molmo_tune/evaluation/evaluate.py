@@ -1,9 +1,8 @@
-"""Ask every question of some items, score the answers, and sum up.
+"""Evaluation: answer every question of some items, score the answers and summarize.
 
-Small user sets are noisy, so F1 comes with a bootstrap 95 % interval, and every single answer is
-kept beside its truth for a person to read. Means are over the answers that have a score; how many
-have none (captions) is said beside them, and when none has one, F1 is NaN, in JSON null. A medium
-that does not open costs its own questions, not the evaluation: it is left out, with the reason.
+Small datasets are noisy, so F1 has a bootstrap 95% interval, and every answer is recorded with its
+ground truth. Means are over the scored answers, with the number of unscored ones (captions); if no
+answer is scored, F1 is NaN (null in JSON). Media that do not open are skipped with the reason.
 """
 
 from __future__ import annotations
@@ -23,13 +22,14 @@ from molmo_tune.evaluation.scores import Score
 from molmo_tune.evaluation.scoring import score_answer
 from molmo_tune.grounding.pointing import Mean, mean_with_interval
 from molmo_tune.model.molmo import Molmo
+from molmo_tune.units import count
 
 _NO_MEAN = Mean(math.nan, math.nan, math.nan, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One question with its truth, the model's answer and the score."""
+    """One question: its ground truth ``truth``, the predicted answer ``said``, and the score."""
 
     sample_id: str
     label: str
@@ -42,20 +42,20 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All records of one evaluation, in the order of the items.
+    """The records of an evaluation, in the order of the items.
 
-    ``skipped``: why a sample was not asked about, a line each.
+    ``skipped``: one line for each skipped media file, with the reason.
     """
 
     records: tuple[Record, ...]
     skipped: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
-        """Means with 95 % intervals, the share of cut answers, and the same per label and task.
+        """Return means over all questions, and the same per label and per task.
 
-        Keys: ``questions``, ``f1`` with ``f1_low`` and ``f1_high``, ``precision``, ``recall``,
-        ``truncated_fraction``; ``unscored`` where there are answers without a score; ``skipped``
-        where samples were; and what tasks add (``hota``, ``count_accuracy``, ``span_iou``, …).
+        Keys: ``questions``; ``f1`` with its 95% interval ``f1_low`` to ``f1_high``; ``precision``;
+        ``recall``; ``truncated_fraction``; ``unscored`` and ``skipped``, if not 0; and metrics of
+        the tasks (``hota``, ``count_accuracy``, ``span_iou``, …).
         """
         skipped = {"skipped": len(self.skipped)} if self.skipped else {}
         return {
@@ -66,7 +66,7 @@ class Evaluation:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Summary, records and what was left out as plain types; what has no score is None."""
+        """Return summary, records and skipped media as plain types, with None for NaN."""
         records = [asdict(record) for record in self.records]
         return {
             "summary": _without_nan(self.summary()),
@@ -75,8 +75,8 @@ class Evaluation:
         }
 
 
-class Asked(NamedTuple):
-    """A question on its way to the model: numbers of the item and of its conversation."""
+class EncodedQuestion(NamedTuple):
+    """An encoded question, with the indices of its item and of the conversation in it."""
 
     item: int
     question: int
@@ -94,20 +94,20 @@ def evaluate(
     max_questions: int | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Evaluation:
-    """Greedy answers to all questions of the items, scored.
+    """Answer all questions of the items greedily and score the answers.
 
     Args:
-        model: `Molmo2ForConditionalGeneration`, adapters included; its mode is restored.
+        model: `Molmo2ForConditionalGeneration` with adapters; its training mode is restored.
         processor: of its checkpoint.
-        items: what to ask about, each medium opened once.
-        limits: the same caps as in training.
-        max_new_tokens: an answer is cut there and marked.
-        batch_size: questions answered together.
-        max_questions: stop after so many.
-        on_progress: told the number of questions answered since the last call.
+        items: their media are opened once each.
+        limits: of media, as in training.
+        max_new_tokens: longer answers are truncated and marked.
+        batch_size: questions per batch.
+        max_questions: maximum number of questions.
+        on_progress: called with the number of questions answered since the last call.
 
     Raises:
-        UserError: there is no question, or no medium opens.
+        UserError: there are no questions, or no media file opens.
     """
     was_training = model.training
     model.eval()
@@ -123,25 +123,26 @@ def evaluate(
     )
     try:
         for batch in batches:
-            prompts = [asked.prompt for asked in batch]
+            prompts = [encoded.prompt for encoded in batch]
             answers = generate_answers(model, processor, prompts, max_new_tokens=max_new_tokens)
             records += [
-                _record(items[asked.item], asked.question, answer)
-                for asked, answer in zip(batch, answers, strict=True)
+                _record(items[encoded.item], encoded.question, answer)
+                for encoded, answer in zip(batch, answers, strict=True)
             ]
             on_progress(len(batch))
     finally:
         model.train(was_training)
     if not records:
-        found = f"none of {len(skipped)} media opens" if skipped else "no question"
-        first = f"; the first: {skipped[0]}" if skipped else ""
-        fix = "look at the data with molmo-tune check --media"
-        raise UserError("validation data", found + first, "something to ask about", fix)
+        found = "no questions"
+        if skipped:
+            found = f"none of {count(len(skipped), 'media file')} opens, the first: {skipped[0]}"
+        fix = "run molmo-tune check RECIPE --media"
+        raise UserError("validation data", found, "at least one question", fix)
     return Evaluation(tuple(records), tuple(skipped))
 
 
 def num_questions(items: Sequence[Item], max_questions: int | None = None) -> int:
-    """Questions that `evaluate` will ask."""
+    """Return the number of questions that `evaluate` answers."""
     total = sum(len(item.conversations) for item in items)
     return total if max_questions is None else min(total, max_questions)
 
@@ -152,31 +153,31 @@ def question_batches(
     limits: MediaLimits,
     batch_size: int,
     max_questions: int | None,
-    on_fault: Callable[[Item, UserError], None],
-) -> Iterator[list[Asked]]:
-    """Prompts of all questions in order, so many together; each medium is opened once.
+    on_error: Callable[[Item, UserError], None],
+) -> Iterator[list[EncodedQuestion]]:
+    """Yield batches of encoded questions, in order; each media file is opened once.
 
     Args:
-        items: what to ask about.
+        items: with their questions.
         processor: of the checkpoint.
-        limits: caps on media.
-        batch_size: questions together; the last batch may be smaller.
-        max_questions: stop after so many.
-        on_fault: told of an item whose media do not open, which is then passed over.
+        limits: of media.
+        batch_size: questions per batch; the last one can be smaller.
+        max_questions: maximum number of questions.
+        on_error: called for an item whose media do not open; its questions are skipped.
     """
-    left = num_questions(items, max_questions)
-    batch: list[Asked] = []
-    for number, item in enumerate(items):
-        if left <= 0:
+    remaining = num_questions(items, max_questions)
+    batch: list[EncodedQuestion] = []
+    for item_index, item in enumerate(items):
+        if remaining <= 0:
             break
         try:
             prompts = encode_questions(item, processor, limits)
         except UserError as error:
-            on_fault(item, error)
+            on_error(item, error)
             continue
-        for place, prompt in list(enumerate(prompts))[:left]:
-            batch.append(Asked(number, place, prompt))
-            left -= 1
+        for question, prompt in list(enumerate(prompts))[:remaining]:
+            batch.append(EncodedQuestion(item_index, question, prompt))
+            remaining -= 1
             if len(batch) == batch_size:
                 yield batch
                 batch = []

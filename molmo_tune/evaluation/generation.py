@@ -1,8 +1,8 @@
-"""Answers to a batch of prompts, greedy or drawn, on the model's own vision path.
+"""Greedy or sampled answers to a batch of prompts, with the vision encoding of training.
 
-Prompts of different lengths are padded on the left. Vision is encoded by the function that training
-uses and added to the embeddings, so images and videos may share a batch and an answer is generated
-from exactly what the loss was computed on; only then transformers' `generate` takes over.
+Prompts of different lengths are padded on the left. Vision features come from the function that
+training uses and are added to the embeddings, so a batch can mix images and videos, and answers
+are generated from the same inputs as the loss. Transformers' `generate` does the rest.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from molmo_tune.encoding.encoded import EncodedSample
 from molmo_tune.encoding.processor import Processor, Tokenizer
 from molmo_tune.model.forward import add_features
 from molmo_tune.model.molmo import Molmo
-from molmo_tune.model.vision import encode_vision
+from molmo_tune.model.vision_encoding import encode_vision
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said. ``is_truncated``: the token limit came before the end token."""
+    """A generated answer; ``is_truncated``: the token limit came before the end token."""
 
     text: str
     is_truncated: bool
@@ -35,37 +35,37 @@ def generate_answers(
     prompts: Sequence[EncodedSample],
     *,
     max_new_tokens: int,
-    is_drawn: bool = False,
+    is_sampled: bool = False,
 ) -> list[Answer]:
-    """One answer per prompt.
+    """Return one answer per prompt.
 
     Args:
-        model: `Molmo2ForConditionalGeneration` in evaluation mode, adapters included.
+        model: `Molmo2ForConditionalGeneration` in evaluation mode, with adapters.
         processor: of its checkpoint.
         prompts: from `encode_prompt`.
-        max_new_tokens: an answer is cut there and marked.
-        is_drawn: draw every token as the model would have it (PyTorch's generator, nothing warped
-            or cut off), instead of taking the likeliest.
+        max_new_tokens: longer answers are truncated and marked.
+        is_sampled: sample tokens at temperature 1, without top-k and top-p, from PyTorch's global
+            generator; otherwise greedy.
     """
-    drawing = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} if is_drawn else {}
+    sampling = {"temperature": 1.0, "top_k": 0, "top_p": 1.0} if is_sampled else {}
     tokenizer = processor.tokenizer
     device = model.get_input_embeddings().weight.device
-    ids, real, is_vision = (
+    ids, is_token, is_vision = (
         part.to(device) for part in _left_padded(prompts, pad_id=int(tokenizer.pad_token_id))
     )
     embeddings = model.get_input_embeddings()(ids)
     patches, pooling = (torch.from_numpy(part).to(device) for part in join_vision(prompts))
     if len(patches):
         features = encode_vision(model.model, patches, pooling)
-        is_patch = (ids == model.config.image_patch_id) & real
+        is_patch = (ids == model.config.image_patch_id) & is_token
         embeddings = add_features(embeddings, features, is_patch)
     new_ids = model.generate(
         inputs_embeds=embeddings,
-        attention_mask=real.long(),
-        mm_token_type_ids=(is_vision & real).long(),
+        attention_mask=is_token.long(),
+        mm_token_type_ids=(is_vision & is_token).long(),
         max_new_tokens=max_new_tokens,
-        do_sample=is_drawn,
-        **drawing,
+        do_sample=is_sampled,
+        **sampling,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
@@ -75,17 +75,17 @@ def generate_answers(
 def _left_padded(
     prompts: Sequence[EncodedSample], pad_id: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Ids, real-token mask and vision mask, each ``(B, L)``."""
+    """Return token ids, mask of tokens (not padding) and mask of vision tokens, each ``(B, L)``."""
     length = max(prompt.num_tokens for prompt in prompts)
     ids = torch.full((len(prompts), length), pad_id)
-    real = torch.zeros((len(prompts), length), dtype=torch.bool)
-    is_vision = torch.zeros_like(real)
+    is_token = torch.zeros((len(prompts), length), dtype=torch.bool)
+    is_vision = torch.zeros_like(is_token)
     for row, prompt in enumerate(prompts):
         start = length - prompt.num_tokens
         ids[row, start:] = torch.from_numpy(prompt.input_ids)
-        real[row, start:] = True
+        is_token[row, start:] = True
         is_vision[row, start:] = torch.from_numpy(prompt.is_vision)
-    return ids, real, is_vision
+    return ids, is_token, is_vision
 
 
 def _answer(tokenizer: Tokenizer, ids: list[int]) -> Answer:

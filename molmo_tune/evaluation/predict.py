@@ -1,10 +1,10 @@
-"""Questions to media that nobody labeled: what a user does with the model.
+"""Predictions: answers to questions about unlabeled images and videos.
 
-Media are sampled, encoded and prompted by the functions that training uses, so a tuned model meets
-what it was tuned on. The answers come back as the text that the model wrote, as points in pixels
-and seconds, and as `Sample`s, so that predictions can be corrected as labels and trained on.
+Media are sampled, encoded and prompted by the functions of training, so a fine-tuned model gets the
+inputs it was trained on. Answers are returned as generated text, as points in pixels and seconds,
+and as `Sample`s, so that predictions can be corrected as labels and trained on.
 
-What it does not do: score (there is no truth), or choose words: questions are the user's.
+Limitations: no scores, as there is no ground truth; questions are used as given.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,20 +43,42 @@ from molmo_tune.templates.conversations import Conversation
 from molmo_tune.templates.template import Template, load_template
 
 
+class PointRecord(TypedDict, total=False):
+    """A predicted point: ``time_s`` in a video, or ``image``, the number of an image from 1."""
+
+    id: str
+    time_s: float
+    image: int
+    x_px: float
+    y_px: float
+
+
+class PredictionRecord(TypedDict):
+    """A question about some media, and its answer."""
+
+    media: list[str]
+    question: str
+    answer: str
+    is_truncated: bool
+    points: list[PointRecord]
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One medium with the answers to all questions about it.
+    """Answers to all questions about one video or image (or several images together).
 
-    ``item``: its conversations hold the questions and what was answered. ``answers``: the same,
-    with whether they were cut. ``patches (C, P, D)``: what the model saw of a video, for pictures.
+    Attributes:
+        item: its conversations contain the questions and the answers.
+        answers: the same answers, with whether they are truncated.
+        patches: ``(C, P, D)`` input of the model, for drawing frames; empty for images.
     """
 
     item: Item
     answers: tuple[Answer, ...]
     patches: NDArray[np.float32]
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """One record per question: its media, the answer, and points in pixels and seconds."""
+    def to_json(self) -> list[PredictionRecord]:
+        """Return a record per question: media, answer, and points in pixels and seconds."""
         media = [str(path) for path in self.item.sample.media.paths]
         return [
             {
@@ -69,14 +91,14 @@ class Prediction:
             for conversation, answer in zip(self.item.conversations, self.answers, strict=True)
         ]
 
-    def _record(self, point: ParsedPoint) -> dict[str, Any]:
-        where = "time_s" if self.item.sampled is not None else "image"
-        at = point.frame_id if self.item.sampled is not None else int(point.frame_id)
+    def _record(self, point: ParsedPoint) -> PointRecord:
         x, y = (round(value, 2) for value in point.xy_px)
-        return {"id": point.id, where: at, "x_px": x, "y_px": y}
+        if self.item.sampled is not None:
+            return {"id": point.id, "time_s": point.frame_id, "x_px": x, "y_px": y}
+        return {"id": point.id, "image": int(point.frame_id), "x_px": x, "y_px": y}
 
     def to_sample(self) -> Sample:
-        """The answers as labels: points as instances or tracks, other answers as dialogues."""
+        """Return the answers as labels: points as instances or tracks, other text as dialogues."""
         notes: list[Annotation] = []
         for number, answer in enumerate(self.answers, start=1):
             points = points_of(self.item, answer.text)
@@ -104,25 +126,26 @@ def predict(
     max_new_tokens: int,
     template: Template | None = None,
 ) -> Iterator[Prediction | UserError]:
-    """Greedy answers to every question about every medium, each medium opened once.
+    """Answer every question about all media greedily; each media file is opened once.
 
     Args:
-        model: `Molmo2ForConditionalGeneration` in evaluation mode, adapters included.
+        model: `Molmo2ForConditionalGeneration` in evaluation mode, with adapters.
         processor: of its checkpoint.
         media: images or videos.
-        questions: as the user writes them, without tags of styles.
-        limits: caps on media, those of training for a tuned model.
-        max_new_tokens: an answer is cut there and marked.
-        template: what a run was trained with; the sampling rule `fps` follows its rate.
+        questions: as the user writes them, without style tags.
+        limits: of media; for a fine-tuned model, those of training.
+        max_new_tokens: longer answers are truncated and marked.
+        template: of the run; the `fps` sampling rule uses its rate.
 
     Yields:
-        For each medium what was answered, as soon as it is; or why it does not open.
+        The answers for each element of `media` once they are complete, or the error that kept it
+        from opening.
     """
     template = template or load_template("dialogue")
-    for number, medium in enumerate(media):
-        name = f"{number:04d}_{medium.paths[0].stem}"
+    for number, one in enumerate(media):
+        name = f"{number:04d}_{one.paths[0].stem}"
         try:
-            item = item_to_ask(Sample(name, medium, ()), template, limits)
+            item = item_to_ask(Sample(name, one, ()), template, limits)
             vision = vision_of(item, processor, limits)
         except UserError as error:
             yield error
@@ -131,24 +154,28 @@ def predict(
         for question in questions:
             prompt = encode_prompt(processor, name, [question], vision)
             answers += generate_answers(model, processor, [prompt], max_new_tokens=max_new_tokens)
-        asked = tuple(
+        conversations = tuple(
             Conversation(name, label_of_answer(answer.text), question, answer.text)
             for question, answer in zip(questions, answers, strict=True)
         )
         patches = vision.patches if item.sampled is not None else NO_VISION.patches
-        yield Prediction(replace(item, conversations=asked), tuple(answers), patches)
+        yield Prediction(replace(item, conversations=conversations), tuple(answers), patches)
 
 
 def media_of(paths: Sequence[Path], *, together: bool = False) -> list[Media]:
-    """Images by their endings, everything else as a video; `together`: images as one medium.
+    """Return images (by file extension) and videos (everything else).
+
+    Args:
+        paths: of the files or frame folders.
+        together: one element with all images, for questions about them together.
 
     Raises:
-        UserError: together, but not all are images.
+        UserError: `together` is set, but not all are images.
     """
     kinds = [_kind(path) for path in paths]
     if together and "video" in kinds:
         other = paths[kinds.index("video")]
-        raise UserError(other, "is no image", "images only with --together")
+        raise UserError(other, "not an image", "images with --together")
     if together:
         return [Media("image", tuple(paths))]
     return [Media(kind, (path,)) for kind, path in zip(kinds, paths, strict=True)]

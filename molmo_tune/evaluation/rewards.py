@@ -1,14 +1,13 @@
-"""What an answer is worth against the labels: one number, for training that is led by it.
+"""The reward of an answer: the F1 that `evaluate` reports, for preference and reward training.
 
-The reward is the F1 that `evaluate` reports (`molmo_tune.evaluation.scoring`): of points in boxes
-or masks, of counts, of tracks frame by frame, of time spans, of exact words. So what is rewarded is
-what is measured, and no second opinion of right and wrong exists. An answer that nobody can score,
-such as a caption, has no reward: None, not 0.
+F1 is of points in boxes or masks, of counts, of tracks frame by frame, of time spans, or of exact
+text (`molmo_tune.evaluation.scoring`), so training rewards what the evaluation measures. An answer
+without a score, such as a caption, has the reward None, not 0.
 
-`GroundingReward` is the same as a reward function of TRL. It says nothing about TRL's rollouts,
-which prompt through the stock processor and its frames of a video, not those of training.
+`GroundingReward` is the same as a TRL reward function. It does not change TRL's rollouts, which use
+the stock processor and its frame sampling, not those of training.
 
-What it does not do: shape rewards (for length, for form) or judge words.
+Limitations: no reward shaping (length, format), and no judge of free text.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ from molmo_tune.templates.conversations import Conversation
 
 
 def reward(item: Item, conversation: Conversation, text: str) -> float | None:
-    """The reward of a text as the answer to one question of an item: 0 to 1, or None."""
+    """Return the reward of a text as the answer to a question of an item: 0 to 1, or None."""
     score = score_answer(item, conversation, text)
     return score.f1 if score.is_scored else None
 
 
 class GroundingReward:
-    """A reward function as TRL calls it: with columns of the data set, one entry per completion.
+    """A TRL reward function: it gets dataset columns with one entry per completion.
 
-    The columns ``item`` and ``question`` hold numbers, because a table of the `datasets` library
-    cannot hold labels: of the item, and of the conversation in it.
+    A table of the `datasets` library cannot hold labels, so the columns ``item`` and ``question``
+    are indices: of the item, and of the conversation in it.
 
     Args:
-        items: what the numbers count.
+        items: that ``item`` indexes.
     """
 
-    __name__ = "grounding"  # TRL logs a reward under its name
+    __name__ = "grounding"  # the name under which TRL logs the reward
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._items = items
@@ -44,9 +43,9 @@ class GroundingReward:
     def __call__(
         self, completions: Sequence[str], item: Sequence[int], question: Sequence[int], **_: object
     ) -> list[float | None]:
-        """Rewards ``(n,)`` of n completions, None where there is none."""
-        asked = [self._items[number] for number in item]
+        """Return the rewards ``(n,)`` of n completions, with None for those without a score."""
+        items = [self._items[index] for index in item]
         return [
-            reward(one, one.conversations[place], text)
-            for one, place, text in zip(asked, question, completions, strict=True)
+            reward(one, one.conversations[index], text)
+            for one, index, text in zip(items, question, completions, strict=True)
         ]

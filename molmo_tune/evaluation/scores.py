@@ -1,9 +1,8 @@
-"""The score of one answer, whatever was asked, so that all tasks can be summed up alike.
+"""The score of one answer, in a form that all tasks share.
 
-Every score has precision, recall and F1; what they mean is said where they are made (the modules
-``…_scoring`` beside this one). What a task has besides is in ``more``, under the names that the
-summary uses. An answer that nobody can score automatically, such as a caption, has no number at
-all: NaN in Python, null in JSON.
+Every score has precision, recall and F1, defined in the ``…_scoring`` modules. Other metrics of a
+task are in ``more``, under their names in the summary. An answer that cannot be scored
+automatically, such as a caption, has NaN (null in JSON) for all of them.
 """
 
 from __future__ import annotations
@@ -27,22 +26,22 @@ class Score:
 
     @property
     def is_scored(self) -> bool:
-        """Whether there is a score at all."""
+        """Whether the answer has a score."""
         return not math.isnan(self.f1)
 
 
 def pointing_score(
     task: str, score: PointingScore, more: Mapping[str, float] | None = None
 ) -> Score:
-    """The score of points."""
+    """Return the score of points."""
     return Score(task, score.precision, score.recall, score.f1, more or {})
 
 
 def match_score(task: str, match: float, more: Mapping[str, float]) -> Score:
-    """The score of an answer that is right or wrong: precision, recall and F1 are the same."""
+    """Return the score of a right or wrong answer: precision, recall and F1 are the same."""
     return Score(task, match, match, match, more)
 
 
 def no_score(task: str) -> Score:
-    """For answers that only a person or another model can judge."""
+    """Return the score of an answer that cannot be scored automatically."""
     return Score(task, math.nan, math.nan, math.nan)

@@ -1,8 +1,7 @@
-"""The score of an answer: which rule belongs to which task.
+"""The scoring rule of each task.
 
 The rules are in `molmo_tune.evaluation.object_scoring` and `molmo_tune.evaluation.text_scoring`,
-the formulas in `molmo_tune.grounding`. Every task that can be trained has a rule here, and those
-whose answers cannot be scored automatically say so.
+the formulas in `molmo_tune.grounding`. Every task has a rule; captions have one without a score.
 """
 
 from __future__ import annotations
@@ -43,5 +42,5 @@ _RULES: dict[Task, Rule] = {
 
 
 def score_answer(item: Item, conversation: Conversation, text: str) -> Score:
-    """Score what was said to one question of an item."""
+    """Score a text as the answer to one question of an item."""
     return _RULES[item.template.task](item, conversation, text)

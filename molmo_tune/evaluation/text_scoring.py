@@ -1,13 +1,13 @@
-"""Scores of answers in words: questions, options, and the times of events.
+"""Scores of text answers: dialogues, multiple choice and event times.
 
-*Dialogues* are compared with the labels' answer: exactly, by edit distance (ANLS) and with 5 % of
-slack on numbers; precision, recall and F1 are the exact match. *Multiple choice* is right when the
-option that the answer names, by letter or text, is the right one. *Event times* are paired one to
-one with the labeled spans; a pair counts from an overlap (IoU) of 0.5 on, and beside F1 there are
-the mean best overlap and the recall at three thresholds.
+*Dialogues* are compared with the labeled answer: exactly, by edit distance (ANLS), and with a 5%
+tolerance on numbers; precision, recall and F1 are the exact match. *Multiple choice* is right if
+the answer names the right option, by letter or text. *Event times* are paired one to one with the
+labeled spans; a pair is a hit if its overlap (IoU) is at least 0.5. In addition to F1 there are the
+mean best IoU and the recall at three thresholds.
 
-*Captions* are not scored: words that overlap say little about a description, and a judge model is
-not at hand.
+*Captions* are not scored: word overlap says little about a description, and there is no judge
+model.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RECALL_IOUS = (0.3, 0.5, 0.7)
 
 
 def score_dialogue(item: Item, conversation: Conversation, text: str) -> Score:
-    """Score a short answer in words."""
+    """Score a short text answer."""
     accepted = [conversation.answer]
     match = exact_match(text, accepted)
     more = {
@@ -46,11 +46,12 @@ def score_choice(item: Item, conversation: Conversation, text: str) -> Score:
 
 
 def score_event_times(item: Item, conversation: Conversation, text: str) -> Score:
-    """Score the spans that an answer states."""
+    """Score the time spans in an answer."""
     truth, _ = written_spans(item.sample, conversation.label, clip_of(item))
-    said = parse_spans(text)
-    best = [max((span_iou(guess, span) for guess in said), default=0.0) for span in truth]
-    more = {"span_iou": sum(best) / len(best) if best else float(not said)}
-    more |= {f"recall_at_{iou}": recall_at_iou(said, truth, iou=iou) for iou in RECALL_IOUS}
-    score = score_hits(match_spans(said, truth, iou=HIT_IOU), len(said), len(truth))
+    predicted = parse_spans(text)
+    best = [max((span_iou(guess, span) for guess in predicted), default=0.0) for span in truth]
+    more = {"span_iou": sum(best) / len(best) if best else float(not predicted)}
+    more |= {f"recall_at_{iou}": recall_at_iou(predicted, truth, iou=iou) for iou in RECALL_IOUS}
+    hits = match_spans(predicted, truth, iou=HIT_IOU)
+    score = score_hits(hits, len(predicted), len(truth))
     return pointing_score(item.template.task, score, more)

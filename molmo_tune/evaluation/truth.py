@@ -1,12 +1,14 @@
-"""Where a point counts as a hit: the labels of an item as regions at the moments the model saw.
+"""Ground truth: the labels of an item as regions in which a point is a hit, at sampled times.
 
-Masks and polygons count by the pixel to which a point rounds, boxes as they are drawn, clipped to
-the frame; labels that are only points as a disc of 2 % of the frame's diagonal
-(`grounding.pointing.disc_around`), so scores on these are not comparable. Named points count by the
-extent of their object where it was drawn, else, like a template that asks for one of them, as a
-disc around the point that stands for the object.
-Truth comes from the same view of the labels that training answers are made of
-(`molmo_tune.templates.visible`), with times as answers spell them.
+* Masks and polygons: the pixel to which the point rounds belongs to the object.
+* Boxes: as labeled, clipped to the frame.
+* Points: a disc of 2% of the frame diagonal (`grounding.pointing.disc_around`), so these scores are
+  not comparable with the others.
+* Keypoints: the region of the object's extent, if labeled; otherwise, or if the template asks for
+  one keypoint, a disc around the point that represents the object.
+
+The regions come from the same view of the labels as the training answers
+(`molmo_tune.templates.visible`), with times rounded as answers write them.
 """
 
 from __future__ import annotations
@@ -28,13 +30,13 @@ SizeWH = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class PixelRegion:
-    """A mask or polygon; it is kept packed until a point is asked about."""
+    """A mask or polygon, packed until a point is tested."""
 
     shape: Mask | Polygon
     size_wh: SizeWH
 
     def contains(self, xy_px: tuple[float, float]) -> bool:
-        """Whether the nearest pixel (halves to even) belongs to the object."""
+        """Return whether the nearest pixel (halves round to even) belongs to the object."""
         pixels, (left, top) = _pixels(self.shape, self.size_wh)
         return MaskRegion(pixels).contains((round(xy_px[0]) - left, round(xy_px[1]) - top))
 
@@ -43,10 +45,10 @@ _pixels = lru_cache(maxsize=256)(pixels_of)
 
 
 def region_of(shape: Shape, size_wh: SizeWH, rule: str = DEFAULT_RULE) -> Region:
-    """Where a point counts as a hit, in pixels of the frame.
+    """Return the region in which a point is a hit, in pixels of the original frame.
 
     Raises:
-        ValueError: the rule gives the shape no point, so that it is not to be seen.
+        ValueError: the rule gives no point for the shape, so it is not visible.
     """
     named = rule.startswith("keypoint:")
     if isinstance(shape, Keypoints) and shape.extent is not None and not named:
@@ -63,25 +65,25 @@ def region_of(shape: Shape, size_wh: SizeWH, rule: str = DEFAULT_RULE) -> Region
 
 
 def clip_of(item: Item) -> SampledTimes:
-    """What was seen of a video.
+    """Return the sampled times of a video item.
 
     Raises:
-        ValueError: the item is no video.
+        ValueError: the item is not a video.
     """
     if item.sampled is None:
-        raise ValueError(f"{item.sample.id} is no video")
+        raise ValueError(f"{item.sample.id} is not a video")
     return item.sampled
 
 
 def tracks_of(item: Item, label: str) -> list[VisibleTrack]:
-    """The objects of a label that are to be seen; none for a label that is absent."""
+    """Return the visible objects of a label."""
     return visible_tracks(item.sample, label, clip_of(item), item.template.point)
 
 
 def regions_of(
     track: VisibleTrack, size_wh: SizeWH, rule: str = DEFAULT_RULE
 ) -> dict[float, Region]:
-    """The region of an object at every written time that shows it, the first sighting of each."""
+    """Return the region of an object by written time; of several sightings, the first."""
     regions: dict[float, Region] = {}
     for seen in track.sightings:
         regions.setdefault(written_time(seen.time_s), region_of(seen.shape, size_wh, rule))
@@ -89,7 +91,7 @@ def regions_of(
 
 
 def shapes_on(item: Item, label: str, image_index: int) -> list[Shape]:
-    """The objects of a label on one image."""
+    """Return the visible shapes of a label on one image."""
     size = item.sizes_wh[image_index]
     return [
         note.shape

@@ -1,1 +1,1 @@
-"""Merging, the hub weight layout, verification: from a run to a checkpoint that serves."""
+"""From a run to a checkpoint or adapter that can be served, and its verification."""

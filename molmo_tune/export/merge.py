@@ -1,19 +1,19 @@
-"""Base checkpoint + what was trained → merged checkpoint in any layout, a few rows at a time.
+"""Base checkpoint + weight updates → merged checkpoint in any layout, a few rows at a time.
 
-The tensors of the new layout are walked in the order of the base's files. Each is a stack of native
-rows (`layouts`); rows of a tensor that was trained are changed in float32 (`changes`), all others
-are copied. Some megabytes are in memory at a time, several pieces under way in threads (`ahead`).
-The base is never quantized, and in the base's own layout the result has exactly the files, tensors
-and shapes of the base. Where nothing was changed the files are bit-equal.
+The merge walks the tensors of the new layout in the order of the base's files. Each is a stack of
+native rows (`tensor_layouts`); rows of a trained tensor are updated in float32 (`weight_updates`),
+all others are copied. Only some megabytes are in memory, and threads work on several pieces at once
+(`prefetch`). The base is never quantized. In the base's own layout, the result has exactly the
+files, tensors and shapes of the base, and a file without trained tensors is bit-identical.
 
-A file has its name only when it is whole and on the disk: whoever goes on with a merge that was
-killed writes those that have none.
+A file gets its name only when it is complete and on disk, so a resumed merge writes exactly the
+files that are missing.
 
-The trainer's state is one file, and has no head where the head is the embedding: such a model was
-trained with tied embeddings, and its trainer would refuse a head.
+The state of Ai2's trainer is one file. It has no head if the head equals the embedding: that model
+was trained with tied embeddings, and its trainer would reject a head.
 
-What it does not do: copy configuration and processor (`side_files`), or prove anything (`account`,
-`verify`).
+Limitations: configuration and processor files are copied by `config_files`; the result is verified
+by `tensor_report` and `verify`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from typing import Any
 
 import torch
 
-from molmo_tune.atomic_folder import atomic_file
-from molmo_tune.errors import UserError
+from molmo_tune.atomic_files import atomic_file, write_text
 from molmo_tune.export.files.checkpoint import (
     INDEX_NAME,
     SINGLE_NAME,
@@ -36,10 +35,15 @@ from molmo_tune.export.files.checkpoint import (
     StoredRows,
     read_index,
 )
-from molmo_tune.export.files.tensor_files import Piece, StoredTensor, TensorSpec, write_tensor_file
+from molmo_tune.export.files.safetensors_files import (
+    Piece,
+    StoredTensor,
+    TensorSpec,
+    write_tensor_file,
+)
 from molmo_tune.export.files.torch_files import MODEL_PT, write_torch_file
 from molmo_tune.export.layouts.hub_layout import NATIVE_EMBEDDING
-from molmo_tune.export.layouts.layouts import (
+from molmo_tune.export.layouts.tensor_layouts import (
     AI2_HEAD,
     HUB_HEAD,
     Layout,
@@ -48,18 +52,22 @@ from molmo_tune.export.layouts.layouts import (
     tensor_parts,
     tensor_shape,
 )
-from molmo_tune.export.weight_updates import RowChange, WeightUpdates
+from molmo_tune.export.preconditions import require_fit
+from molmo_tune.export.weight_updates import RowUpdate, WeightUpdates
 
 WEIGHT_FILES = ("*.safetensors", MODEL_PT)
+DTYPES = {"base": None, "float32": torch.float32, "bfloat16": torch.bfloat16}
+"""The choices of `--dtype`; None keeps the dtype of each base tensor."""
 Parts = tuple[NativeRows, ...]
 _METADATA = {"format": "pt"}
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written, by the new names. ``merged``: a part of it was trained.
+    """New tensor names by outcome; ``merged``: at least one of its native parts was trained.
 
-    ``found`` are files that an earlier merge had finished; their tensors are among the others.
+    ``found`` are the files that an earlier, killed merge had completed. Their tensors are counted
+    too.
     """
 
     unchanged: tuple[str, ...]
@@ -74,28 +82,28 @@ class _Tally:
 
 
 def write_layout(
-    base: Checkpoint, changes: WeightUpdates, out: Path, layout: Layout, dtype: torch.dtype | None
+    base: Checkpoint, updates: WeightUpdates, out: Path, layout: Layout, dtype: torch.dtype | None
 ) -> Written:
-    """Write weights into `out`, or those that a killed merge has not written there.
+    """Write merged weights into `out`, except the files that a killed merge completed there.
 
     Args:
-        base: what was trained on.
-        changes: what was trained.
-        out: existing folder, without weights or with some of this very merge.
+        base: the checkpoint that was trained.
+        updates: the weight updates of the run.
+        out: existing folder, without weights or with some of this same merge.
         layout: of the new files.
-        dtype: of all floating tensors; None keeps each tensor's own.
+        dtype: of all floating-point tensors; None keeps the dtype of each.
 
     Raises:
-        UserError: what was trained fits other modules or shapes.
+        UserError: the updates do not fit the base, or a file cannot be written.
     """
-    require_fit(base, changes)
+    require_fit(base, updates)
     tally = _Tally()
-    writer = _Writer(base, changes, dtype, tally)
+    writer = _Writer(base, updates, dtype, tally)
     metadata = {file.path.name: file.metadata for file in base.files}
     specs: dict[str, list[TensorSpec]] = {}
     found = []
-    for name, news in _new_files(base, layout).items():
-        tensors = [writer.tensor(*new) for new in news]
+    for name, placed in _new_files(base, layout).items():
+        tensors = [writer.tensor(*new) for new in placed]
         specs[name] = [spec for spec, _ in tensors]
         if (out / name).is_file():
             found.append(name)
@@ -105,27 +113,27 @@ def write_layout(
                 write_torch_file(part, tensors)
             else:
                 write_tensor_file(part, tensors, metadata.get(name, _METADATA))
-    if not specs.keys() <= {SINGLE_NAME, MODEL_PT}:  # also a lone shard is found by its index
+    if not specs.keys() <= {SINGLE_NAME, MODEL_PT}:  # a single shard needs its index, too
         _write_index(base, specs, out)
     return Written(tuple(tally.unchanged), tuple(tally.merged), tuple(found))
 
 
 @dataclass(frozen=True, slots=True)
 class _Writer:
-    """Makes tensors' rows on demand and notes what became of each."""
+    """Produces the rows of new tensors on demand, and counts the tensors by outcome."""
 
     base: Checkpoint
-    changes: WeightUpdates
+    updates: WeightUpdates
     dtype: torch.dtype | None
     tally: _Tally
 
     def tensor(self, name: str, parts: Parts) -> tuple[TensorSpec, Iterator[Piece]]:
-        """A new tensor and the pieces of its rows."""
+        """Return a new tensor's spec and the pieces of its rows."""
         if not parts:
             return self._copied(name)
         stored = self.base.where[parts[0].name][0].tensor.dtype
         dtype = self.dtype if self.dtype is not None and stored.is_floating_point else stored
-        trained = any(part.name in self.changes.names for part in parts)
+        trained = any(part.name in self.updates.names for part in parts)
         (self.tally.merged if trained else self.tally.unchanged).append(name)
         spec = TensorSpec(name, dtype, tensor_shape(parts, self.base.shapes))
         return spec, self._pieces(parts, dtype)
@@ -137,60 +145,37 @@ class _Writer:
 
     def _pieces(self, parts: Parts, dtype: torch.dtype) -> Iterator[Piece]:
         for part in parts:
-            trained = part.name in self.changes.names
-            change = self.changes.row_change(part.name) if trained else None
+            trained = part.name in self.updates.names
+            update = self.updates.row_update(part.name) if trained else None
             for place in self.base.where[part.name]:
-                yield from _part_pieces(place, part, change, dtype)
+                yield from _part_pieces(place, part, update, dtype)
 
 
 def _part_pieces(
-    place: StoredRows, part: NativeRows, change: RowChange | None, dtype: torch.dtype
+    place: StoredRows, part: NativeRows, update: RowUpdate | None, dtype: torch.dtype
 ) -> Iterator[Piece]:
-    """Pieces that make the rows of ``part`` that lie here, as they are now."""
+    """Yield the pieces for the rows of ``part`` that are stored in ``place``."""
     first, last = max(place.rows.first, part.first), min(place.rows.last, part.last)
     to_stored = place.offset - place.rows.first
     for start, end in place.tensor.chunks(first + to_stored, max(first, last) + to_stored):
-        yield partial(_rows_now, place.tensor, (start, end), to_stored, change, dtype)
+        yield partial(_new_rows, place.tensor, (start, end), to_stored, update, dtype)
 
 
-def _rows_now(
+def _new_rows(
     tensor: StoredTensor,
     rows: tuple[int, int],
     to_stored: int,
-    change: RowChange | None,
+    update: RowUpdate | None,
     dtype: torch.dtype,
 ) -> torch.Tensor:
     old = tensor.rows(*rows)
-    return (old if change is None else change(old, rows[0] - to_stored)).to(dtype)
-
-
-def require_fit(base: Checkpoint, changes: WeightUpdates) -> None:
-    """Check that what was trained belongs to this base.
-
-    Raises:
-        UserError: it fits other modules or shapes.
-    """
-    expected = "the base that was trained on"
-    missing = sorted(changes.names - base.shapes.keys())
-    if missing:
-        raise UserError(
-            base.folder,
-            f"has no tensor for {len(missing)} trained ones, the first {missing[0]}",
-            expected,
-        )
-    for name in sorted(changes.names):
-        if changes.shape(name) != base.shapes[name]:
-            raise UserError(
-                base.folder,
-                f"{name} is {base.shapes[name]}, what was trained is {changes.shape(name)}",
-                expected,
-            )
+    return (old if update is None else update(old, rows[0] - to_stored)).to(dtype)
 
 
 def _new_files(base: Checkpoint, layout: Layout) -> dict[str, list[tuple[str, Parts]]]:
-    """New tensors by file name, in order; no parts for one that is copied as it is."""
+    """Return the new tensors by file name, in order; without parts if copied as they are."""
     vocab_size = base.config.text_config.vocab_size
-    if layout == base.layout:  # also what lies beyond the configuration stays where it is
+    if layout == base.layout:  # tensors beyond the configuration stay, too
         return {
             file.path.name: [
                 (t.name, tensor_parts(layout, t.name, base.shapes, vocab_size) or ())
@@ -216,7 +201,7 @@ def _new_names(base: Checkpoint, layout: Layout) -> list[str]:
 
 
 def _is_tied(base: Checkpoint) -> bool:
-    """Whether the head is a copy of the embedding; read only as far as they are equal."""
+    """Return whether the head equals the embedding; reads up to the first difference."""
     num_rows = base.shapes[HUB_HEAD][0]
     for place in base.where[HUB_HEAD]:
         for first, last in place.tensor.chunks(0, num_rows):
@@ -235,7 +220,7 @@ def _new_file(old_file: str, layout: Layout) -> str:
 
 
 def _first_byte(base: Checkpoint, part: NativeRows) -> tuple[str, int]:
-    """File and offset of a native row: new tensors are put where their first row comes from."""
+    """Return file and offset of a part's first row, which decide the place of the new tensor."""
     place = next(p for p in base.where[part.name] if p.rows.first <= part.first < p.rows.last)
     row = place.offset + part.first - place.rows.first
     return place.tensor.file.name, place.tensor.start + row * place.tensor.row_bytes
@@ -246,5 +231,4 @@ def _write_index(base: Checkpoint, placed: dict[str, list[TensorSpec]], out: Pat
     index["weight_map"] = {spec.name: file for file, specs in placed.items() for spec in specs}
     total = sum(spec.num_bytes for specs in placed.values() for spec in specs)
     index.setdefault("metadata", {})["total_size"] = total
-    text = json.dumps(index, indent=2, sort_keys=True) + "\n"
-    (out / INDEX_NAME).write_text(text, encoding="utf-8")
+    write_text(out / INDEX_NAME, json.dumps(index, indent=2, sort_keys=True) + "\n")

@@ -1,10 +1,10 @@
-"""An export → a repository on the Hugging Face hub, private unless asked otherwise.
+"""Upload of an export to the Hugging Face Hub, private by default.
 
-`huggingface_hub` does the upload. Before it, what would go is listed, so that a dry run shows all
-there is to know without a connection. The token is read by `huggingface_hub` itself, from its
-environment variable or its login; it never passes through here and is printed nowhere.
+`huggingface_hub` uploads. The files are listed first, so a dry run needs no connection.
+`huggingface_hub` also reads the token itself, from its environment variable or login; it never
+passes through this code and is never printed.
 
-What it does not do: delete files of the repository that the export has not.
+Limitations: files in the repository that the export lacks are not deleted.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from molmo_tune.errors import UserError
 
 
 def files_to_push(folder: Path) -> list[tuple[str, int]]:
-    """Relative paths and sizes in bytes of what would be uploaded, in order.
+    """Return the relative paths and sizes in bytes of the files to upload, in order.
 
     Raises:
-        UserError: no such folder, or no weights in it.
+        UserError: the folder is missing, or has no weights.
     """
     if not folder.is_dir():
         raise UserError(folder, "no such folder", "an export", "molmo-tune export RUN --out FOLDER")
@@ -29,20 +29,20 @@ def files_to_push(folder: Path) -> list[tuple[str, int]]:
         if file.is_file() and not file.name.startswith(".")
     ]
     if not any(name.endswith((".safetensors", ".pt")) for name, _ in found):
-        raise UserError(folder, "holds no weights", "an export", "molmo-tune export RUN --out …")
+        raise UserError(folder, "contains no weights", "an export", "molmo-tune export RUN --out …")
     return found
 
 
 def push(folder: Path, repository: str, *, public: bool = False) -> str:
-    """Upload all of `files_to_push` in one commit; returns the commit's address.
+    """Upload all of `files_to_push` in one commit; return the URL of the commit.
 
     Args:
         folder: an export.
-        repository: ``owner/name``; made when it does not exist.
-        public: whether a new repository can be seen by everybody.
+        repository: ``owner/name``; created if it does not exist.
+        public: whether a new repository is public.
 
     Raises:
-        UserError: a bad name, no token, no rights or no connection.
+        UserError: the name is invalid, or there is no token, permission or connection.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
@@ -62,10 +62,11 @@ def push(folder: Path, repository: str, *, public: bool = False) -> str:
         raise UserError(repository, "no token", "a login", "run `hf auth login`") from error
     except HfHubHTTPError as error:
         status = error.response.status_code
-        fix = "log in with a token that may write there" if status in (401, 403) else ""
-        raise UserError(repository, f"the hub answered {status}", fix=fix) from error
+        fix = "log in with a token that has write access" if status in (401, 403) else ""
+        raise UserError(repository, f"the Hub answered {status}", fix=fix) from error
     except (OSError, ValueError) as error:
-        raise UserError(repository, f"the hub was not reached ({type(error).__name__})") from error
+        found = f"the Hub could not be reached ({type(error).__name__})"
+        raise UserError(repository, found, fix="check the connection") from error
     return str(commit.commit_url)
 
 
@@ -76,4 +77,4 @@ def require_repository_name(repository: str) -> None:
         UserError: it is not.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise UserError("push", f"{repository!r} is no repository", "owner/name")
+        raise UserError("push", f"{repository!r} is not a repository name", "OWNER/NAME")

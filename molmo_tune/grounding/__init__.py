@@ -1,10 +1,9 @@
-"""Molmo 2's grounding text, written and read in one place, and the pure scores of what it says.
+"""Molmo 2's grounding text, formatted and parsed in one place, and the metrics of its contents.
 
-`text` spells and parses points and tracks, `times` the times in them, `spans` when something
-happens; `tracks` chooses the frames of a track answer; `pointing`, `counting`, `tracking`,
-`tapvid`, `temporal` and `answers` score.
-Everything is a pure function of its arguments, needs numpy and scipy at most, and knows neither
-label files nor prompts nor the model.
+`text` formats and parses points and tracks, `times` their times, and `spans` events. `tracks`
+chooses the frames of a track answer. `pointing`, `counting`, `tracking`, `tapvid`, `temporal`,
+`segmentation` and `answers` hold the metrics. Everything is a pure function of its arguments, needs
+at most numpy and scipy, and does not depend on label files, prompts or the model.
 """
 
 from molmo_tune.grounding.answers import (

@@ -1,9 +1,10 @@
 """Scores of short text answers: exact match, ANLS, relaxed accuracy, and choices among options.
 
-Each score compares one prediction with all accepted answers and takes the best. Case and
-surrounding or repeated white space never count. Options are lettered ``A. red`` in questions, and
-an answer may name one by letter, by text or by both; the lettering is written and read here.
-Free-form captions need a judge and are not scored here.
+Each score compares one prediction with all accepted answers and returns the best. Case and
+surrounding or repeated white space never count. Questions list options as ``A. red``, and an answer
+can name one by letter, by text or by both; this module formats and parses these letters.
+
+Limitations: no score for free-form captions, which need a judge.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ def _normal(text: str) -> str:
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """1 when the prediction equals an accepted answer, else 0."""
+    """Return 1 if the prediction equals an accepted answer, else 0."""
     return float(_normal(prediction) in {_normal(answer) for answer in answers})
 
 
 def edit_distance(first: str, second: str) -> int:
-    """Levenshtein distance in characters."""
+    """Return the Levenshtein distance in characters."""
     row = list(range(len(second) + 1))
     for i, a in enumerate(first, start=1):
         diagonal, row[0] = row[0], i
@@ -41,10 +42,10 @@ def _similarity(first: str, second: str) -> float:
 
 
 def anls(prediction: str, answers: Sequence[str], *, threshold: float = 0.5) -> float:
-    """Average normalized Levenshtein similarity of one sample (DocVQA, Biten et al. 2019).
+    """Return the normalized Levenshtein similarity of one sample (DocVQA, Biten et al. 2019).
 
-    Returns:
-        The best ``1 - distance / longer length``, 0 when it is not above ``threshold``.
+    It is the best ``1 - distance / longer length``, or 0 if that does not exceed ``threshold``. The
+    mean over samples is the ANLS of a dataset.
     """
     best = max((_similarity(_normal(prediction), _normal(a)) for a in answers), default=0.0)
     return best if best > threshold else 0.0
@@ -65,16 +66,17 @@ def _is_near(prediction: str, answer: str, tolerance: float) -> bool:
 
 
 def relaxed_accuracy(prediction: str, answers: Sequence[str], *, tolerance: float = 0.05) -> float:
-    """ChartQA's rule: numbers may be off by 5 %, other text must match exactly.
+    """Return 1 if the prediction matches by ChartQA's rule, else 0.
 
-    ``50%`` is the number 0.5. An expected 0 has no relative error and must match as text.
+    Numbers can be off by 5%; other text must match exactly. ``50%`` is the number 0.5. An expected
+    0 has no relative error and must match as text.
     """
     stated = _normal(prediction)
     return float(any(_is_near(stated, _normal(answer), tolerance) for answer in answers))
 
 
 def format_options(options: Sequence[str]) -> list[str]:
-    """The options as questions and answers spell them: ``["A. red", "B. blue"]``.
+    """Return the options as questions and answers spell them: ``["A. red", "B. blue"]``.
 
     Raises:
         ValueError: there are more options than letters.
@@ -85,16 +87,17 @@ def format_options(options: Sequence[str]) -> list[str]:
 
 
 def read_choice(text: str, options: Sequence[str]) -> int | None:
-    """Number of the option, from 0, that an answer names; None when it names none or several.
+    """Return the number of the option that an answer names, from 0; None for none or several.
 
-    Read are an option's text, its letter (``B``, ``b.``, ``(B)``) and both (``B. blue``). An answer
-    that equals the text of an option is that option, even when it is also a letter.
+    An answer can name an option by its text, by its letter (``B``, ``b.``, ``(B)``) or by both
+    (``B. blue``). If it equals the text of an option, it names that option, even if it is also a
+    letter.
     """
-    said = _choice_text(text)
+    stated = _choice_text(text)
     texts = [_choice_text(option) for option in options]
-    if said in texts:
-        return texts.index(said) if texts.count(said) == 1 else None
-    match = _LETTERED.fullmatch(said)
+    if stated in texts:
+        return texts.index(stated) if texts.count(stated) == 1 else None
+    match = _LETTERED.fullmatch(stated)
     index = ord(match[1]) - ord("a") if match else len(options)
     if match is None or index >= len(options):
         return None

@@ -1,9 +1,8 @@
-"""Counting: which number an answer states, and whether it is right.
+"""Counting: the number that an answer states, and whether it is correct.
 
-For images the prediction is the number of points in the answer, whatever number it also states;
-for videos it is the stated number (`parse_count`). "Close" is off by at most one; for videos the
-margin grows by one for every twenty objects. The rules are Ai2's. Points are read elsewhere
-(`molmo_tune.grounding.text.parse_points`).
+For images, the prediction is the number of points in the answer, whatever number it states; for
+videos, it is the stated number (`parse_count`). "Close" means off by at most one; for videos the
+margin grows by one for every twenty objects. The rules are Ai2's. `grounding.text` parses points.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ def _integer(text: str) -> int | None:
 
 
 def parse_count(text: str, *, ai2_compat: bool = False) -> int | None:
-    """Read the number that a counting answer states; None when it states none.
+    """Return the number that a counting answer states; None if it states none.
 
-    Read are a number alone, ``… a total of N``, ``the total number of … is: N``, ``There are N …``
-    and ``There are none.``, which is 0. Of several totals the first counts.
+    Recognized forms are a number alone, ``… a total of N``, ``the total number of … is: N``,
+    ``There are N …`` and ``There are none.``, which is 0. The first of several totals counts.
 
     Args:
-        ai2_compat: read neither of the last two, as the reference's video counting does not (its
-            pattern for "none" can never match), so that it scores such answers as wrong.
+        ai2_compat: ignore the last two forms, as the reference's video counting does; it scores
+            such answers as wrong, because its pattern for "none" can never match.
     """
     lowered = text.strip().lower().rstrip(".").strip()
     number = _integer(lowered)
@@ -51,7 +50,7 @@ def parse_count(text: str, *, ai2_compat: bool = False) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class CountScore:
-    """One counting answer: what it stated (None: nothing readable) against what is there."""
+    """One counting answer: the stated number (None: nothing parsed) and the true number."""
 
     predicted: int | None
     expected: int
@@ -59,12 +58,12 @@ class CountScore:
 
     @property
     def is_correct(self) -> bool:
-        """Whether the stated number is exactly right."""
+        """Whether the stated number is exactly correct."""
         return self.predicted == self.expected
 
     @property
     def is_valid(self) -> bool:
-        """Whether a number was stated at all."""
+        """Whether the answer states a number."""
         return self.predicted is not None
 
 
@@ -75,21 +74,21 @@ def _score(predicted: int | None, expected: int, margin: int) -> CountScore:
 
 
 def score_image_count(num_points: int | None, expected: int) -> CountScore:
-    """Score an image answer by its number of points; close is off by at most 1.
+    """Score an image answer by its number of points; "close" means off by at most 1.
 
-    An answer without points by design is scored by its stated number, None when it states none.
+    For answers without points by design, pass the stated number, or None if there is none.
     """
     return _score(num_points, expected, 1)
 
 
 def score_video_count(predicted: int | None, expected: int) -> CountScore:
-    """Score a video answer by its stated number; close is within ``1 + floor(expected / 20)``."""
+    """Score a video answer by its number; "close" means within ``1 + floor(expected / 20)``."""
     return _score(predicted, expected, 1 + expected // 20)
 
 
 @dataclass(frozen=True, slots=True)
 class CountAccuracy:
-    """Shares, 0 to 1, over all samples; an unreadable answer is neither correct nor close."""
+    """Fractions of all samples, 0 to 1; an answer without a number is neither correct nor close."""
 
     accuracy: float
     close_accuracy: float
@@ -98,9 +97,13 @@ class CountAccuracy:
 
 
 def count_accuracy(scores: Sequence[CountScore]) -> CountAccuracy:
-    """Average counting scores; raises ValueError when there are none."""
+    """Return mean counting scores.
+
+    Raises:
+        ValueError: there are no scores.
+    """
     if not scores:
-        raise ValueError("the accuracy of no samples is undefined")
+        raise ValueError("accuracy needs at least one sample")
     num = len(scores)
     return CountAccuracy(
         accuracy=sum(s.is_correct for s in scores) / num,

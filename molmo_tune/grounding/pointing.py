@@ -1,13 +1,14 @@
-"""Pointing scores: does each predicted point lie in an object of its own?
+"""Pointing scores: whether each predicted point hits an object of its own.
 
 The rule is Ai2's (PixMo pointing and Molmo 2 video pointing): predictions are matched one to one to
-ground-truth *points* by distance, and a pair counts when the prediction lies in the *region* of the
+ground-truth *points* by distance, and a pair counts if the prediction is in the *region* of the
 matched object. There is no distance threshold; the region decides. A region is anything with
-``contains(xy_px)``: a mask, a box, an ellipse, or a disc around a point when a data set has nothing
-but points (`disc_around`; such scores are not comparable with mask scores and must say so).
+``contains(xy_px)``: a mask, a box, an ellipse, or, for datasets that only have points, a disc
+around a point (`disc_around`; report such scores as not comparable with mask scores).
 
-All coordinates are pixels of the original image or frame, all times seconds. Nothing here parses
-text, averages over kinds of samples, or looks at pixels.
+All coordinates are pixels of the original image or frame, all times are seconds.
+
+Limitations: parses no text, reads no images, and does not average over kinds of samples.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ class Region(Protocol):
     """The extent of one object."""
 
     def contains(self, xy_px: XY) -> bool:
-        """Whether the point, in pixels, lies in the object."""
+        """Return whether the object contains the point (pixels)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskRegion:
-    """A mask of shape (height, width); a point belongs to its nearest pixel (halves to even)."""
+    """A mask of shape (height, width); a point belongs to the nearest pixel (halves to even)."""
 
     mask: NDArray[np.bool_]
 
     def contains(self, xy_px: XY) -> bool:
-        """Whether the nearest pixel is set; False outside the mask."""
+        """Return whether the nearest pixel is set; False outside the mask."""
         column, row = round(xy_px[0]), round(xy_px[1])
         height, width = self.mask.shape
         return 0 <= column < width and 0 <= row < height and bool(self.mask[row, column])
@@ -53,7 +54,7 @@ class BoxRegion:
     xyxy_px: tuple[float, float, float, float]
 
     def contains(self, xy_px: XY) -> bool:
-        """Whether the point lies in the box or on its edge."""
+        """Return whether the point is in the box or on its edge."""
         left, top, right, bottom = self.xyxy_px
         return left <= xy_px[0] <= right and top <= xy_px[1] <= bottom
 
@@ -66,16 +67,16 @@ class EllipseRegion:
     radii_px: XY
 
     def contains(self, xy_px: XY) -> bool:
-        """Whether the point lies in the ellipse or on its edge."""
+        """Return whether the point is in the ellipse or on its edge."""
         x = (xy_px[0] - self.center_px[0]) / self.radii_px[0]
         y = (xy_px[1] - self.center_px[1]) / self.radii_px[1]
         return x * x + y * y <= 1.0
 
     @classmethod
     def in_box(cls, xyxy_px: tuple[float, float, float, float]) -> EllipseRegion:
-        """The ellipse inscribed in a box, a closer stand-in for a mask than the box itself.
+        """Return the ellipse inscribed in a box, which approximates a mask better than the box.
 
-        Radii are half a pixel at least, so that a box of no width can still be hit.
+        Radii are at least half a pixel, so that a box of width 0 can be hit.
         """
         left, top, right, bottom = xyxy_px
         center = ((left + right) / 2, (top + bottom) / 2)
@@ -90,14 +91,14 @@ def disc_around(
     of_object: float = 0.5,
     of_diagonal: float = 0.02,
 ) -> EllipseRegion:
-    """Region for an object of which only a point is known.
+    """Return a region for an object with a labeled point and no extent.
 
     Args:
         xy_px: the labeled point.
-        object_area_px2: area of the object, when known: the radius is ``of_object`` times its
+        object_area_px2: area of the object, if known. The radius is ``of_object`` times its
             square root, so that a square object's disc reaches its sides.
-        size_wh: image size, used otherwise: the radius is ``of_diagonal`` times the diagonal
-            (16 px at 640×480).
+        size_wh: image size in pixels, used otherwise. The radius is ``of_diagonal`` times the
+            diagonal (16 px at 640×480).
 
     Raises:
         ValueError: neither size is given, or the radius is not positive.
@@ -115,7 +116,7 @@ def disc_around(
 
 @dataclass(frozen=True, slots=True)
 class PointingScore:
-    """Precision, recall and F1 of one sample, 0 to 1, with the counts behind them."""
+    """Precision, recall and F1 of one sample (0 to 1), and their counts."""
 
     precision: float
     recall: float
@@ -126,14 +127,14 @@ class PointingScore:
 
 
 def f1_of(precision: float, recall: float) -> float:
-    """Harmonic mean with Ai2's 1e-10 in the denominator; 0 when either is 0."""
+    """Return the harmonic mean, with Ai2's 1e-10 in the denominator; 0 if either is 0."""
     if precision == 0 or recall == 0:
         return 0.0
     return 2 * precision * recall / (precision + recall + 1e-10)
 
 
 def score_hits(num_hits: int, num_predicted: int, num_objects: int) -> PointingScore:
-    """Score from counts. No object: 1 without a prediction, else 0. No prediction: 0."""
+    """Return the score of these counts; 1 if there is neither object nor prediction."""
     if num_objects == 0 or num_predicted == 0:
         value = float(num_objects == num_predicted)
         return PointingScore(value, value, value, 0, num_predicted, num_objects)
@@ -145,7 +146,7 @@ def score_hits(num_hits: int, num_predicted: int, num_objects: int) -> PointingS
 def match_by_distance(
     predicted: Sequence[Sequence[float]], ground_truth: Sequence[Sequence[float]]
 ) -> list[tuple[int, int]]:
-    """One-to-one pairs (prediction index, ground-truth index) of least total distance."""
+    """Return the pairs (prediction, ground truth) with the smallest total distance, by index."""
     if len(predicted) == 0 or len(ground_truth) == 0:
         return []
     rows, columns = linear_sum_assignment(cdist(np.asarray(predicted), np.asarray(ground_truth)))
@@ -180,15 +181,15 @@ def score_video_pointing(
     duration_s: float,
     size_wh: tuple[float, float],
 ) -> PointingScore:
-    """Score the points predicted in one video, each a moment and a place.
+    """Score the points predicted in one video, each with its time.
 
     Args:
         predicted: (seconds, x, y in pixels).
         ground_truth: one labeled (seconds, x, y) per object; used for matching only.
-        objects: per object its region at every time it is visible. A prediction counts only when
-            its time *equals* one of these times, so they lie on the 0.5 s grid of the labels.
-        duration_s: length of the video, and ``size_wh`` its size: for matching, each axis is scaled
-            to 0 to 100 and rounded to one decimal.
+        objects: for each object, its region at every time it is visible. A prediction counts only
+            if its time *equals* one of these times, so use the times that answers can state.
+        duration_s: length of the video in seconds; ``size_wh`` is its size in pixels. For matching,
+            each axis is scaled to 0 to 100 and rounded to one decimal.
 
     Raises:
         ValueError: points and objects differ in number.
@@ -209,19 +210,25 @@ def score_video_pointing(
 
 
 def is_pointbench_correct(predicted: Sequence[XY], region: Region) -> bool:
-    """PointBench: at least one point, and every point, cut to whole pixels, in the region."""
+    """Return whether an answer is correct in PointBench.
+
+    It has at least one point, and the region contains all points, truncated to whole pixels.
+    """
     return len(predicted) > 0 and all(region.contains((int(x), int(y))) for x, y in predicted)
 
 
 def is_screenspot_correct(predicted: Sequence[XY], xyxy_px: tuple[float, ...]) -> bool:
-    """ScreenSpot: the first point lies in the box ``(left, top, right, bottom)``, in pixels."""
+    """Return whether the box ``(left, top, right, bottom)`` (pixels) contains the first point.
+
+    This is the rule of ScreenSpot.
+    """
     left, top, right, bottom = xyxy_px
     return len(predicted) > 0 and BoxRegion((left, top, right, bottom)).contains(predicted[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """Mean over samples with the ends of its 95 % bootstrap confidence interval."""
+    """Mean over samples, with its 95% bootstrap confidence interval."""
 
     mean: float
     low: float
@@ -232,18 +239,19 @@ class Mean:
 def mean_with_interval(
     values: Sequence[float] | NDArray[Any], *, seed: int = 0, num_resamples: int = 2000
 ) -> Mean:
-    """Mean of per-sample scores, with a percentile bootstrap over samples.
+    """Return the mean of per-sample scores, with a percentile bootstrap over samples.
 
     Args:
-        values: one score per sample; resampled whole, with replacement.
-        seed: of the resampling, so that a report is reproducible.
+        values: one score per sample; samples are drawn with replacement.
+        seed: seed of the resampling, so that a report is reproducible.
+        num_resamples: number of bootstrap resamples.
 
     Raises:
         ValueError: there are no values.
     """
     array = np.asarray(values, dtype=float)
     if array.size == 0:
-        raise ValueError("the mean of no samples is undefined")
+        raise ValueError("a mean needs at least one sample")
     rng = np.random.default_rng(seed)
     means = np.array(
         [array[rng.integers(0, array.size, array.size)].mean() for _ in range(num_resamples)]

@@ -1,15 +1,17 @@
-"""When something happens, as text: written in one way, read in several.
+"""Spans of time as text: one format for writing, several for reading.
 
-Molmo 2's training mixture holds a little moment retrieval, without one spelling for it. Written
-here is the form that lists any number of moments, of QVHighlights in Ai2's trainer, with times as
-all other answers spell them (`molmo_tune.grounding.times`):
+Molmo 2's training mixture contains some moment retrieval, in several formats. This module writes
+the one that lists any number of spans (QVHighlights in Ai2's trainer), with times as in all other
+answers (`molmo_tune.grounding.times`):
 
     Segments: [1.5-4.0], [7.0-9.5]
 
-Nothing that happens is `NO_SPANS`. Read are also the other forms of that mixture, so that a base
-which was never fine-tuned can be scored: ``1.50 - 4.00`` on lines of their own, ``Start: 1.50, end:
-4.00``, and what people write, ``from 1.5 to 4 seconds``. Clock times (``0:05``) are not read, nor
-are spans that end before they start. Scores are in `molmo_tune.grounding.temporal`.
+Without a span, the answer is `NO_SPANS`. To score a base that was never fine-tuned, the parser also
+reads the other formats of the mixture, ``1.50 - 4.00`` on separate lines and ``Start: 1.50, end:
+4.00``, and natural phrases such as ``from 1.5 to 4 seconds``.
+
+Limitations: ignores clock times (``0:05``) and spans that end before they start. Scores are in
+`molmo_tune.grounding.temporal`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ _SPAN = re.compile(
 
 
 def format_spans(spans: Sequence[Span]) -> str:
-    """The answer for moments ``(start_s, end_s)``, sorted; `NO_SPANS` when there is none.
+    """Return the answer for spans ``(start_s, end_s)``, sorted; `NO_SPANS` if there are none.
 
     Raises:
         UserError: a time is negative or not finite.
@@ -44,6 +46,6 @@ def format_spans(spans: Sequence[Span]) -> str:
 
 
 def parse_spans(text: str) -> list[Span]:
-    """All moments that a text states, in its order, in seconds."""
+    """Return all spans in a text, in order, as ``(start_s, end_s)``."""
     found = [(float(match[1]), float(match[2])) for match in _SPAN.finditer(text)]
     return [(start, end) for start, end in found if start <= end]

@@ -1,10 +1,10 @@
 """TAP-Vid scores for tracking any point: average Jaccard, position and occlusion accuracy.
 
-For densely tracked points (synthetic scenes, motion capture) a position error in pixels says more
-than "inside the object". The definitions are those of TAP-Vid (Doersch et al., NeurIPS 2022):
-positions are compared in a 256×256 frame at thresholds of 1, 2, 4, 8 and 16 pixels, and only frames
-after a point's query frame count ("first" mode). Tracks must be dense: a frame the answer does not
-list is a predicted occlusion there, which the caller fills in.
+For densely tracked points (synthetic scenes, motion capture), a position error in pixels is more
+informative than "inside the object". Source: TAP-Vid (Doersch et al., NeurIPS 2022). Positions are
+compared in a 256×256 frame at thresholds of 1, 2, 4, 8 and 16 pixels, and only frames after a
+point's query frame count ("first" mode). Tracks must be dense: the caller fills in frames that an
+answer omits, as predicted occlusions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RASTER_PX = 256
 
 @dataclass(frozen=True, slots=True)
 class TapVidScore:
-    """Average Jaccard, share of visible points within threshold, occlusion accuracy, 0 to 1."""
+    """Average Jaccard, fraction of visible points within thresholds, occlusion accuracy; 0 to 1."""
 
     average_jaccard: float
     position_accuracy: float
@@ -41,8 +41,8 @@ def score_tapvid(
     Args:
         predicted_xy_px: (points, frames, 2) in pixels of ``size_wh``; ignored where not visible.
         predicted_visible: (points, frames).
-        true_xy_px: like ``predicted_xy_px``, and ``true_visible`` like ``predicted_visible``.
-        query_frames: (points,) frame in which each point was given; later frames are scored.
+        true_xy_px: as ``predicted_xy_px``; ``true_visible`` is as ``predicted_visible``.
+        query_frames: (points,) frame in which each point was given; only later frames are scored.
         size_wh: size in pixels of the frame, scaled to 256×256 for the thresholds.
 
     Raises:

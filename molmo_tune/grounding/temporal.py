@@ -1,9 +1,9 @@
-"""Scores of time spans: when does something happen?
+"""Scores of time spans, that is, of when something happens.
 
-`span_iou` compares two spans, `recall_at_iou` asks for the share of true spans that were found (the
-"R@k, IoU=θ" of moment retrieval), `mean_average_precision` ranks scored spans of many videos as in
-ActivityNet. Spans are ``(start_s, end_s)`` in seconds with ``start_s <= end_s``; a span of no
-length overlaps nothing. Text is written and read in `molmo_tune.grounding.spans`.
+`span_iou` compares two spans, `recall_at_iou` returns the fraction of true spans that were found
+("R@k, IoU=θ" in moment retrieval), and `mean_average_precision` ranks scored spans of many videos
+as ActivityNet does. Spans are ``(start_s, end_s)`` in seconds with ``start_s <= end_s``; a span of
+length 0 overlaps nothing. `molmo_tune.grounding.spans` formats and parses their text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ACTIVITYNET_IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 
 
 def span_iou(first: Span, second: Span) -> float:
-    """Intersection over union of two spans, 0 to 1."""
+    """Return the intersection over union of two spans, 0 to 1."""
     overlap = min(first[1], second[1]) - max(first[0], second[0])
     if overlap <= 0:
         return 0.0
@@ -27,35 +27,38 @@ def span_iou(first: Span, second: Span) -> float:
 
 
 def recall_at_iou(
-    predicted: Sequence[Span], truth: Sequence[Span], *, iou: float, top_k: int | None = None
+    predicted: Sequence[Span], ground_truth: Sequence[Span], *, iou: float, top_k: int | None = None
 ) -> float:
-    """Share of true spans that one of the first ``top_k`` predictions overlaps by ``iou`` or more.
+    """Return the fraction of true spans that a prediction overlaps by at least ``iou``.
 
     Args:
-        predicted: best first. All of them count when ``top_k`` is None.
-        truth: the true spans of the same video and query.
+        predicted: predicted spans, best first.
+        ground_truth: the true spans of the same video and query.
+        iou: smallest intersection over union of a match.
+        top_k: number of predictions that count; None: all.
 
     Returns:
-        0 to 1; without a true span 1 when nothing was predicted, else 0.
+        0 to 1. Without a true span: 1 if there is no prediction, else 0.
     """
-    if not truth:
+    if not ground_truth:
         return float(not predicted)
-    tried = predicted[:top_k]
-    return sum(any(span_iou(span, t) >= iou for span in tried) for t in truth) / len(truth)
+    best = predicted[:top_k]
+    found = [any(span_iou(span, true) >= iou for span in best) for true in ground_truth]
+    return sum(found) / len(found)
 
 
-def match_spans(predicted: Sequence[Span], truth: Sequence[Span], *, iou: float) -> int:
-    """Most one-to-one pairs of a predicted and a true span that overlap by ``iou`` or more."""
-    if not predicted or not truth:
+def match_spans(predicted: Sequence[Span], ground_truth: Sequence[Span], *, iou: float) -> int:
+    """Return the largest number of one-to-one pairs of spans that overlap by at least ``iou``."""
+    if not predicted or not ground_truth:
         return 0
-    fits = np.array([[span_iou(guess, span) >= iou for span in truth] for guess in predicted])
+    fits = np.array([[span_iou(one, true) >= iou for true in ground_truth] for one in predicted])
     rows, columns = linear_sum_assignment(fits, maximize=True)
     return int(fits[rows, columns].sum())
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredSpan:
-    """A predicted span of one video with its confidence (higher is surer)."""
+    """A predicted span of one video with its confidence (higher is better)."""
 
     video_id: str
     span: Span
@@ -63,13 +66,13 @@ class ScoredSpan:
 
 
 def _found(
-    predicted: Sequence[ScoredSpan], truth: Mapping[str, Sequence[Span]], iou: float
+    predicted: Sequence[ScoredSpan], ground_truth: Mapping[str, Sequence[Span]], iou: float
 ) -> list[bool]:
-    """For each prediction, surest first, whether it finds a true span not found before."""
-    taken = {video_id: [False] * len(spans) for video_id, spans in truth.items()}
+    """Return for each prediction, best first, whether it finds a new true span."""
+    taken = {video_id: [False] * len(spans) for video_id, spans in ground_truth.items()}
     found: list[bool] = []
     for guess in sorted(predicted, key=lambda guess: -guess.score):
-        overlaps = [span_iou(guess.span, span) for span in truth.get(guess.video_id, ())]
+        overlaps = [span_iou(guess.span, span) for span in ground_truth.get(guess.video_id, ())]
         free = [
             (overlap, index)
             for index, overlap in enumerate(overlaps)
@@ -82,23 +85,26 @@ def _found(
 
 
 def average_precision(
-    predicted: Sequence[ScoredSpan], truth: Mapping[str, Sequence[Span]], *, iou: float
+    predicted: Sequence[ScoredSpan], ground_truth: Mapping[str, Sequence[Span]], *, iou: float
 ) -> float:
-    """Area under the precision-recall curve, precision made non-increasing, as in ActivityNet.
+    """Return the area under the precision-recall curve, as in ActivityNet.
+
+    Precision is made non-increasing first.
 
     Args:
-        predicted: spans of all videos; each may find one true span of its own video.
-        truth: video id to its true spans.
+        predicted: spans of all videos; each can find one true span of its own video.
+        ground_truth: true spans by video id.
+        iou: smallest intersection over union of a match.
 
     Returns:
-        0 to 1; without any true span 1 when nothing was predicted, else 0.
+        0 to 1. Without any true span: 1 if there is no prediction, else 0.
     """
-    num_true = sum(len(spans) for spans in truth.values())
+    num_true = sum(len(spans) for spans in ground_truth.values())
     if num_true == 0:
         return float(not predicted)
     if not predicted:
         return 0.0
-    hits = np.cumsum(_found(predicted, truth, iou))
+    hits = np.cumsum(_found(predicted, ground_truth, iou))
     precision = hits / np.arange(1, len(hits) + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     recall = np.concatenate([[0.0], hits / num_true])
@@ -107,9 +113,9 @@ def average_precision(
 
 def mean_average_precision(
     predicted: Sequence[ScoredSpan],
-    truth: Mapping[str, Sequence[Span]],
+    ground_truth: Mapping[str, Sequence[Span]],
     *,
     ious: Sequence[float] = ACTIVITYNET_IOUS,
 ) -> float:
-    """Mean of `average_precision` over IoU thresholds, 0.5 to 0.95 in steps of 0.05 by default."""
-    return float(np.mean([average_precision(predicted, truth, iou=iou) for iou in ious]))
+    """Return the mean of `average_precision` over IoU thresholds (default: 0.5 to 0.95)."""
+    return float(np.mean([average_precision(predicted, ground_truth, iou=iou) for iou in ious]))

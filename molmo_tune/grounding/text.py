@@ -1,20 +1,26 @@
-"""Molmo 2's point, track and time text: the one place that writes it and reads it.
+"""Molmo 2's point and track text: the only place that formats and parses it.
 
 An answer is a tag such as ``<points coords="0.5 1 100 200;1.0 2 300 400">goal</points>``: groups
 (one per image or video frame) of ``prefix id x y id x y …``, where x and y are thousandths of the
-width and the height and the prefix is an image number or a time in seconds. The released models
-write exactly one spelling of this ("html-v2"), so training text must match it to the byte, and the
-reader must follow the rules of Ai2's own reader, or scores are not comparable.
+width and height, and the prefix is an image number or a time in seconds. The released models write
+exactly one format ("html-v2"), so training text matches it byte for byte. The parser follows the
+rules of Ai2's own parser, which keeps scores comparable.
 
-Everything here is pure. Coordinates are pixels of the given ``size_wh`` (origin top left, x right,
-y down); labels given on a 0 to 100 scale simply pass ``size_wh=(100, 100)``. Not here: the choice
-of a track's frames (`molmo_tune.grounding.tracks`), the number a counting answer states
-(`molmo_tune.grounding.counting`), the wording of questions, the choice of points from boxes or
-masks, Ai2's older text formats, and scoring.
+All functions are pure. Coordinates are pixels of the given ``size_wh`` (origin top left, x right,
+y down); for labels on a scale of 0 to 100, pass ``size_wh=(100, 100)``.
 
-Two deviations from the reference, each switched off by ``ai2_compat=True``. The writer clamps both
-axes to the frame; the reference leaves a y outside the frame as it is, which its own reader then
-drops. The reader skips a group whose time or image number makes no sense; the reference raises.
+Three deviations from the reference. ``ai2_compat=True`` turns off the first two:
+
+* The formatter clamps both axes to the frame. The reference leaves a y outside the frame unchanged;
+  its own parser drops such a point, and for a negative number the whole tag.
+* The parser skips a group whose time or image number is invalid; the reference raises.
+* With ``tolerant=True`` (evaluation uses it) the parser also reads a tag that the token limit cut
+  off. Ai2's video evaluation reads nothing in such an answer; its image evaluation falls back to
+  older patterns and reads some of it. On truncated answers, scores therefore differ.
+
+Limitations: does not choose a track's frames (`molmo_tune.grounding.tracks`), read the number of a
+counting answer (`molmo_tune.grounding.counting`), phrase questions, choose points of boxes or
+masks, read Ai2's older formats, or score.
 """
 
 from __future__ import annotations
@@ -46,7 +52,7 @@ NO_POINTS = "There are none."
 NO_TRACKS = "No tracks available."
 
 
-# ------------------------------------------------------------------------------------ writing
+# --------------------------------------------------------------------------------- formatting
 
 
 def _relative(xy_px: Sequence[float], size_wh: SizeWH) -> XY:
@@ -75,7 +81,7 @@ def _check_size(size_wh: SizeWH) -> SizeWH:
 
 
 def count_out_of_frame(points: Sequence[Sequence[float]], size_wh: SizeWH) -> int:
-    """Number of points (pixels of ``size_wh``) that writing would clamp to the frame's edge."""
+    """Return how many points (pixels of ``size_wh``) formatting clamps to the edge of the frame."""
     relative = (_relative(xy, _check_size(size_wh)) for xy in points)
     return sum(not (_inside(x) and _inside(y)) for x, y in relative)
 
@@ -128,19 +134,19 @@ def format_image_points(
     alt: str | None = None,
     ai2_compat: bool = False,
 ) -> str:
-    """Answer for points on one image.
+    """Return the answer for points on one image.
 
     Args:
-        points: (x, y) in pixels of ``size_wh``; their order does not matter, duplicates are kept.
-        size_wh: width and height of the frame the coordinates refer to.
-        label: written between the tags as it is, nothing is escaped.
+        points: (x, y) in pixels of ``size_wh``, in any order; duplicates are kept.
+        size_wh: width and height of the image that the coordinates refer to.
+        label: written between the tags unchanged; nothing is escaped.
         mode: ``point``/``pointing``/None, ``point_count``/``point_then_count``,
             ``count_point``/``count_then_point`` or ``count``/``counting``.
-        alt: written as an ``alt`` attribute when not None, even when empty.
-        ai2_compat: clamp as the reference does, which lets y leave the frame.
+        alt: written as an ``alt`` attribute unless None, even if empty.
+        ai2_compat: clamp as the reference does, which allows a y outside the frame.
 
     Returns:
-        The answer; `NO_POINTS` when there is no point, whatever the mode.
+        The answer; in every mode `NO_POINTS` if there are no points.
 
     Raises:
         UserError: a coordinate is not finite, the size is not positive or the mode is unknown.
@@ -157,14 +163,14 @@ def format_multi_image_points(
     ai2_compat: bool = False,
     separator: str = ";",
 ) -> str:
-    """Answer for points on several images.
+    """Return the answer for points on several images.
 
     Args:
         images: ``(image number from 1, size_wh, points in pixels of that image)``, written in the
-            order given; an image without points leaves an empty group, so leave it out instead.
-        separator: between groups. A TAB is the older html-v1; released models write ``;``.
+            given order. Omit images without points: they would leave an empty group.
+        separator: separator of groups. Released models write ``;``; the older html-v1 has a TAB.
 
-    The other arguments, the result and the errors are those of `format_image_points`.
+    For the other arguments, the result and the errors, see `format_image_points`.
     """
     groups = [(str(number), size_wh, points) for number, size_wh, points in images]
     return _format_points(groups, label, mode, alt, ai2_compat, separator)
@@ -180,13 +186,13 @@ def format_video_points(
     ai2_compat: bool = False,
     separator: str = ";",
 ) -> str:
-    """Answer for points in a video.
+    """Return the answer for points in a video.
 
     Args:
-        frames: ``(time in seconds, points in pixels of size_wh)``. Written in the order given:
-            not sorted, and two entries with the same time stay two groups.
+        frames: ``(time in seconds, points in pixels of size_wh)``, written in the given order: not
+            sorted, and two entries with the same time stay two groups.
 
-    The other arguments, the result and the errors are those of `format_multi_image_points` and
+    For the other arguments, the result and the errors, see `format_multi_image_points` and
     `format_time`.
     """
     groups = [(format_time(time, ai2_compat=ai2_compat), size_wh, xy) for time, xy in frames]
@@ -194,7 +200,7 @@ def format_video_points(
 
 
 def input_points(label: str, time_s: Time, xy_px: Sequence[float], *, size_wh: SizeWH) -> str:
-    """The starting point of single-point tracking, as it stands inside the question."""
+    """Return the starting point of single-point tracking, as questions contain it."""
     return format_video_points([(time_s, [xy_px])], size_wh=size_wh, label=label, mode=None)
 
 
@@ -207,15 +213,18 @@ def format_tracks(
     ai2_compat: bool = False,
     separator: str = ";",
 ) -> str:
-    """Track answer: frames by time, ids numbered by first visible appearance, hidden points left.
+    """Return the answer for tracks.
+
+    Frames are sorted by time, ids number the objects by first visible appearance, and hidden points
+    are omitted.
 
     Args:
-        frames: in any order; points in pixels of ``size_wh``.
-        label: written as it is, like ``alt``; for the other arguments see `format_video_points`.
+        frames: labeled frames in any order; points in pixels of ``size_wh``.
+        label: written unchanged, as ``alt`` is; for the other arguments see `format_video_points`.
 
     Returns:
-        The tag; `NO_TRACKS` when there is no frame; an empty string when there are frames but no
-        visible point (as in training data; better not to train on such an example).
+        The tag; `NO_TRACKS` if there are no frames; an empty string if there are frames but no
+        visible points (as in the reference; do not train on such an example).
 
     Raises:
         UserError: as `format_image_points` and `format_time`.
@@ -237,22 +246,22 @@ def format_tracks(
     return _tag("tracks", separator.join(groups), label, alt) if groups else ""
 
 
-# ------------------------------------------------------------------------------------ reading
+# ------------------------------------------------------------------------------------ parsing
 
-# Possessive quantifiers (`++`) and the run-then-maybe-point shape of _POINT keep every search
-# linear. Written the obvious way, a megabyte of `<points<points…` or of digits takes hours.
+# Possessive quantifiers (`++`) and the optional coordinates in _POINT keep every search linear.
+# The obvious patterns would take hours for a megabyte of `<points<points…` or of digits.
 _COORDS = re.compile(r' coords="([0-9\t:;, .]++)"/?>')
-_CUT_COORDS = re.compile(r' coords="([0-9\t:;, .]++)(?P<closed>"/?)?\Z')
+_TRUNCATED_COORDS = re.compile(r' coords="([0-9\t:;, .]++)(?P<closed>"/?)?\Z')
 _LABELED = re.compile(r"<(?:points|tracks) [^<>]*+>([^<>]*+)</")
 _OPENING = re.compile(r"<(?:points|tracks)")
 _GROUP = re.compile(r"(?:^|[\t:,;])([0-9.]++) ([0-9. ]++)")
 _POINT = re.compile(r"([0-9]++)(?: ([0-9]{3,4}) ([0-9]{3,4}))?")
-# Every spelling of a coordinate inside the frame; 1001 to 9999 lie outside and are dropped.
+# Every spelling of a coordinate inside the frame; 1001 to 9999 are outside and dropped.
 _FRACTION = {f"{n:0{width}d}": n / 1000 for n in range(1001) for width in (3, 4)}
 
 
 class ParsedPoint(NamedTuple):
-    """A point of an answer: time in seconds or image number, id as written, pixels."""
+    """A point of an answer: time in seconds or image number, id as written, position in pixels."""
 
     frame_id: float
     id: str
@@ -261,7 +270,7 @@ class ParsedPoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ParsedTrackFrame:
-    """One moment of a track answer: seconds, frame number at the asked rate, id to pixels."""
+    """One time of a track answer: seconds, frame number at the given rate, pixels by id."""
 
     time_s: float
     frame_index: int
@@ -269,24 +278,24 @@ class ParsedTrackFrame:
 
 
 def _coordinate_lists(text: str, tolerant: bool) -> Iterator[str]:
-    """Contents of every well-formed attribute that follows an opening tag on its line."""
-    cut = _CUT_COORDS.search(text) if tolerant else None
+    """Yield the contents of every well-formed attribute after an opening tag on the same line."""
+    truncated = _TRUNCATED_COORDS.search(text) if tolerant else None
     start = 0
-    for match in (*_COORDS.finditer(text), *([cut] if cut else [])):
+    for match in (*_COORDS.finditer(text), *([truncated] if truncated else [])):
         line_start = max(start, text.rfind("\n", start, match.start()) + 1)
         if _OPENING.search(text, line_start, match.start()):
-            whole = match is not cut or match["closed"]
-            yield match[1] if whole else match[1].rstrip("0123456789.")
+            is_complete = match is not truncated or match["closed"]
+            yield match[1] if is_complete else match[1].rstrip("0123456789.")
         start = match.end()
 
 
-def _read(
+def _parse(
     text: str, tolerant: bool, locate: Callable[[str], tuple[float, SizeWH] | None]
 ) -> list[ParsedPoint]:
-    """All points of all tags; ``locate`` turns a group's prefix into frame id and frame size."""
+    """Return all points of all tags; ``locate`` maps a prefix to frame id and frame size."""
     found: list[ParsedPoint] = []
     fraction = _FRACTION.get
-    new = tuple.__new__  # a NamedTuple's own constructor would take a fifth of all the time
+    new = tuple.__new__  # a NamedTuple's own constructor would take a fifth of the time
     for coordinates in _coordinate_lists(text, tolerant):
         for prefix, body in _GROUP.findall(coordinates):
             place = locate(prefix)
@@ -302,7 +311,7 @@ def _read(
 
 
 def label_of_answer(text: str) -> str:
-    """What the first tag of an answer says it points at; empty when there is no whole tag."""
+    """Return the label in the first tag of an answer; empty without a complete tag."""
     found = _LABELED.search(text)
     return found[1].strip() if found else ""
 
@@ -310,17 +319,17 @@ def label_of_answer(text: str) -> str:
 def parse_points(
     text: str, *, size_wh: SizeWH, tolerant: bool = False, ai2_compat: bool = False
 ) -> list[ParsedPoint]:
-    """Read all points (or track points) of an answer about one image or one video.
+    """Return all points (or track points) of an answer about one image or one video.
 
     Args:
-        text: any text; what is not a well-formed tag is ignored.
+        text: any text; everything outside of well-formed tags is ignored.
         size_wh: size in pixels of the frame that the result refers to.
-        tolerant: also read a last tag that the token limit cut off, less its last number, which
-            may be incomplete. The reference loses such an answer whole.
+        tolerant: also read a last tag that the token limit cut off, without its last number, which
+            can be incomplete. Ai2's tag parser reads nothing there.
         ai2_compat: raise ValueError on a time such as ``1.5.2`` instead of skipping its group.
 
     Returns:
-        Points in text order; ids as written, possibly repeated; points outside the frame dropped.
+        Points in text order, without those outside the frame; ids as written, possibly repeated.
     """
 
     def locate(prefix: str) -> tuple[float, SizeWH] | None:
@@ -332,7 +341,7 @@ def parse_points(
             return None
         return (time_s, size_wh) if ai2_compat or math.isfinite(time_s) else None
 
-    return _read(text, tolerant, locate)
+    return _parse(text, tolerant, locate)
 
 
 def parse_multi_image_points(
@@ -342,14 +351,14 @@ def parse_multi_image_points(
     tolerant: bool = False,
     ai2_compat: bool = False,
 ) -> list[ParsedPoint]:
-    """Read points on several images; ``frame_id`` is the image number, from 1.
+    """Return the points of an answer about several images; ``frame_id`` is the number from 1.
 
     Args:
         sizes_wh: size in pixels of each image, in order.
         ai2_compat: raise ValueError on an image number such as ``1.0`` and IndexError on one that
             is too large, and let 0 mean the last image, instead of skipping these groups.
 
-    The other arguments and the result are those of `parse_points`.
+    For the other arguments and the result, see `parse_points`.
     """
 
     def locate(prefix: str) -> tuple[float, SizeWH] | None:
@@ -360,7 +369,7 @@ def parse_multi_image_points(
             return None
         return float(number), sizes_wh[number - 1]
 
-    return _read(text, tolerant, locate)
+    return _parse(text, tolerant, locate)
 
 
 def parse_tracks(
@@ -371,12 +380,14 @@ def parse_tracks(
     tolerant: bool = False,
     ai2_compat: bool = False,
 ) -> list[ParsedTrackFrame]:
-    """Read a track answer, sorted by time.
+    """Return the frames of a track answer, sorted by time.
+
+    The first entry of an id at a time wins.
 
     Args:
-        video_fps: rate of the frame numbers wanted: ``frame_index = round(time_s · video_fps)``.
+        video_fps: rate of the frame numbers: ``frame_index = round(time_s · video_fps)``.
 
-    The first entry of an id at a time wins. The other arguments are those of `parse_points`.
+    For the other arguments, see `parse_points`.
     """
     by_time: dict[float, dict[str, XY]] = {}
     for point in parse_points(text, size_wh=size_wh, tolerant=tolerant, ai2_compat=ai2_compat):

@@ -1,8 +1,7 @@
-"""Times of a clip: how the model writes them, and how the spellings in label files are read.
+"""Times of a clip: how the model writes them, and how to read the formats of label files.
 
-The model was trained on seconds with one decimal, rounded by Python and counted from the start of
-the clip. Label files also bring ``MM:SS.ff`` text. This module knows both and nothing else; where a
-time stands inside an answer is `molmo_tune.grounding.text`'s business.
+The model was trained on seconds from the start of the clip, with one decimal, rounded by Python.
+Label files also contain ``MM:SS.ff`` text. `molmo_tune.grounding.text` places times in answers.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ Time = float | int | str
 
 
 def read_time(time_s: Time) -> float | int | str:
-    """Number of seconds that a time stands for, or the text itself when it is not a time.
+    """Return a time in seconds, or the text itself if it is not a time.
 
     Args:
-        time_s: a number of seconds, or text: ``MM:SS.ff``, ``HH:MM:SS.ff`` or a number. numpy
-            numbers become Python's, because they round halves differently.
+        time_s: a number of seconds, or text: ``MM:SS.ff``, ``HH:MM:SS.ff`` or a number. NumPy
+            numbers become Python numbers, because they round halves differently.
     """
     if isinstance(time_s, str):
         return _read_text(time_s)
@@ -42,23 +41,23 @@ def _read_text(text: str) -> float | str:
 
 
 def time_order(time_s: Time) -> tuple[bool, float | str]:
-    """Sort key of a time: by seconds, text that is no time last."""
+    """Return the sort key of a time: by seconds; text that is not a time comes last."""
     value = read_time(time_s)
     return isinstance(value, str), value
 
 
 def format_time(time_s: Time, *, ai2_compat: bool = False) -> str:
-    """Time as the model writes it: seconds with one decimal, ``3600.5``, never ``mm:ss``.
+    """Return a time as the model writes it: seconds with one decimal, never ``mm:ss``.
+
+    Python rounds the binary value, as in the reference: 0.25 gives ``0.2``.
 
     Args:
         time_s: seconds from the start of the clip. An ``int`` stays one (``60`` gives ``"60"``,
-            ``60.0`` gives ``"60.0"``); text is read by `read_time` and kept when it is no time.
+            ``60.0`` gives ``"60.0"``). `read_time` reads text; other text is returned unchanged.
         ai2_compat: write negative and non-finite times too, as the reference does.
 
     Raises:
-        UserError: the time is negative or not finite. Such text makes the whole answer unreadable.
-
-    Rounding is Python's on the binary value, as in the reference: 0.25 gives ``0.2``.
+        UserError: the time is negative or not finite, which would make the answer unreadable.
     """
     value = read_time(time_s)
     if isinstance(value, str):
@@ -67,9 +66,9 @@ def format_time(time_s: Time, *, ai2_compat: bool = False) -> str:
         return str(round(value, 1))
     if not math.isfinite(value) or round(value, 1) < 0:
         raise UserError("time", f"{time_s!r}", "seconds from the start of the clip, 0 or later")
-    return str(abs(round(value, 1)))  # abs: -0.01 must not be written as -0.0
+    return str(abs(round(value, 1)))  # abs: write -0.01 as 0.0, not -0.0
 
 
 def written_time(time_s: float) -> float:
-    """The number that an answer spells for a time: what `format_time` writes, read back."""
+    """Return the number that an answer states for a time, that is, rounded by `format_time`."""
     return float(format_time(float(time_s)))

@@ -1,18 +1,18 @@
 """Tracking scores: per-frame precision, recall and F1, and HOTA with its two factors.
 
-Precision, recall and F1 ask, frame by frame, whether points lie in the right objects, as pointing
-does. HOTA also asks whether an object keeps its id: it is √(DetA·AssA), where DetA scores the
-points and AssA how well predicted ids and true objects correspond over the whole video. The HOTA
-algorithm is TrackEval's (Luiten et al., IJCV 2021) with similarity 1 when the point is in the
-object and 0 when not, so that every α threshold gives the same number.
+Precision, recall and F1 measure, frame by frame, whether points hit the right objects, as for
+pointing. HOTA also measures whether an object keeps its id: it is √(DetA·AssA), where DetA scores
+the points, and AssA how well predicted ids and true objects correspond over the video. The HOTA
+algorithm is TrackEval's (Luiten et al., IJCV 2021), with similarity 1 if the point is in the object
+and 0 otherwise, so that every α threshold gives the same number.
 
-One deviation. Ai2's evaluation lists regions for *all* objects but points only for those present in
-a frame, and pairs the two by position; once an earlier object is absent, a perfect answer no longer
-scores 1. Here regions are paired with points by object id and only present objects count;
-``ai2_compat=True`` pairs as Ai2 does, for comparison with published numbers.
+One deviation from Ai2's evaluation: that lists regions for *all* objects but points only for the
+objects present in a frame, and pairs them by position, so a perfect answer scores below 1 once an
+earlier object is absent. Here regions and points are paired by object id, and only present objects
+count. ``ai2_compat=True`` pairs as Ai2 does, for comparison with published numbers.
 
-Coordinates are pixels. Frame numbers are whatever prediction and ground truth share, normally those
-of `molmo_tune.grounding.text.parse_tracks`.
+Coordinates are pixels. Prediction and ground truth must share their frame numbers, usually those of
+`molmo_tune.grounding.text.parse_tracks`.
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ class TrackingScore:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameSimilarity:
-    """One frame for `score_hota`: indices of the objects and predicted tracks present in it, and
-    their similarity, shape (objects, tracks).
+    """One frame for `score_hota`: indices of its objects and tracks, and their similarity.
+
+    ``similarity`` has the shape (objects, tracks).
     """
 
     object_indices: NDArray[np.intp]
@@ -75,7 +76,7 @@ class FrameSimilarity:
 
 
 def by_frame(frames: Sequence[ParsedTrackFrame]) -> dict[int, dict[str, XY]]:
-    """Parsed track answer by frame number; of two times that round to one frame the later wins."""
+    """Return a parsed track answer by frame number; the later of two times in a frame wins."""
     return {frame.frame_index: frame.points for frame in frames}
 
 
@@ -90,7 +91,7 @@ def _region(regions: ObjectRegions, object_id: str, frame: int) -> Region:
 def _paired_regions(
     object_ids: Sequence[str], regions: ObjectRegions, frame: int, ai2_compat: bool
 ) -> list[Region | None]:
-    """The region that decides for each object's point; None can never be hit."""
+    """Return the region for each object's point; None is never hit."""
     if not ai2_compat:
         return [_region(regions, object_id, frame) for object_id in object_ids]
     listed: list[Region | None] = [at.get(frame) for at in regions.values()]
@@ -103,27 +104,30 @@ def _hit(region: Region | None, xy_px: XY) -> bool:
 
 def _score_frame(
     predicted: Mapping[str, XY],
-    truth: Mapping[str, XY],
+    ground_truth: Mapping[str, XY],
     regions: ObjectRegions,
     frame: int,
     ai2_compat: bool,
 ) -> PointingScore:
     points = list(predicted.values())
-    paired = _paired_regions(list(truth), regions, frame, ai2_compat)
-    pairs = match_by_distance(points, list(truth.values()))
+    paired = _paired_regions(list(ground_truth), regions, frame, ai2_compat)
+    pairs = match_by_distance(points, list(ground_truth.values()))
     hits = sum(_hit(paired[j], points[i]) for i, j in pairs)
-    counts_all = ai2_compat and len(truth) > 0
-    return score_hits(hits, len(points), len(regions) if counts_all else len(truth))
+    counts_all = ai2_compat and len(ground_truth) > 0
+    return score_hits(hits, len(points), len(regions) if counts_all else len(ground_truth))
 
 
 def _similarities(
-    predicted: FramePoints, truth: FramePoints, regions: ObjectRegions, ai2_compat: bool
+    predicted: FramePoints, ground_truth: FramePoints, regions: ObjectRegions, ai2_compat: bool
 ) -> list[FrameSimilarity]:
-    objects = {i: n for n, i in enumerate(sorted({i for at in truth.values() for i in at}))}
+    objects = {i: n for n, i in enumerate(sorted({i for at in ground_truth.values() for i in at}))}
     tracks = {i: n for n, i in enumerate(sorted({i for at in predicted.values() for i in at}))}
     result: list[FrameSimilarity] = []
-    for frame in sorted({*predicted, *truth}):
-        object_ids, track_ids = sorted(truth.get(frame, {})), sorted(predicted.get(frame, {}))
+    for frame in sorted({*predicted, *ground_truth}):
+        object_ids, track_ids = (
+            sorted(ground_truth.get(frame, {})),
+            sorted(predicted.get(frame, {})),
+        )
         paired = _paired_regions(object_ids, regions, frame, ai2_compat)
         hits = [[float(_hit(r, predicted[frame][t])) for t in track_ids] for r in paired]
         result.append(
@@ -137,7 +141,7 @@ def _similarities(
 
 
 def _alignment(frames: Sequence[FrameSimilarity], seen: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How well each object and track correspond over the whole video, 0 to 1."""
+    """Return how well each object and track correspond over the video, 0 to 1."""
     together = np.zeros_like(seen)
     for frame in frames:
         similarity = frame.similarity
@@ -149,18 +153,18 @@ def _alignment(frames: Sequence[FrameSimilarity], seen: NDArray[np.float64]) -> 
 
 
 def _presence(indices: Sequence[NDArray[np.intp]]) -> NDArray[np.float64]:
-    """Number of frames in which each index occurs."""
+    """Return the number of frames that contain each index."""
     return np.bincount(np.concatenate(indices)).astype(float)
 
 
 def score_hota(frames: Sequence[FrameSimilarity], *, alpha: float = 0.5) -> HotaScore:
-    """HOTA of one video at one similarity threshold.
+    """Return the HOTA of one video at one similarity threshold.
+
+    All scores are 1 if prediction and ground truth are both empty, and 0 if one of them is.
 
     Args:
         frames: every frame that has an object or a prediction.
-        alpha: least similarity of a match.
-
-    Nothing in both prediction and ground truth scores 1 everywhere, one of them empty 0.
+        alpha: smallest similarity of a match.
     """
     num_objects = sum(len(f.object_indices) for f in frames)
     num_tracked = sum(len(f.track_indices) for f in frames)
@@ -191,32 +195,34 @@ def score_hota(frames: Sequence[FrameSimilarity], *, alpha: float = 0.5) -> Hota
 
 def score_tracking(
     predicted: FramePoints,
-    truth: FramePoints,
+    ground_truth: FramePoints,
     regions: ObjectRegions,
     *,
     ai2_compat: bool = False,
 ) -> TrackingScore:
     """Score one video.
 
+    A frame with predictions and no object, or the reverse, scores 0; a video with neither scores 1.
+
     Args:
-        predicted: predicted points per frame (`by_frame`); ids are the answer's own.
-        truth: labeled points per frame, only of objects that are there and visible.
+        predicted: predicted points by frame (`by_frame`), with the answer's own ids.
+        ground_truth: labeled points by frame, of present and visible objects only.
         regions: extent of every object in every frame in which it has a point.
         ai2_compat: pair regions with points by position, as Ai2's evaluation does.
-
-    A frame with predictions and no object, or the reverse, scores 0; a video with neither scores 1.
 
     Raises:
         ValueError: an object has a point but no region in a frame (not with ``ai2_compat``).
     """
     scores = [
-        _score_frame(predicted.get(frame, {}), truth.get(frame, {}), regions, frame, ai2_compat)
-        for frame in sorted({*predicted, *truth})
+        _score_frame(
+            predicted.get(frame, {}), ground_truth.get(frame, {}), regions, frame, ai2_compat
+        )
+        for frame in sorted({*predicted, *ground_truth})
     ] or [score_hits(0, 0, 0)]
     return TrackingScore(
         precision=float(np.mean([s.precision for s in scores])),
         recall=float(np.mean([s.recall for s in scores])),
         f1=float(np.mean([s.f1 for s in scores])),
-        hota=score_hota(_similarities(predicted, truth, regions, ai2_compat)),
-        num_frames=len({*predicted, *truth}),
+        hota=score_hota(_similarities(predicted, ground_truth, regions, ai2_compat)),
+        num_frames=len({*predicted, *ground_truth}),
     )

@@ -1,13 +1,13 @@
-"""Labeled objects over the frames of a clip, and which frames each kind of track answer lists.
+"""Labeled objects over the frames of a clip, and the frames that each kind of track answer lists.
 
-Molmo 2 knows four track answers: every frame of the asked rate, only the first and last moment of
-each object, and the continuation of given starting points (one or several). They differ in the
-frames they list, not in how they are written, so the choice is a pure step on `TrackFrame`s here
-and the writing is `molmo_tune.grounding.text.format_tracks`. The frames given are those that the
-model sees; `molmo_tune.templates.visible` finds what they show.
+Molmo 2 has four kinds of track answers: every frame of a rate, only the first and last frame of
+each object, and the continuation of one or of several given points. They differ in the frames they
+list, not in their format. So this module chooses the frames, as a pure step on `TrackFrame`s, and
+`molmo_tune.grounding.text.format_tracks` formats them. The input holds the frames that the model
+sees; `molmo_tune.templates.visible` finds what they show.
 
-Both selectors return one frame per (distinct) input frame, emptied where nothing is kept: the
-writer answers differently for "no frames" and for "frames without a visible object".
+Both functions return one frame per (distinct) input frame, empty where they keep nothing, because
+the answer for "no frames" differs from that for "frames without a visible object".
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from molmo_tune.grounding.times import Time, time_order
 
 @dataclass(frozen=True, slots=True)
 class TrackPoint:
-    """One object in one frame: its source id, its place in pixels, and whether it is hidden."""
+    """One object in one frame: source id, position in pixels, and whether it is hidden."""
 
     id: Hashable
     xy_px: tuple[float, float]
@@ -38,8 +38,9 @@ class TrackFrame:
 def start_end_only(frames: Sequence[TrackFrame]) -> list[TrackFrame]:
     """Keep each object's first and last listed frame; merge frames with the same time.
 
-    "Listed" goes by the order given and looks at neither time nor occlusion, as in the training
-    data: an object that is hidden in its first frame loses that end.
+    "Listed" means the given order, regardless of time and occlusion, as in the reference: an object
+    that is hidden in its first frame loses that end. `molmo_tune.templates.tracking` passes visible
+    objects only, so this does not happen in training.
     """
     listed: dict[Hashable, list[int]] = {}
     for index, frame in enumerate(frames):
@@ -55,14 +56,14 @@ def start_end_only(frames: Sequence[TrackFrame]) -> list[TrackFrame]:
 def from_initial_points(
     frames: Sequence[TrackFrame], initial: Mapping[Hashable, Time]
 ) -> list[TrackFrame]:
-    """Keep what continues the starting points that a question gives.
+    """Keep the frames that continue the starting points in a question.
+
+    A frame is kept with all its objects if it lists a given object after that object's start. So
+    the answer does not repeat the frame of the start.
 
     Args:
         frames: the frames of the clip.
-        initial: source id to start time in seconds of each given object.
-
-    A frame is kept whole, with objects that were not given too, when a given object is listed in it
-    later than its start. The frame of the start itself is therefore not repeated.
+        initial: start time in seconds by source id of each given object.
     """
     starts = {object_id: time_order(time) for object_id, time in initial.items()}
 

@@ -18,7 +18,6 @@ Limitations: it does not compute or interpret content, or fall back to another f
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -35,7 +34,9 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from molmo_tune.atomic_files import PART_PREFIX, staged_file
 from molmo_tune.errors import UserError
+from molmo_tune.file_lock import NoLocksError, try_lock
 
 _TRAILER = b"crc32 %08x\n"
 _TRAILER_BYTES = len(_TRAILER % 0)
@@ -145,18 +146,12 @@ class ArrayCache:
 
     def _write(self, path: Path, key: str, array: NDArray[Any]) -> None:
         path.parent.mkdir(exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".part.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # released when the writer dies
-                np.lib.format.write_array(file, array, allow_pickle=False)
-                file.write(_trailer(key, array))
-                file.flush()
-                os.rename(name, path)  # noqa: PTH104 (name is a string)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(name)  # noqa: PTH108
-            raise
+        # Not synchronized to disk: what a power cut leaves fails the checksum.
+        with staged_file(path, sync=False) as part, part.open("wb") as file:
+            with suppress(NoLocksError):
+                try_lock(file.fileno())  # tells an evicting process that the writer lives
+            np.lib.format.write_array(file, array, allow_pickle=False)
+            file.write(_trailer(key, array))
 
     def _free_space(self, num_bytes: int) -> None:
         """Measure the folder when due, and evict entries when it is full."""
@@ -190,12 +185,10 @@ class ArrayCache:
 
     def _remove_stale_parts(self) -> None:
         for file in self._files():
-            if file.name.startswith(".part."):
-                with suppress(OSError), open(file.path, "rb") as part:  # noqa: PTH123
-                    if time.time() - file.stat().st_mtime < _PART_AGE_S:
-                        continue
-                    fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(file.path)  # noqa: PTH108
+            if file.name.startswith(PART_PREFIX):
+                with suppress(OSError):
+                    if time.time() - file.stat().st_mtime > _PART_AGE_S and _is_dead(file.path):
+                        os.unlink(file.path)  # noqa: PTH108
 
     def _files(self) -> Iterator[os.DirEntry[str]]:
         """Yield the files of the entry folders, whose names are two hex digits."""
@@ -223,8 +216,16 @@ def _try_lock(path: Path) -> Iterator[bool]:
     """Yield whether this process got the lock, which the process's end releases."""
     with path.open("wb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
+            is_mine = try_lock(file.fileno())
+        except NoLocksError:
+            is_mine = True  # two may evict at once, and free a little more than they need
+        yield is_mine
+
+
+def _is_dead(part: str) -> bool:
+    """Whether the writer of a part has ended; where files have no locks, as if it had."""
+    with open(part, "rb") as file:  # noqa: PTH123
+        try:
+            return try_lock(file.fileno())
+        except NoLocksError:
+            return True

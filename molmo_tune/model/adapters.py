@@ -1,31 +1,35 @@
-"""What is trained: adapters through PEFT, or weights of the model itself, in named parts of it.
+"""What is trained: PEFT adapters or weights of the model itself, in named components.
 
-The leaf names (`q_proj`, …) occur in all three towers, so a bare list of them puts adapters where
-nobody asked. Here the parts are regular expressions anchored at their tower:
+Leaf names (`q_proj`, …) occur in all three towers, so a list of them would also put adapters where
+they were not asked for. Here the components are regular expressions anchored at their tower:
 
     language   attention and MLP of the decoder
-    connector  attention pooling and projector (both: peers count the pooling to the vision tower)
+    connector  attention pooling and projector (peers count the pooling as vision tower)
     vision     attention and MLP of the vision tower
 
-The embedding rows and the LM head are never touched: vLLM *assigns* vision features over the
+The embedding and the LM head are never trained: vLLM *assigns* vision features over the
 `<im_patch>` row while all other code *adds* them, so a trained row would differ between servers.
 
-A trained adapter is saved in PEFT's format. PiSSA moves the base's principal parts into its start,
-so its adapter fits no other base; what is saved is the difference to that start, as plain LoRA of
-twice the rank. Weights trained whole are saved under their native names in `WEIGHTS_FILE`.
+A trained adapter is saved in PEFT's format. PiSSA moves the base's principal components into its
+initial adapter, which therefore fits no other base; it is saved as the difference from that start,
+a plain LoRA of twice the rank. Fully trained weights are saved under their native names in
+`WEIGHTS_FILE`.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from molmo_tune import choices
+from molmo_tune.atomic_files import atomic_folder
 from molmo_tune.errors import UserError
 from molmo_tune.model.molmo import Molmo
 from molmo_tune.model.quantization import num_weights
@@ -41,7 +45,7 @@ PART_MODULES: dict[Part, str] = {
     "vision": r"model\.vision_tower\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.fc[12])",
 }
 WEIGHTS_FILE = "trained_weights.safetensors"
-_PISSA_START = "pissa_niter_16"  # a randomised decomposition: seconds instead of hours
+_PISSA_START = "pissa_niter_16"  # a randomized decomposition: seconds instead of hours
 _START_FOLDER = "start"
 
 
@@ -55,13 +59,22 @@ def add_adapter(
     targets: Sequence[Part],
     rslora: bool = False,
 ) -> torch.nn.Module:
-    """The same model, only the named parts of it trainable.
+    """Make the named components trainable, and nothing else.
+
+    Args:
+        model: frozen.
+        method: kind of adapter, or ``full`` for the weights themselves.
+        rank: of LoRA.
+        alpha: of LoRA.
+        dropout: fraction of the adapter's inputs dropped in training.
+        targets: components.
+        rslora: scale by alpha / sqrt(rank).
 
     Returns:
-        A `PeftModel`, or for ``full`` the model itself with those parts in float32.
+        A `PeftModel`, or for ``full`` the model itself with these components in float32.
 
     Raises:
-        UserError: a part got no adapter (another architecture).
+        UserError: a component got no adapter (another architecture).
     """
     if method == "full":
         return _unfreeze(model, targets)
@@ -79,54 +92,63 @@ def add_adapter(
     peft_model: torch.nn.Module = get_peft_model(model, config)
     for part in targets:
         if not any(part_of(name) == part for name, _ in trainable_parameters(peft_model)):
-            raise UserError("adapter.targets", f"{part!r} matches no layer of this model")
+            raise UserError("adapter.targets", f"{part!r} matches no layer of the model")
     return peft_model
 
 
 def _unfreeze(model: Molmo, targets: Sequence[Part]) -> Molmo:
     for name, parameter in model.named_parameters():
         if part_of(name) in targets and "embed_tokens" not in name:
-            parameter.data = parameter.data.float()  # an update of 1e-5 is lost in 16 bits
+            parameter.data = (
+                parameter.data.float()
+            )  # 16-bit weights would round off an update of 1e-5
             parameter.requires_grad_(True)
     return model
 
 
 def keep_start(model: torch.nn.Module, folder: Path) -> None:
-    """Save what PiSSA starts from beside the adapter-to-be; nothing for other methods."""
+    """Save the initial adapter of PiSSA for `save_adapter`; do nothing for other methods."""
     if not isinstance(model, PeftModel) or not _is_pissa(model):
         return
     config = model.peft_config["default"]
     config.init_lora_weights = True
-    model.save_pretrained(str(folder / _START_FOLDER))
+    with atomic_folder(folder / _START_FOLDER, replace=True) as unfinished:
+        model.save_pretrained(str(unfinished))
     config.init_lora_weights = _PISSA_START
 
 
 def save_adapter(
     model: torch.nn.Module, folder: Path, weights: dict[str, torch.Tensor] | None = None
 ) -> None:
-    """Write what was trained (see the module's text for the formats).
+    """Write what was trained, complete or not at all (formats: see the module's text).
 
     Args:
         model: the trained model.
-        folder: made when it does not exist.
-        weights: the trained weights by name, where the model itself holds only a share of them.
+        folder: replaced if it exists, all files together.
+        weights: the trained weights by name, if the model itself holds only a shard of them.
+
+    Raises:
+        UserError: the folder cannot be written; an older one is as it was.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if not isinstance(model, PeftModel):
-        trained = weights or {name: p.detach().cpu() for name, p in trainable_parameters(model)}
-        save_file(trained, str(folder / WEIGHTS_FILE), metadata={"format": "pt"})
-    elif _is_pissa(model):
-        start = str(folder / _START_FOLDER)
-        model.save_pretrained(str(folder), path_initial_model_for_weight_conversion=start)
-    else:
-        model.save_pretrained(str(folder), state_dict=weights)
+    with atomic_folder(folder, replace=True) as unfinished:
+        if not isinstance(model, PeftModel):
+            trained = weights or {name: p.detach().cpu() for name, p in trainable_parameters(model)}
+            save_file(trained, str(unfinished / WEIGHTS_FILE), metadata={"format": "pt"})
+        elif _is_pissa(model):
+            start = unfinished / _START_FOLDER
+            shutil.copytree(folder / _START_FOLDER, start)
+            model.save_pretrained(
+                str(unfinished), path_initial_model_for_weight_conversion=str(start)
+            )
+        else:
+            model.save_pretrained(str(unfinished), state_dict=weights)
 
 
 def load_adapter(model: Molmo, folder: Path) -> torch.nn.Module:
-    """A base model with what was trained on top, for evaluation.
+    """Load what was trained into a base model, for evaluation.
 
     Raises:
-        UserError: the folder holds no adapter, or one that does not fit the model.
+        UserError: the folder has no adapter, or one that does not fit the model.
     """
     if (folder / WEIGHTS_FILE).is_file():
         return _load_weights(model, folder / WEIGHTS_FILE)
@@ -134,13 +156,16 @@ def load_adapter(model: Molmo, folder: Path) -> torch.nn.Module:
         raise UserError(folder, "no adapter_config.json", "a PEFT adapter folder")
     try:
         adapted: torch.nn.Module = PeftModel.from_pretrained(model, str(folder)).eval()
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, SafetensorError) as error:
         raise UserError(folder, f"does not fit this base model ({str(error)[:200]})") from error
     return adapted
 
 
 def _load_weights(model: Molmo, file: Path) -> Molmo:
-    trained = load_file(str(file))
+    try:
+        trained = load_file(str(file))
+    except (OSError, SafetensorError) as error:
+        raise UserError(file, f"does not load ({error})", fix="copy the run again") from error
     known = dict(model.named_parameters())
     odd = [n for n, t in trained.items() if n not in known or known[n].shape != t.shape]
     if odd:
@@ -152,17 +177,17 @@ def _load_weights(model: Molmo, file: Path) -> Molmo:
 
 
 def bare_model(model: torch.nn.Module) -> Molmo:
-    """`Molmo2ForConditionalGeneration`, with the adapters inside when there are some."""
+    """Return `Molmo2ForConditionalGeneration`, with any adapters inside."""
     return cast(Molmo, model.get_base_model() if isinstance(model, PeftModel) else model)
 
 
 def trainable_parameters(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
-    """Names and parameters that receive gradients."""
+    """Return names and parameters that receive gradients."""
     return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
 
 def part_of(parameter_name: str) -> Part | Literal["head"]:
-    """The part of the model a parameter belongs to, by its native name."""
+    """Return the component of a parameter, by its native name."""
     if "multi_modal_projector." in parameter_name:
         return "connector"
     if "vision_tower." in parameter_name:
@@ -173,7 +198,7 @@ def part_of(parameter_name: str) -> Part | Literal["head"]:
 
 
 def parameter_table(model: torch.nn.Module) -> list[tuple[str, int, int]]:
-    """Rows ``(part, parameters, trainable parameters)`` with a last row ``total``."""
+    """Return rows ``(component, parameters, trainable parameters)``, the last one ``total``."""
     counts: dict[str, list[int]] = {"vision": [0, 0], "connector": [0, 0], "language": [0, 0]}
     for name, parameter in model.named_parameters():
         row = counts.setdefault(part_of(name), [0, 0])

@@ -2,17 +2,17 @@
 
     sdpa    PyTorch's scaled-dot-product attention, one example at a time (`rectangle_attention`).
             Works everywhere, in every precision; time grows with the square of each example.
-    flex    FlexAttention under a block mask made once per batch; skips blocks nobody may read.
-            On a GPU only: its CPU code has no backward pass, there the predicate becomes a mask.
-    flash   FlashAttention kernels on disjoint pieces, merged exactly (`flash_attention`). On a GPU
-            since Ampere, in 16 bits; on a CPU the same arithmetic is written out, for tests.
+    flex    FlexAttention under a block mask made once per batch; skips blocks without pairs. On a
+            GPU only: its CPU code has no backward pass, so there the predicate becomes a mask.
+    flash   FlashAttention kernels on disjoint pieces, merged exactly (`flash_attention`). On GPUs
+            since Ampere, in 16-bit; on a CPU the same arithmetic is written out, for tests.
 
-A model carries its choice in the decoder's configuration, as transformers does; so training, tests
-and benchmarks switch with `use_backend` and call the same `hidden_states`. Generation has a cache
-and no packs; there all three are transformers' own masks and SDPA.
+The decoder's configuration keeps the choice, as in transformers, so training, tests and benchmarks
+switch with `use_backend` and call the same `hidden_states`. Generation has a cache and no packs;
+there all three are transformers' own masks and SDPA.
 
-What it does not do: the vision tower. It reads each crop whole, without a mask, where SDPA is exact
-and picks its flash kernel by itself.
+Limitations: the vision tower always uses SDPA; it reads whole crops without a mask, for which SDPA
+is exact and selects its flash kernel by itself.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ from transformers.masking_utils import sdpa_mask
 from molmo_tune import choices
 from molmo_tune.encoding.encoded import Batch
 from molmo_tune.errors import UserError
-from molmo_tune.model.attention import allows, dense_mask, pieces, rectangles
+from molmo_tune.model.attention_rule import allows, dense_mask, pieces, rectangles
 from molmo_tune.model.flash_attention import flash_attention
 from molmo_tune.model.molmo import Molmo
 from molmo_tune.model.rectangle_attention import rectangle_attention
 
 Backend = choices.AttentionBackend
 BACKENDS: tuple[Backend, ...] = choices.words_of(Backend)
-_NAMES: dict[Backend, str] = {  # transformers seeks on the hub whatever has "flash" in its name
+_NAMES: dict[Backend, str] = {  # transformers looks for any name with "flash" on the Hub
     "sdpa": "molmo_tune_rectangles",
     "flex": "molmo_tune_blocks",
     "flash": "molmo_tune_pieces",
 }
 FLASH_CAPABILITY = (8, 0)
-"""Of the oldest GPUs that FlashAttention's kernels are made for, Ampere."""
+"""Compute capability of the oldest GPUs with FlashAttention kernels, Ampere."""
 
 _NO_MASK_NEEDED = (1, 1, 1, 1)  # transformers leaves a four-dimensional mask alone
 
 
 def use_backend(model: Molmo, backend: Backend) -> None:
-    """Let the decoder of `Molmo2ForConditionalGeneration` compute its attention this way."""
+    """Set the backend of the decoder of `Molmo2ForConditionalGeneration`."""
     model.model.language_model.set_attn_implementation(_NAMES[backend])
 
 
 def backend_of(model: Molmo) -> Backend:
-    """What `use_backend` chose last; ``sdpa`` for a model as transformers loads it."""
+    """Return what `use_backend` set; ``sdpa`` for a model as transformers loads it."""
     name = model.model.language_model.config._attn_implementation
     return next((backend for backend in BACKENDS if _NAMES[backend] == name), "sdpa")
 
@@ -65,16 +65,16 @@ def resolve_backend(
     dtype: torch.dtype,
     capability: tuple[int, int] = FLASH_CAPABILITY,
 ) -> Backend:
-    """``auto`` made definite.
+    """Return the backend to use; ``auto`` is flash where its kernels run, else sdpa.
 
     Args:
         asked: the recipe's `model.attention`.
         device: ``cpu`` or ``cuda``.
-        dtype: in which attention is computed.
-        capability: of the GPU, as `torch.cuda.get_device_capability` says.
+        dtype: that attention is computed in.
+        capability: compute capability of the GPU.
 
     Raises:
-        UserError: flash attention on a GPU in 32 bits or older than Ampere: no kernel exists.
+        UserError: flash on a GPU in float32 or on one older than Ampere: no kernel exists.
     """
     half = dtype in (torch.bfloat16, torch.float16)
     is_new = capability >= FLASH_CAPABILITY
@@ -84,14 +84,14 @@ def resolve_backend(
         raise UserError(
             "model.attention",
             f"flash on a GPU of capability {capability[0]}.{capability[1]}",
-            f"at least {FLASH_CAPABILITY[0]}.{FLASH_CAPABILITY[1]}, for which its kernels are made",
+            f"at least {FLASH_CAPABILITY[0]}.{FLASH_CAPABILITY[1]} (Ampere)",
             "set model.attention: sdpa",
         )
     if asked == "flash" and device == "cuda" and not half:
         raise UserError(
             "model.attention",
             f"flash with {str(dtype).removeprefix('torch.')} on a GPU",
-            "bfloat16 or float16, the only types that its kernels take",
+            "bfloat16 or float16",
             "set trainer.precision: bf16-mixed, or model.attention: sdpa",
         )
     return asked

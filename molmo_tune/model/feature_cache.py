@@ -1,15 +1,14 @@
-"""Vision features that are computed once, where neither tower nor connector is trained.
+"""Vision features that are computed once, if neither the vision tower nor the connector is trained.
 
-A batch says of each medium whether its features were found (`VisionPiece`). What was not found is
-encoded here, rounded to bfloat16 and kept; what was found is put in its place. Fresh features are
-rounded as well, so a run does not depend on which of them happened to be there: with the cache it
-differs from one without by that rounding (a relative 2^-9), and from itself by nothing but the
-order of sums in the tower.
+For each image or video a batch says whether its features were found (`VisionPiece`). Missing ones
+are computed here, rounded to bfloat16 and stored; found ones are inserted. New features are rounded
+too, so a run does not depend on what the cache contained: with the cache it differs from a run
+without by that rounding (a relative 2^-9), and from itself only by the order of sums in the tower.
 
-A checkpoint's features are found under its fingerprint: every weight of tower and connector as it
-was loaded, the settings of the processors, and the precision they are computed in.
+Features are stored under the checkpoint's fingerprint: every weight of tower and connector as
+loaded, the settings of the processors, and the precision of the computation.
 
-What it does not do: look features up (`molmo_tune.encoding.media_inputs`, in the loader processes).
+Limitations: features are looked up elsewhere (`molmo_tune.encoding.media_inputs`, in the loaders).
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ from molmo_tune.encoding.encoded import Batch
 from molmo_tune.encoding.processor import Processor
 from molmo_tune.media.array_cache import ArrayCache
 from molmo_tune.model.molmo import MolmoBody
-from molmo_tune.model.vision import encode_vision
+from molmo_tune.model.vision_encoding import encode_vision
 
 FEATURES_VERSION = 1
-"""Of the computation in `vision`; to be raised when features change by it."""
+"""Version of the computation in `vision_encoding`; raise it when features change."""
 
 
 def fingerprint(body: MolmoBody, processor: Processor, precision: str) -> str:
-    """A digest of all that turns media into features.
+    """Return a digest of everything that turns media into features.
 
     Args:
         body: `Molmo2Model`.
         processor: of the checkpoint.
-        precision: in which the run computes.
+        precision: that the run computes in.
     """
     digest = hashlib.blake2b(f"{FEATURES_VERSION} {precision}".encode(), digest_size=20)
     for part in (body.vision_tower, body.multi_modal_projector):
@@ -47,12 +46,15 @@ def fingerprint(body: MolmoBody, processor: Processor, precision: str) -> str:
 
 
 def features_of(body: MolmoBody, batch: Batch, store: ArrayCache) -> torch.Tensor | None:
-    """Features ``(T, d)`` of a batch in token order, in bfloat16; None without vision tokens.
+    """Return bfloat16 features ``(T, d)`` of a batch in token order; None without vision tokens.
 
     Args:
-        body: `Molmo2Model`, nothing of whose vision is trained.
+        body: `Molmo2Model`, with frozen vision tower and connector.
         batch: with its pieces.
-        store: keeps what is computed.
+        store: for the features that are computed.
+
+    Raises:
+        ValueError: the pieces do not use up the features.
     """
     if not batch.pieces:
         return None
@@ -72,5 +74,5 @@ def features_of(body: MolmoBody, batch: Batch, store: ArrayCache) -> torch.Tenso
             bits = parts[-1].contiguous().view(torch.uint16).cpu().numpy()
             store.put(piece.key, bits)
     if len(kept) or len(fresh):
-        raise ValueError(f"{len(kept) + len(fresh)} vision features belong to no medium")
+        raise ValueError(f"{len(kept) + len(fresh)} vision features belong to no image or video")
     return torch.cat(parts)

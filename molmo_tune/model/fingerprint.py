@@ -1,15 +1,15 @@
 """Which base a run was trained on, beyond its name: small digests, recorded and compared.
 
-A name is no proof. A folder can be replaced, a hub id can get new files, and an adapter fits any
-base of the same shapes; with another tokenizer it even answers, in other words. So a run records
-digests of its base, and what is made from the run later is checked against them.
+A name is not enough. A folder can be replaced, a hub id can get new files, and an adapter fits any
+base of the same shapes; with another tokenizer it still answers, but in other words. So a run
+records digests of its base, and whatever uses the run later checks them.
 
     tokenizer   every token and its id, and the ids of begin, end and padding
     chat        the chat template
     weights     the last norm and the first rows of the embedding and the head, in bfloat16, so that
-                the precision the base was loaded in does not matter
+                the dtype of loading does not matter
 
-What it does not do: find a difference elsewhere in the weights.
+Limitations: a difference elsewhere in the weights goes unnoticed.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _NAMES = {
 
 
 def base_identity(model: torch.nn.Module, processor: Processor) -> dict[str, str]:
-    """Digests of a loaded base, with or without adapters.
+    """Return digests of a loaded base, with or without adapters.
 
-    The weights' is left away when they were loaded in float16, which other bfloat16 comes from.
+    Weights loaded in float16 have none, because they round to other bfloat16 values.
     """
     return processor_identity(processor) | decoder_identity(model)
 
 
 def decoder_identity(model: torch.nn.Module) -> dict[str, str]:
-    """The digest of a loaded base's weights alone, or none (float16)."""
+    """Return only the digest of a loaded base's weights; nothing if they are in float16."""
     bare = bare_model(model)
     decoder = bare.model.language_model
     if decoder.embed_tokens.weight.dtype == torch.float16:
@@ -51,7 +51,7 @@ def decoder_identity(model: torch.nn.Module) -> dict[str, str]:
 
 
 def weights_identity(norm: torch.Tensor, embedding: torch.Tensor, head: torch.Tensor) -> str:
-    """Digest of the first `ROWS` rows of these tensors."""
+    """Return the digest of these tensors; callers pass only the first `ROWS` rows."""
     digest = hashlib.sha256()
     for rows in (norm, embedding, head):
         bits = rows.detach().to("cpu", torch.bfloat16).contiguous().view(torch.uint8)
@@ -60,7 +60,7 @@ def weights_identity(norm: torch.Tensor, embedding: torch.Tensor, head: torch.Te
 
 
 def processor_identity(processor: Processor) -> dict[str, str]:
-    """Digests of the tokenizer and the chat template."""
+    """Return digests of the tokenizer and the chat template."""
     tokenizer = processor.tokenizer
     special = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id]
     template = processor.chat_template or tokenizer.chat_template
@@ -71,7 +71,12 @@ def processor_identity(processor: Processor) -> dict[str, str]:
 
 
 def require_same_base(recorded: dict[str, str], found: dict[str, str], where: object) -> None:
-    """Compare what a run recorded with what is there now.
+    """Compare recorded digests with those found now.
+
+    Args:
+        recorded: digests by name.
+        found: digests by name; missing ones count as equal.
+        where: file with the recorded ones, for the message.
 
     Raises:
         UserError: they differ.
@@ -80,9 +85,9 @@ def require_same_base(recorded: dict[str, str], found: dict[str, str], where: ob
         if found.get(name, digest) != digest:
             raise UserError(
                 where,
-                f"{_NAMES.get(name, name)} is not the one that was trained on",
+                f"{_NAMES.get(name, name)} differs from the one trained on",
                 f"{name} {digest}",
-                "restore the base, or name the right one as model.name in the run's recipe.yaml",
+                "restore the base, or set model.name in the run's recipe.yaml to the right one",
             )
 
 

@@ -1,17 +1,17 @@
-"""Molmo 2's attention on FlashAttention kernels, exactly.
+"""Exact Molmo 2 attention on FlashAttention kernels.
 
-The pairs that may attend are split into pieces which a flash kernel can do
-(`molmo_tune.model.attention.pieces`). Each gives an output o_p and a log-sum-exp l_p of its scores;
-since the pieces are disjoint, the attention over all of them is
+The allowed pairs are split into pieces that a flash kernel can compute
+(`molmo_tune.model.attention_rule.pieces`). Each gives an output o_p and a log-sum-exp l_p of its
+scores; since the pieces are disjoint, the attention over all of them is
 
     l = log Σ_p exp l_p          o = Σ_p exp(l_p - l) · o_p
 
-The way back needs no derivative of that merge: a flash backward kernel recomputes its
-probabilities as exp(score - l), so handed the *merged* o and l it yields each piece's exact share
-of the gradients, and the shares add up. Cost: the pairs are computed once, plus reading and adding
-the outputs of the smaller pieces.
+The backward pass needs no derivative of that merge: a flash backward kernel recomputes its
+probabilities as exp(score - l), so given the *merged* o and l it returns each piece's exact part of
+the gradients, and the parts add up. Cost: every pair is computed once, and the outputs of the
+smaller pieces are read and added.
 
-What it does not do: dropout on attention (no released Molmo 2 has it) or key-value caches.
+Limitations: no dropout on attention (no released Molmo 2 has it) and no key-value cache.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import Any
 
 import torch
 
-from molmo_tune.model.attention import Piece
+from molmo_tune.model.attention_rule import Piece
 from molmo_tune.model.flash_kernels import Kernel, kernel_for
 
 
 def flash_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pieces: tuple[Piece, ...], scale: float
 ) -> torch.Tensor:
-    """Attention output ``(B, L, H, D)`` for ``q (B, H, L, D)``, ``k`` and ``v (B, G, L, D)``.
+    """Return the attention output ``(B, L, H, D)`` for ``q (B, H, L, D)``, ``k, v (B, G, L, D)``.
 
-    Tokens in no piece (padding) get zeros. Under autocast all are lowered, as SDPA lowers its own.
+    Tokens in no piece (padding) get zeros. Autocast lowers the inputs, as it does for SDPA.
     """
     batch, _, length, _ = q.shape
     kind = q.device.type
@@ -97,7 +97,7 @@ def _merge(
     new_lse: torch.Tensor,
     places: torch.Tensor,
 ) -> None:
-    """Add a piece's output to that of the pieces before it, in place."""
+    """Merge a piece's output into that of the pieces before it, in place."""
     old_lse = lse[:, places]
     merged = torch.logaddexp(old_lse, new_lse)
     kept, added = ((x - merged).exp().T[..., None] for x in (old_lse, new_lse))

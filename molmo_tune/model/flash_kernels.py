@@ -1,13 +1,13 @@
 """Variable-length FlashAttention kernels, and the same arithmetic written out for the CPU.
 
-Three providers with one signature: the `flash-attn` package when it is installed, the flash kernels
-inside PyTorch, and plain tensor operations on a CPU, so that everything built on them is tested
-where there is no GPU. Forward returns the log-sum-exp beside the output; backward takes *any*
-output and log-sum-exp, which makes merging pieces exact (`molmo_tune.model.flash_attention`).
+Three providers with one signature: the `flash-attn` package if installed, PyTorch's own flash
+kernels, and plain tensor operations on a CPU, so that tests of everything built on them need no
+GPU. Forward returns output and log-sum-exp; backward takes *any* output and log-sum-exp, which
+makes merging pieces exact (`molmo_tune.model.flash_attention`).
 
     T, S tokens of queries, keys    H, G heads of queries, keys (H a multiple of G)    D head size
 
-What it does not do: dropout, windows, or choosing who reads whom.
+Limitations: no dropout, no windows; `attention_rule` decides which token attends to which.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from typing import Any, Protocol
 
 import torch
 
-from molmo_tune.model.attention import Piece
+from molmo_tune.model.attention_rule import Piece
 
 Tensors3 = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class Kernel(Protocol):
-    """A provider. ``q`` and output ``(T, H, D)``, ``k`` and ``v (S, G, D)``, lse ``(H, T)``."""
+    """A provider; ``q`` and output ``(T, H, D)``, ``k`` and ``v (S, G, D)``, lse ``(H, T)``."""
 
     def forward(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, piece: Piece, scale: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Output and log-sum-exp of one piece."""
+        """Return output and log-sum-exp of a piece."""
 
     def backward(
         self,
@@ -43,7 +43,7 @@ class Kernel(Protocol):
         piece: Piece,
         scale: float,
     ) -> Tensors3:
-        """Gradients of q, k and v, given the *final* output and log-sum-exp of the queries."""
+        """Return the gradients of q, k and v, given the *merged* output and log-sum-exp."""
 
 
 _chosen: ContextVar[Kernel | None] = ContextVar("_chosen", default=None)
@@ -51,7 +51,7 @@ _chosen: ContextVar[Kernel | None] = ContextVar("_chosen", default=None)
 
 @contextmanager
 def computing_with(kernel: Kernel) -> Iterator[None]:
-    """Let `kernel_for` give this provider for the time of a ``with``, on any device."""
+    """Let `kernel_for` return this provider during a ``with``, on any device."""
     token = _chosen.set(kernel)
     try:
         yield
@@ -60,7 +60,7 @@ def computing_with(kernel: Kernel) -> Iterator[None]:
 
 
 def kernel_for(device: torch.device) -> Kernel:
-    """The fastest provider that works on a device."""
+    """Return the fastest provider that works on a device."""
     chosen = _chosen.get()
     if chosen is not None:
         return chosen
@@ -131,7 +131,7 @@ class FlashAttnPackage:
 
 
 class PyTorchFlash:
-    """The flash kernels that PyTorch ships, by the operators behind `torch.nn.attention.varlen`."""
+    """PyTorch's own flash kernels, through the operators behind `torch.nn.attention.varlen`."""
 
     def forward(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, piece: Piece, scale: float
@@ -182,7 +182,7 @@ class PyTorchFlash:
 
 
 class WrittenOut:
-    """The formulas, sequence by sequence, in float32. For tests and for the CPU."""
+    """The formulas, sequence by sequence, in float32, for tests and the CPU."""
 
     def forward(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, piece: Piece, scale: float
@@ -228,7 +228,7 @@ def _sequences(piece: Piece) -> list[tuple[slice, slice]]:
 
 
 def _scores(q: torch.Tensor, k: torch.Tensor, causal: bool, scale: float) -> torch.Tensor:
-    """``(H, T, S)`` in float32, minus infinity where the query may not read the key."""
+    """Return scores ``(H, T, S)`` in float32, minus infinity where a query does not read a key."""
     scores = torch.einsum("qhd,khd->hqk", q.float(), _per_query_head(k, q.shape[1])) * scale
     if causal:
         later = torch.ones(scores.shape[1:], dtype=torch.bool, device=q.device).triu(1)
@@ -242,6 +242,6 @@ def _per_query_head(x: torch.Tensor, num_heads: int) -> torch.Tensor:
 
 
 def _summed(grad: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """``(S, H, D)`` → ``(S, G, D)``: the way back of `_per_query_head`."""
+    """``(S, H, D)`` → ``(S, G, D)``: the backward pass of `_per_query_head`."""
     summed: torch.Tensor = grad.unflatten(1, (like.shape[1], -1)).sum(2)
     return summed

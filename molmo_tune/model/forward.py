@@ -1,9 +1,9 @@
 """One forward pass: a `Batch` in, last hidden states out, attention exact.
 
-The stock `forward` refuses images and videos together, keeps all vision layers and knows neither
-packs nor trees. So the three towers of the native classes are called one after the other here:
-vision and connector (`vision.encode_vision`), embedding with the features *added* to the
-`<im_patch>` rows, and the language model under our rule of who reads whom (`attention_backends`).
+The stock `forward` refuses images and videos together, keeps the output of every vision layer, and
+supports neither packs nor trees. So the native submodules are called one after the other: vision
+tower and connector (`vision_encoding`), the embedding with the features *added* to the `<im_patch>`
+rows, and the decoder under the attention rule (`attention_backends`).
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from molmo_tune.media.array_cache import ArrayCache
 from molmo_tune.model.attention_backends import attention_inputs
 from molmo_tune.model.feature_cache import features_of
 from molmo_tune.model.molmo import Molmo
-from molmo_tune.model.vision import encode_vision
+from molmo_tune.model.vision_encoding import encode_vision
 
 
-def hidden_states(model: Molmo, batch: Batch, known: ArrayCache | None = None) -> torch.Tensor:
-    """Last hidden states ``(B, L, d)`` of `Molmo2ForConditionalGeneration` for a batch.
+def hidden_states(model: Molmo, batch: Batch, cache: ArrayCache | None = None) -> torch.Tensor:
+    """Return the last hidden states ``(B, L, d)`` of `Molmo2ForConditionalGeneration` for a batch.
 
-    With a store of known features, what it has is not computed (`feature_cache`).
+    With a cache of vision features, those it contains are not computed (`feature_cache`).
     """
-    if known is not None:
-        return decode(model, batch, features_of(model.model, batch, known))
+    if cache is not None:
+        return decode(model, batch, features_of(model.model, batch, cache))
     has_vision = len(batch.patches) > 0
     features = encode_vision(model.model, batch.patches, batch.pooling) if has_vision else None
     return decode(model, batch, features)
 
 
 def decode(model: Molmo, batch: Batch, features: torch.Tensor | None) -> torch.Tensor:
-    """Last hidden states ``(B, L, d)`` of the decoder, given its vision features ``(T, d)``."""
+    """Return the decoder's last hidden states ``(B, L, d)``, given vision features ``(T, d)``."""
     decoder = model.model.language_model
     embeddings = decoder.embed_tokens(batch.input_ids)
     if features is not None:
@@ -50,7 +50,11 @@ def decode(model: Molmo, batch: Batch, features: torch.Tensor | None) -> torch.T
 def add_features(
     embeddings: torch.Tensor, features: torch.Tensor, is_patch: torch.Tensor
 ) -> torch.Tensor:
-    """Embeddings ``(B, L, d)`` plus features ``(T, d)`` at the T true places of ``(B, L)``."""
+    """Add features ``(T, d)`` to embeddings ``(B, L, d)`` at the T true places of ``(B, L)``.
+
+    Raises:
+        ValueError: the number of places is not T.
+    """
     num_patches = int(is_patch.sum())
     if num_patches != len(features):
         raise ValueError(f"{num_patches} <im_patch> tokens, but {len(features)} vision features")

@@ -1,8 +1,8 @@
 """Checkpoints → native Molmo 2 model and processor.
 
-One way in for a hub id, a folder in hub layout (the released files, our exports) and the word
-``tiny`` (the base bundled with the package). Always transformers' native classes, never remote
-code. What was loaded is checked: no tensor of the model may be missing from the files.
+A checkpoint is a hub id, a folder in hub layout (the released files, our exports) or ``tiny``, the
+base bundled with the package. Models are always transformers' native classes, never remote code,
+and no tensor of a model may be missing from its files.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoProcessor, Molmo2ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
@@ -32,10 +33,10 @@ TINY_FOLDER = Path(__file__).parent.parent / "tiny" / "base"
 
 
 def checkpoint_source(name: str) -> str:
-    """What transformers is asked for: a folder's path or a hub id.
+    """Return what transformers loads from: a folder's path or a hub id.
 
     Raises:
-        UserError: a folder is named that does not exist or holds no Molmo 2 configuration.
+        UserError: a folder that does not exist or has no configuration.
     """
     source = str(TINY_FOLDER) if name == TINY else name
     folder = Path(source).expanduser()
@@ -45,12 +46,12 @@ def checkpoint_source(name: str) -> str:
         return str(folder)
     looks_like_path = source.startswith((".", "/", "~")) or source.count("/") != 1
     if looks_like_path:
-        raise UserError("model.name", f"{name!r} is no folder", "a hub id, a folder or 'tiny'")
+        raise UserError("model.name", f"{name!r} is not a folder", "a hub id, a folder or 'tiny'")
     return source
 
 
 def checkpoint_folder(name: str) -> Path:
-    """The folder of a checkpoint; a hub id is looked up in the local cache or fetched."""
+    """Return the folder of a checkpoint, downloading a hub id that is not in the local cache."""
     source = checkpoint_source(name)
     if Path(source).is_dir():
         return Path(source)
@@ -60,7 +61,7 @@ def checkpoint_folder(name: str) -> Path:
 
 
 def checkpoint_config(name: str) -> MolmoConfig:
-    """The native configuration of a checkpoint.
+    """Return the native configuration of a checkpoint.
 
     Raises:
         UserError: no such checkpoint, or one of another architecture.
@@ -69,15 +70,15 @@ def checkpoint_config(name: str) -> MolmoConfig:
     try:
         config: MolmoConfig = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
-        fix = "is the hub reachable?" if not os.path.isdir(source) else ""  # noqa: PTH112
+        fix = "check the name and the network" if not os.path.isdir(source) else ""  # noqa: PTH112
         raise UserError(name, f"no checkpoint found ({_first_line(error)})", fix=fix) from error
     if config.model_type != "molmo2":
-        raise UserError(name, f"a {config.model_type!r} checkpoint", "a Molmo 2 one")
+        raise UserError(name, f"a {config.model_type!r} checkpoint", "a Molmo 2 checkpoint")
     return config
 
 
 def resolve_dtype(name: DtypeName) -> torch.dtype:
-    """``auto`` is bfloat16 on a GPU that has it, float16 on one that has not, float32 on a CPU."""
+    """Return the dtype; ``auto`` is bfloat16 (else float16) on a GPU, float32 on a CPU."""
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
             name
@@ -90,13 +91,13 @@ def resolve_dtype(name: DtypeName) -> torch.dtype:
 def load_model(
     name: str, *, dtype: torch.dtype = torch.float32, quantize: Quantize | None = None
 ) -> Molmo:
-    """The model in evaluation mode on the CPU, all parameters frozen.
+    """Load the model in evaluation mode on the CPU, with all parameters frozen.
 
     Args:
         name: hub id, folder or ``tiny``.
-        dtype: of all weights that are not quantized, and in which quantized ones compute; files
-            that are quantized already keep their own.
-        quantize: store the decoder's linear layers in 4 or 8 bits (`quantization`).
+        dtype: of all weights that are not quantized, and of the computation with quantized ones;
+            files that are quantized already keep their own.
+        quantize: make the decoder's linear layers 4-bit or 8-bit (`quantization`).
 
     Raises:
         UserError: no such checkpoint, another architecture, or weights missing from the files.
@@ -104,7 +105,7 @@ def load_model(
     source = checkpoint_source(name)
     config = checkpoint_config(name)
     if getattr(config, "quantization_config", None):
-        dtype = config.dtype or dtype  # other types would meet its whole parts in the middle
+        dtype = config.dtype or dtype  # its unquantized layers must match
     options = {"quantization_config": quantization_config(quantize, dtype)} if quantize else {}
     with quiet_loading():
         try:
@@ -115,7 +116,7 @@ def load_model(
                 output_loading_info=True,
                 **options,
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise UserError(name, f"does not load ({_first_line(error)})") from error
     if info["missing_keys"] or info["mismatched_keys"]:
         bad = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))
@@ -128,14 +129,14 @@ def load_model(
 
 
 def model_from_tensors(config: MolmoConfig, tensors: dict[str, torch.Tensor]) -> Molmo:
-    """A model of tensors in memory, in evaluation mode, frozen: for files no library loads.
+    """Build a frozen model in evaluation mode from tensors, for files that no library loads.
 
     Args:
         config: native.
-        tensors: by native name, all of one type; they become the weights.
+        tensors: by native name, all of one dtype; they become the weights.
 
     Raises:
-        ValueError: not exactly the model's tensors.
+        ValueError: tensors are missing or unexpected.
     """
     model = Molmo2ForConditionalGeneration._from_config(config, attn_implementation="sdpa")
     try:
@@ -147,7 +148,11 @@ def model_from_tensors(config: MolmoConfig, tensors: dict[str, torch.Tensor]) ->
 
 
 def load_processor(name: str) -> Processor:
-    """The checkpoint's `Molmo2Processor`, with resizing that is the same on every machine."""
+    """Load the checkpoint's `Molmo2Processor`, with resizing that is the same on every machine.
+
+    Raises:
+        UserError: no such checkpoint, or one without processor files.
+    """
     source = checkpoint_source(name)
     checkpoint_config(name)
     try:
@@ -164,7 +169,7 @@ def _first_line(error: Exception) -> str:
 
 
 class quiet_loading:  # noqa: N801  (a context manager reads as a verb)
-    """Without the weight loader's progress bar, which belongs to whoever owns the terminal."""
+    """Hide transformers' progress bar during a ``with``; the command owns the terminal."""
 
     def __enter__(self) -> None:
         self._was_on = transformers_logging.is_progress_bar_enabled()

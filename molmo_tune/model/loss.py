@@ -1,12 +1,12 @@
 """The loss: weighted cross-entropy and z-loss at supervised positions only, as *sums*.
 
-A batch of 16k tokens has a few hundred targets with weight. Only those positions go through the LM
-head, in chunks, in float32; full logits would be 10 GB. The head has rows for the base vocabulary
-alone, so a target beyond it (a vision token) is a defect of the data and is refused.
+A batch of 16k tokens has a few hundred targets with weight. Only these positions go through the LM
+head, in chunks, in float32; full logits would take 10 GB. The head has rows for the base vocabulary
+only, so a target beyond it (a vision token) is a defect of the data and an error.
 
-Sums, not means: an optimizer step may consist of several micro-batches on several devices with very
-different numbers of targets, and the mean of their means is not the mean. Whoever owns the step
-divides once by the weight of the whole step (`molmo_tune.training.module`).
+Sums, not means: an optimizer step can have several micro-batches on several devices with very
+different numbers of targets, and the mean of their means is not the mean. The training module
+divides once by the weight of the whole step (`molmo_tune.training.molmo_module`).
 
     loss = Σ w·CE / Σ w  +  z · Σ w·logsumexp² / Σ w
 """
@@ -25,8 +25,8 @@ POSITIONS_PER_CHUNK = 1024
 class LossSums(NamedTuple):
     """Sums over the supervised positions of a batch (scalars, float32).
 
-    ``total`` is what is differentiated: ``cross_entropy + z_loss·z_squared``. A named tuple,
-    because FSDP hooks the tensors it finds in a forward's result and looks into tuples only.
+    ``total`` is differentiated: ``cross_entropy + z_loss·z_squared``. A named tuple, because FSDP
+    looks for tensors in a forward's result only inside tuples.
     """
 
     total: torch.Tensor
@@ -44,7 +44,7 @@ def loss_sums(
     z_loss: float,
     chunk: int = POSITIONS_PER_CHUNK,
 ) -> LossSums:
-    """Sums of the weighted losses.
+    """Return sums of the weighted losses.
 
     Args:
         hidden: ``(B, L, d)`` last hidden states.
@@ -54,7 +54,7 @@ def loss_sums(
         z_loss: factor of the squared log-partition term.
 
     Raises:
-        ValueError: a supervised target lies outside the LM head.
+        ValueError: a supervised target has no row in the LM head.
     """
     supervised = loss_weights > 0
     picked, targets = hidden[supervised], target_ids[supervised]
@@ -82,10 +82,10 @@ def _chunk_sums(
 
 
 def refuse_targets_outside(targets: torch.Tensor, vocab_size: int) -> None:
-    """Complain about targets that the LM head has no row for.
+    """Check that the LM head has a row for every target.
 
     Raises:
-        ValueError: there are some.
+        ValueError: it has not.
     """
     if len(targets) and (int(targets.max()) >= vocab_size or int(targets.min()) < 0):
         raise ValueError(

@@ -1,12 +1,12 @@
-"""A model of a checkpoint's shapes and types whose weights take no memory.
+"""A model with a checkpoint's shapes and dtypes whose weights take no memory.
 
-Loaded by the call that loads a real one (`loading.load_model`), only from tensors on PyTorch's
-``meta`` device instead of files, so that what transformers, bitsandbytes and PEFT do to a model is
-done to this one, too. `made_fake` then turns its tensors into fake ones, through which gradients,
-types and shapes are computed as through real ones.
+It is loaded like a real one (`loading.load_model`), but from tensors on PyTorch's ``meta`` device
+instead of files, so that transformers, bitsandbytes and PEFT treat it the same. `made_fake` then
+replaces its tensors with fake ones, for which PyTorch computes gradients, dtypes and shapes as for
+real ones.
 
-What it does not do: read tensors. A config.json is all that must be there, and for the released
-models not even that (`released`).
+Limitations: no tensors are read. A config.json is enough, and the released models do not even need
+that (`released_configs`).
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from molmo_tune.model.quantization import (
     require_quantized,
     scales_of,
 )
-from molmo_tune.model.released import RELEASED, released_config
+from molmo_tune.model.released_configs import RELEASED, released_config
 
 _Module = TypeVar("_Module", bound=torch.nn.Module)
 
 
 def config_without_weights(name: str) -> MolmoConfig:
-    """The native configuration of a checkpoint, of which nothing else need be there.
+    """Return the native configuration of a checkpoint, which needs no other file.
 
-    For a released model that is not in the hub's cache it is the built-in one: nothing is fetched.
+    A released model that is not in the local cache has a built-in one: nothing is downloaded.
 
     Raises:
         UserError: no such checkpoint, another architecture, or one that is stored quantized.
@@ -53,14 +53,14 @@ def config_without_weights(name: str) -> MolmoConfig:
         released: MolmoConfig = released_config(RELEASED[name])
         return released
     if getattr(config, "quantization_config", None):
-        raise UserError(name, "is stored quantized", "a base in 16 or 32 bits to plan for")
+        raise UserError(name, "is stored quantized", "a 16-bit or 32-bit base")
     return config
 
 
 def model_without_weights(
     config: MolmoConfig, *, dtype: torch.dtype, quantize: Quantize | None = None
 ) -> Molmo:
-    """What `load_model` gives, on the ``meta`` device.
+    """Return what `load_model` returns, on the ``meta`` device.
 
     Args:
         config: native.
@@ -68,7 +68,7 @@ def model_without_weights(
         quantize: as for `load_model`.
 
     Raises:
-        UserError: bitsandbytes is needed and not there.
+        UserError: bitsandbytes is needed and not installed.
     """
     with torch.device("meta"):
         shapes = Molmo2ForConditionalGeneration(config).state_dict()
@@ -90,21 +90,21 @@ def model_without_weights(
 def _quantize(model: Molmo, kind: Quantize, dtype: torch.dtype) -> None:
     from bitsandbytes import functional
 
-    # bitsandbytes keeps its table of 8-bit numbers for the whole process, on the device that asks
-    # for it first: were that `meta`, no real model could be quantized after this one.
+    # bitsandbytes keeps one table of 8-bit numbers per process, on the device that needs it first:
+    # if that were `meta`, no real model could be quantized afterwards.
     functional.name2qmap.setdefault("dynamic", functional.create_dynamic_map())
     quantizer = AutoHfQuantizer.from_config(quantization_config(kind, dtype), pre_quantized=False)
     quantizer.preprocess_model(model=model, device_map={"": "meta"})
     for _, layer in quantized_layers(model):
-        layer.weight._quantize("meta")  # what `to` does on the way to a device that is one
+        layer.weight._quantize("meta")  # as `to` does for a real device
     require_quantized(model, kind, dtype)
     keep_trainable_kernels(model)
 
 
 def made_fake(model: _Module, fake_mode: FakeTensorMode) -> _Module:
-    """The same model with fake tensors of the CPU in the place of those on ``meta``.
+    """Replace the tensors on ``meta`` with fake CPU tensors, in place.
 
-    A quantized layer's weight is no longer of bitsandbytes' class, but keeps its attributes.
+    The weight of a quantized layer loses bitsandbytes' class but keeps its attributes.
     """
     known: dict[int, torch.Tensor] = {}
 

@@ -2,7 +2,7 @@
 
 transformers' classes are untyped, so these stand-ins name the parts this package uses. They are
 never instantiated: every model is transformers' `Molmo2ForConditionalGeneration`, and a test
-compares the attributes below with a loaded model. `Molmo` derives from `torch.nn.Module` rather
+compares the attributes with a loaded model. `Molmo` derives from `torch.nn.Module` rather
 than `Protocol`, so that it can be passed to everything that takes a module.
 
 Shapes: ``d`` hidden size, ``V`` vocabulary.

@@ -1,14 +1,14 @@
 """The loss of a pair of answers: direct preference optimization, as published.
 
 Rafailov et al. 2023 (arXiv:2305.18290, equation 7), with π the model, ρ the reference it started
-from, and c and r the better (chosen) and the worse (rejected) answer to one question:
+from, and c and r the chosen and rejected answer to one question:
 
     reward(a) = β · (log π(a) - log ρ(a))
     loss      = -log σ(reward(c) - reward(r))  +  λ · -log π(c) / tokens(c)
 
-The first term looks at differences alone, and lets the better answer become *less* likely as long
-as the worse one falls further. In grounding both share most of their tokens, so that happens; the
-second term (after Pang et al. 2024, arXiv:2404.19733) holds the better answer up.
+The first term depends only on differences, so the chosen answer can become *less* likely as long as
+the rejected one falls further. That happens in grounding, where both share most of their tokens;
+the second term (after Pang et al. 2024, arXiv:2404.19733) keeps the chosen answer likely.
 
 Both are TRL's losses ``sigmoid`` and ``sft``, which exist only inside its trainers; tests compare
 values and gradients with them.
@@ -23,10 +23,10 @@ from torch.nn import functional as F
 
 
 class PairLosses(NamedTuple):
-    """Of Q pairs, each ``(Q,)`` float32; all but ``total`` are without gradient.
+    """Losses of Q pairs, each ``(Q,)`` float32; only ``total`` has a gradient.
 
-    ``total``: both terms. ``preference``: the first alone, ln 2 for a model that is the reference.
-    ``chosen_reward`` and ``rejected_reward``: see above, in nats times beta.
+    ``total``: both terms. ``preference``: the first term, ln 2 for a model that is the reference.
+    ``chosen_reward`` and ``rejected_reward``: as above, in nats times beta.
     """
 
     total: torch.Tensor
@@ -43,12 +43,12 @@ def pair_losses(
     beta: float,
     supervised_weight: float,
 ) -> PairLosses:
-    """The losses of Q pairs.
+    """Return the losses of Q pairs.
 
     Args:
-        log_probs: ``(Q, 2)`` of the better and the worse answer, by the model.
+        log_probs: ``(Q, 2)`` of the chosen and the rejected answer, by the model.
         reference: ``(Q, 2)`` the same, by the reference; a constant.
-        num_chosen_tokens: ``(Q,)`` tokens of the better answers.
+        num_chosen_tokens: ``(Q,)`` tokens of the chosen answers.
         beta: β.
         supervised_weight: λ.
     """

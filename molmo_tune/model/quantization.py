@@ -1,12 +1,11 @@
-"""QLoRA's frozen base: the decoder's linear layers in 4 or 8 bits, through bitsandbytes.
+"""QLoRA's frozen base: the decoder's linear layers in 4-bit or 8-bit, through bitsandbytes.
 
-Only they are stored small. The vision tower and the connector keep their precision: they are a
-tenth of the weights, and points are as exact as what the eyes report. So does the LM head, whose
-rows become the digits of coordinates. That this came true is checked after loading, layer by layer,
-because a misspelled option is ignored by the libraries below and the run then merely looks
-quantized.
+Nothing else is quantized. Vision tower and connector keep their precision: they are a tenth of the
+weights, and points are only as exact as the vision features. So does the LM head, whose rows become
+the digits of coordinates. After loading every layer is checked, because the libraries ignore a
+misspelled option and the run would only look quantized.
 
-What it does not do: quantize an export. A QLoRA adapter is merged into the base's own weights.
+Limitations: exports are not quantized here; a QLoRA adapter is merged into the original base.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ _LAYERS = {"nf4": "Linear4bit", "int8": "Linear8bitLt"}
 
 
 def quantization_config(kind: Quantize, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
-    """What `from_pretrained` is told.
+    """Return the quantization options of `from_pretrained`.
 
     Args:
         kind: ``nf4`` (with doubly quantized scales) or ``int8``.
-        compute_dtype: in which 4-bit layers multiply.
+        compute_dtype: that 4-bit layers multiply in.
 
     Raises:
         UserError: bitsandbytes is not installed.
@@ -50,25 +49,29 @@ def quantization_config(kind: Quantize, compute_dtype: torch.dtype) -> BitsAndBy
 
 
 def require_bitsandbytes(key: str, value: str) -> None:
-    """Check that the package is there for a value of a recipe's key.
+    """Check that bitsandbytes is installed.
+
+    Args:
+        key: recipe key that needs it.
+        value: its value.
 
     Raises:
-        UserError: it is not installed.
+        UserError: it is not.
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
             key,
-            f"{value} needs the package bitsandbytes",
-            "it to be installed",
-            "pip install 'molmo-tune[quant]'",
+            f"{value} without bitsandbytes",
+            "the package bitsandbytes",
+            "run pip install 'molmo-tune[quant]'",
         )
 
 
 def require_quantized(model: Molmo, kind: Quantize, compute_dtype: torch.dtype) -> None:
-    """Check that exactly the decoder's linear layers are quantized, and compute as asked.
+    """Check that exactly the decoder's linear layers are quantized, with the right compute dtype.
 
     Raises:
-        RuntimeError: they are not; a library has changed its ways.
+        RuntimeError: they are not; a library behaves differently.
     """
     for name, module in model.named_modules():
         if not isinstance(module, torch.nn.Linear):
@@ -76,17 +79,20 @@ def require_quantized(model: Molmo, kind: Quantize, compute_dtype: torch.dtype) 
         found = type(module).__name__
         wanted = _LAYERS[kind] if ".language_model.layers." in name else "Linear"
         if found != wanted:
-            raise RuntimeError(f"{name} was loaded as {found}, not as {wanted}")
+            raise RuntimeError(f"{name} was loaded as {found}; expected {wanted}")
         if kind == "nf4" and wanted != "Linear" and module.compute_dtype != compute_dtype:
-            raise RuntimeError(f"{name} computes in {module.compute_dtype}, not in {compute_dtype}")
+            raise RuntimeError(
+                f"{name} computes in {module.compute_dtype}; expected {compute_dtype}"
+            )
 
 
 def keep_trainable_kernels(model: Molmo) -> None:
-    """Keep 4-bit layers on the kernels that have a way back.
+    """Keep 4-bit layers on kernels that have a backward pass.
 
-    On a CPU with bfloat16 instructions bitsandbytes repacks a layer's weights at its first pass in
-    evaluation mode, for a kernel without gradients that the layer then uses in training, too: an
-    evaluation before or during a run would make its gradients wrong, with a mere warning.
+    On a CPU with bfloat16 instructions bitsandbytes repacks a layer's weights in its first forward
+    pass in evaluation mode, for a kernel without gradients that the layer then also uses in
+    training: an evaluation before or during a run would make its gradients wrong, with only a
+    warning.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -94,14 +100,14 @@ def keep_trainable_kernels(model: Molmo) -> None:
 
 
 def quantized_layers(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
-    """Names and modules of the layers that are stored small."""
+    """Yield names and modules of the quantized layers."""
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and type(module).__name__ in _LAYERS.values():
             yield name, module
 
 
 def scales_of(layer: Any) -> Iterator[tuple[Any, str, torch.Tensor]]:
-    """What a quantized layer keeps beside its weights: holder, attribute and tensor of each."""
+    """Yield a quantized layer's other tensors, each with the object and attribute that has it."""
     states = [getattr(layer.weight, "quant_state", None)]
     states.append(getattr(states[0], "state2", None))
     places = [(state, name) for state in states for name in ("absmax", "code", "offset")]
@@ -113,6 +119,6 @@ def scales_of(layer: Any) -> Iterator[tuple[Any, str, torch.Tensor]]:
 
 
 def num_weights(parameter: torch.nn.Parameter) -> int:
-    """Weights that a parameter stands for; two 4-bit ones share a byte."""
+    """Return the number of weights in a parameter; two 4-bit ones share a byte."""
     state = getattr(parameter, "quant_state", None)
     return int(torch.Size(state.shape).numel()) if state is not None else parameter.numel()

@@ -2,7 +2,7 @@
 
 One dense mask over a packed row computes every pair of the row, although most of them belong to
 different examples: rows of 4,096 tokens were slower than one sample per row. Here each example is a
-square of its own, and the branches of a tree are one rectangle (`molmo_tune.model.attention`).
+square of its own, and the branches of a tree are one rectangle (`molmo_tune.model.attention_rule`).
 
 Limitations: no dropout on attention (no released Molmo 2 has it) and no key-value cache.
 """
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import torch
 import torch.nn.functional as F
 
-from molmo_tune.model.attention import Rectangle
+from molmo_tune.model.attention_rule import Rectangle
 
 
 def rectangle_attention(
@@ -46,7 +46,7 @@ def _parts(
     rectangles: Sequence[Rectangle],
     scale: float,
 ) -> Iterator[torch.Tensor]:
-    """Outputs ``(1, H, n, D)`` that follow each other along one row, padding included."""
+    """Yield consecutive outputs ``(1, H, n, D)`` of one row, padding included."""
     done, length = 0, q.shape[2]
     for one in rectangles:
         if one.row != row:

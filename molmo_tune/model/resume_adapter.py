@@ -1,11 +1,11 @@
-"""A base with the weights of a finished run, trainable: where preference training starts.
+"""A base with the trained weights of a finished run, trainable: where preference training starts.
 
-The run's own adapter is trained further, rather than a second one on top, so that what comes out is
-one ordinary adapter of the same base, which evaluates, merges and exports like any other. It must
-be the adapter that the recipe describes, or the new run's folder would tell something else than
-what it holds. Dropout is off: the reference has none, and the model must start equal to it.
+The run's own adapter is trained further, not a second one on top, so the result is one ordinary
+adapter of the same base, which evaluates, merges and exports like any other. It must match the
+recipe's `adapter` section, or the new run's recipe would be wrong about its adapter. Dropout is
+off: the reference has none, and the model must start equal to it.
 
-What it does not do: PiSSA, whose run holds plain LoRA of twice the rank (and is continued as that).
+Limitations: no PiSSA; such a run contains plain LoRA of twice the rank and continues as that.
 """
 
 from __future__ import annotations
@@ -39,35 +39,35 @@ def continue_adapter(
     targets: Sequence[Part],
     rslora: bool = False,
 ) -> torch.nn.Module:
-    """The base with a run's trained weights on it, those weights trainable.
+    """Load a run's trained weights into the base and make them trainable.
 
     Args:
         base: frozen.
-        folder: of the run's adapter.
-        method: with the others, what the recipe says about the adapter.
+        folder: adapter of the run.
+        method: like the following, as in the recipe.
         rank: of LoRA.
         alpha: of LoRA.
-        targets: parts of the model.
-        rslora: kind of scaling.
+        targets: components.
+        rslora: scale by alpha / sqrt(rank).
 
     Raises:
-        UserError: there is no adapter, or it is not as described.
+        UserError: there is no adapter, or the recipe describes another.
     """
     if not (folder / WEIGHTS_FILE).is_file() and not (folder / "adapter_config.json").is_file():
-        raise UserError(folder, "no trained adapter", "the adapter of a finished run")
+        raise UserError(folder, "no trained adapter", "the adapter folder of a finished run")
     found = _settings_of(folder)
-    wanted: dict[str, object] = {"method": method}
+    expected: dict[str, object] = {"method": method}
     if method != "full":
-        wanted |= {"rank": rank, "alpha": float(alpha), "rslora": rslora}
-    _require_equal(folder, wanted, found)
-    model = _whole(base, folder, targets) if method == "full" else _lora(base, folder)
+        expected |= {"rank": rank, "alpha": float(alpha), "rslora": rslora}
+    _require_equal(folder, expected, found)
+    model = _load_full(base, folder, targets) if method == "full" else _load_lora(base, folder)
     parts = {part_of(name) for name, _ in trainable_parameters(model)}
     _require_equal(folder, {"targets": sorted(targets)}, {"targets": sorted(parts)})
     return model
 
 
 def _settings_of(folder: Path) -> dict[str, object]:
-    """What an adapter's files say of it, under the recipe's names."""
+    """Read an adapter's settings from its files, under the recipe's names."""
     if (folder / WEIGHTS_FILE).is_file():
         return {"method": "full"}
     config = PeftConfig.from_pretrained(str(folder))
@@ -79,17 +79,18 @@ def _settings_of(folder: Path) -> dict[str, object]:
     }
 
 
-def _require_equal(folder: Path, wanted: dict[str, object], found: dict[str, object]) -> None:
-    odd = [name for name, value in wanted.items() if found.get(name) != value]
-    if odd and "method" in odd:
+def _require_equal(folder: Path, expected: dict[str, object], found: dict[str, object]) -> None:
+    odd = [name for name, value in expected.items() if found.get(name) != value]
+    if "method" in odd:
         odd = ["method"]  # the others follow from it
     if odd:
-        there = ", ".join(f"{name}: {found[name]}" for name in odd)
-        ours = ", ".join(f"adapter.{name}: {wanted[name]}" for name in odd)
-        raise UserError(folder, f"holds {there}", f"what the recipe says, {ours}", "change these")
+        theirs = ", ".join(f"{name}: {found[name]}" for name in odd)
+        ours = ", ".join(f"adapter.{name}: {expected[name]}" for name in odd)
+        fix = "set these keys of the recipe as in the adapter"
+        raise UserError(folder, f"an adapter with {theirs}", f"the recipe's {ours}", fix)
 
 
-def _lora(base: Molmo, folder: Path) -> torch.nn.Module:
+def _load_lora(base: Molmo, folder: Path) -> torch.nn.Module:
     config = PeftConfig.from_pretrained(str(folder))
     config.lora_dropout, config.inference_mode = 0.0, False
     try:
@@ -101,12 +102,12 @@ def _lora(base: Molmo, folder: Path) -> torch.nn.Module:
     return adapted
 
 
-def _whole(base: Molmo, folder: Path, targets: Sequence[Part]) -> torch.nn.Module:
+def _load_full(base: Molmo, folder: Path, targets: Sequence[Part]) -> torch.nn.Module:
     model = add_adapter(base, method="full", rank=1, alpha=1, dropout=0.0, targets=targets)
     stored, trained = load_file(str(folder / WEIGHTS_FILE)), dict(trainable_parameters(model))
     if {n: t.shape for n, t in stored.items()} != {n: p.shape for n, p in trained.items()}:
         odd = sorted(stored.keys() ^ trained.keys()) or ["shapes"]
-        raise UserError(folder, f"other weights than adapter.targets names ({odd[0]})")
+        raise UserError(folder, f"weights that do not match adapter.targets ({odd[0]})")
     with torch.no_grad():
         for name, tensor in stored.items():
             trained[name].copy_(tensor)

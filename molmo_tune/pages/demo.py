@@ -41,7 +41,7 @@ def write_demo_page(
     pairs = list(zip(before.records, after.records, strict=True))[:MAX_CARDS]
     losses = [loss for _, loss in trained.losses]
     one, two = before.summary(), after.summary()
-    tensors, verified = exported.account, exported.proof
+    tensors, verified = exported.tensors, exported.verification
     write_page(
         "demo.html.j2",
         out,

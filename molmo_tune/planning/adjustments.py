@@ -1,14 +1,13 @@
-"""Settings that make a run fit a card, those first that cost the least of its quality.
+"""Settings that make a run fit a GPU, tried in the order of their cost in quality.
 
-They are tried one after the other, each on top of those before it that helped, and every one is a
-forecast of its own: the recipe with that setting, computed anew. It ends when the run fits.
+Each is tried on top of those that helped before, with a forecast of its own, until the run fits.
 
-    same result     checkpointing, fewer rows at once, attention's own choice, offloading
-    nearly so       8-bit optimizer states, the frozen decoder in 4 bits
-    less is learned a lower rank, an adapter instead of all weights
-    less is seen    fewer frames or crops, shorter sequences
+    same result       checkpointing, fewer rows at once, automatic attention, offloading
+    nearly the same   8-bit optimizer states, 4-bit frozen decoder
+    less is learned   lower rank, an adapter instead of all weights
+    less is seen      fewer frames or crops, shorter sequences
 
-What it does not do: say how much quality a setting costs; that depends on the data.
+Limitations: the quality that a setting costs depends on the data and is not estimated.
 """
 
 from __future__ import annotations
@@ -20,13 +19,14 @@ from molmo_tune.errors import UserError
 from molmo_tune.planning.gpus import fits
 from molmo_tune.recipe.sections import Recipe
 
-LEAST_GAIN = 0.005
+MIN_GAIN = 0.005
+"""Fraction of the peak that a setting must save to be kept."""
 _LOWEST_RANK, _FEWEST_FRAMES, _FEWEST_CROPS, _FEWEST_TOKENS = 8, 8, 2, 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Adjustment:
-    """Settings to add to those before, as ``--set`` takes them, and the peak with all of them."""
+    """Settings to add to the earlier ones, in the form of ``--set``, and the peak with all."""
 
     settings: tuple[str, ...]
     peak_bytes: int
@@ -40,14 +40,14 @@ def adjustments(
     change: Callable[[tuple[str, ...]], Recipe],
     peak_of: Callable[[Recipe], int],
 ) -> Iterator[Adjustment]:
-    """What helps, in order, until the run fits or nothing is left to try.
+    """Yield what helps, in order, until the run fits or nothing is left to try.
 
     Args:
         recipe: that does not fit.
         peak_bytes: its peak.
-        memory_gb: of the card.
-        change: the recipe with settings; raises `UserError` where they contradict it.
-        peak_of: forecast of a recipe.
+        memory_gb: of the GPU.
+        change: returns the recipe with settings, or raises `UserError` if they conflict with it.
+        peak_of: returns the forecast peak of a recipe.
     """
     kept: tuple[str, ...] = ()
     for candidate in _CANDIDATES:
@@ -57,7 +57,7 @@ def adjustments(
                 found = peak_of(changed)
             except UserError:
                 break
-            if found > peak_bytes * (1 - LEAST_GAIN):
+            if found > peak_bytes * (1 - MIN_GAIN):
                 break
             kept, recipe, peak_bytes = (*kept, *settings), changed, found
             yield Adjustment(settings, found)

@@ -1,14 +1,14 @@
-"""Small tensors of numbers stay real where everything else is fake: a torch dispatch mode.
+"""A torch dispatch mode in which small index tensors stay real while everything else is fake.
 
-A fake tensor has a shape and no contents, so code that asks how many tokens are vision tokens, or
-picks the supervised positions, stops there. Such questions are asked of token ids, masks and places
-only. These are small and known, so they are computed truly: an operation whose inputs are all real
-gives real results, and where real meets fake the result is fake, with exact shapes. That lets the
-very code of training run, with its data-dependent indices.
+A fake tensor has a shape and no contents, so code that counts vision tokens or selects supervised
+positions fails on it. Such code reads only token ids, masks and indices. These are small and known,
+so they stay real: an operation on real inputs gives a real result, and one on real and fake inputs
+gives a fake result with its exact shape. So the code of training runs unchanged, data-dependent
+indices included.
 
-Losses and norms are fake; who reads one as a Python number gets 1.0, which decides no shape.
+Losses and norms are fake; read as a Python number they are 1.0, which affects no shape.
 
-What it does not do: keep large tables real (the mask of 16k x 16k pairs is fake).
+Limitations: large tables do not stay real (the mask of 16k x 16k pairs is fake).
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from torch.utils._pytree import tree_map_only
 
 from molmo_tune.planning.memory_tracker import tensors_in
 
-MOST_NUMBERS = 2**22
-_MOST_FLOATS = 2**12
+MAX_INTEGERS = 2**22
+"""Elements of the largest index tensor or mask that stays real."""
+_MAX_FLOATS = 2**12
 _READ_NUMBER = torch.ops.aten._local_scalar_dense.default
 
 
 class ConcreteTensors(TorchDispatchMode):
-    """To be entered inside of a `FakeTensorMode`."""
+    """Enter it inside a `FakeTensorMode`."""
 
     def __init__(self, fake_mode: FakeTensorMode) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -45,11 +46,11 @@ class ConcreteTensors(TorchDispatchMode):
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
         if num_fake < len(tensors):
-            args, kwargs = tree_map_only(torch.Tensor, self._faked, (_places(args), kwargs))
+            args, kwargs = tree_map_only(torch.Tensor, self._faked, (_without_masks(args), kwargs))
         return func(*args, **kwargs)
 
     def _is_known(self, func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor]) -> bool:
-        return _stays_small(tensors) if tensors else _makes_numbers(func, args, kwargs)
+        return _stays_small(tensors) if tensors else _makes_small(func, args, kwargs)
 
     def _faked(self, tensor: torch.Tensor) -> torch.Tensor:
         if isinstance(tensor, FakeTensor):
@@ -59,32 +60,32 @@ class ConcreteTensors(TorchDispatchMode):
 
 
 def _stays_small(tensors: list[torch.Tensor]) -> bool:
-    """Whether no combination of these is large, as a table of all pairs of positions would be."""
+    """Whether no broadcast of these is large, as a table of all pairs of positions would be."""
     shapes = [tensor.shape for tensor in tensors]
     try:
-        return int(math.prod(torch.broadcast_shapes(*shapes))) <= MOST_NUMBERS
-    except RuntimeError:  # they are joined or picked from, not combined
-        return all(tensor.numel() <= MOST_NUMBERS for tensor in tensors)
+        return int(math.prod(torch.broadcast_shapes(*shapes))) <= MAX_INTEGERS
+    except RuntimeError:  # they are concatenated or indexed, not broadcast
+        return all(tensor.numel() <= MAX_INTEGERS for tensor in tensors)
 
 
-def _makes_numbers(func: Any, args: Any, kwargs: Any) -> bool:
-    """Whether a tensor made of nothing is one of numbers, or so small that it is no matter."""
+def _makes_small(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether an operation without tensor inputs makes small tensors."""
     made = tensors_in(func(*args, **kwargs))
-    return all(x.numel() <= (_MOST_FLOATS if x.is_floating_point() else MOST_NUMBERS) for x in made)
+    return all(x.numel() <= (_MAX_FLOATS if x.is_floating_point() else MAX_INTEGERS) for x in made)
 
 
-def _places(args: Any) -> Any:
-    """With the places that a real mask picks instead of the mask: their number is a shape."""
+def _without_masks(args: Any) -> Any:
+    """Replace a real mask among the arguments with its indices, whose number is a shape."""
 
-    def picked(index: Any) -> Any:
+    def indices_of(index: Any) -> Any:
         is_mask = isinstance(index, torch.Tensor) and index.dtype == torch.bool
         if not is_mask or isinstance(index, FakeTensor):
             return [index]
         with unset_fake_temporarily():
             return list(index.nonzero(as_tuple=True))
 
-    def picks(arg: Any) -> Any:
+    def replaced(arg: Any) -> Any:
         is_indices = isinstance(arg, list) and any(isinstance(x, torch.Tensor) for x in arg)
-        return [place for index in arg for place in picked(index)] if is_indices else arg
+        return [one for index in arg for one in indices_of(index)] if is_indices else arg
 
-    return tuple(picks(arg) for arg in args)
+    return tuple(replaced(arg) for arg in args)

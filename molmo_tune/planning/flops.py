@@ -1,11 +1,11 @@
-"""Floating-point operations of what is computed, by PyTorch's own formulas: a dispatch mode.
+"""A dispatch mode that counts floating-point operations with PyTorch's own formulas.
 
-The formulas are those of `torch.utils.flop_counter`; its `FlopCounterMode` is not used, because it
-also tracks modules, and under gradient checkpointing its hooks keep the layers' activations alive:
-the ledger beside it would see a peak that no run has.
+The formulas come from `torch.utils.flop_counter`. Its `FlopCounterMode` also tracks modules, and
+under gradient checkpointing its hooks keep the layers' activations alive, so a memory tracker would
+see a peak that no run has.
 
-Products of matrices and attention are counted, a multiplication with an addition as two operations;
-of attention all pairs, also those that a causal mask spares.
+Matrix products and attention count, a multiply-add as two operations; attention counts all pairs,
+including those that a causal mask skips.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.utils.flop_counter import flop_registry
 
 
 class Flops(TorchDispatchMode):
-    """Counts in ``total`` while it is entered."""
+    """Counts in ``total`` during a ``with``."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -35,7 +35,7 @@ class Flops(TorchDispatchMode):
 
 
 def _with_all_heads(func: Any, args: Any) -> Any:
-    """Keys and values ``(T, H, D)`` of every query head: PyTorch 2.11 counts no shared ones."""
+    """Expand keys and values to every query head: PyTorch 2.11's formula needs equal heads."""
     first = {"aten::_flash_attention_forward": 0, "aten::_flash_attention_backward": 1}
     if func.name() not in first:
         return args

@@ -1,14 +1,14 @@
-"""The composition root of a plan: a recipe in, the memory and the operations of its training out.
+"""The composition root of a plan: a recipe in, the memory and FLOPs of its training out.
 
-The model is the recipe's, made by the code that makes the real one, and the step is the code of
-training; only the tensors are fake. So there is no second set of formulas that could go out of
-date. What is taken by arithmetic instead: gradients once more for the buckets of `ddp`; what cannot
-be forecast is refused (`fsdp`, `preference`) or named in `Forecast.remarks`.
+The same code as in training makes the model and computes the step; only the tensors are fake. So
+there is no second set of formulas that could go out of date. One exception is computed by
+arithmetic: the gradient buckets of `ddp`. What cannot be forecast is refused (`fsdp`,
+`preference`) or mentioned in `Forecast.remarks`.
 
-A forecast is for a GPU, wherever it is made: settings that say ``auto`` are what a GPU with
-bfloat16 makes of them. For the CPU it can be made, too, where it can be compared with a run.
+A forecast is for a GPU, wherever it is made: ``auto`` settings become what a GPU with bfloat16
+makes of them. A forecast for a CPU exists to be compared with a real step.
 
-What it does not do: know a speed. None has been measured.
+Limitations: no time estimate.
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ from molmo_tune.planning.concrete_tensors import ConcreteTensors
 from molmo_tune.planning.gpu_emulation import emulate_gpu, update_at_once
 from molmo_tune.planning.memory_tracker import MemoryTracker
 from molmo_tune.planning.rows import Row
-from molmo_tune.planning.step import TRAINED, StepCost, WatchedStep
+from molmo_tune.planning.step import TRAINED, StepCost, TrackedStep
 from molmo_tune.planning.workload import Workload, count_rows
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.training.builders import optim_settings, precision_of, prepare
-from molmo_tune.training.module import MolmoModule
+from molmo_tune.training.molmo_module import MolmoModule
+from molmo_tune.training.optimizers import optim_settings
+from molmo_tune.training.precision import precision_of
+from molmo_tune.training.prepare_model import prepare_model
 
 Device = Literal["cuda", "cpu"]
 BUCKETS = "buckets of ddp"
@@ -47,13 +49,13 @@ BUCKETS = "buckets of ddp"
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What training a recipe takes of a device.
+    """Memory and FLOPs of training a recipe on a device.
 
     Args:
-        recipe: with every ``auto`` made definite.
+        recipe: with every ``auto`` resolved.
         counted: its rows.
-        costs: of each of these rows.
-        remarks: what the figures leave out.
+        costs: for each of these rows.
+        remarks: what the figures omit.
     """
 
     recipe: Recipe
@@ -63,27 +65,27 @@ class Forecast:
 
     @property
     def peak_bytes(self) -> int:
-        """Of the row that decides whether the run fits."""
+        """Peak of the row that decides whether the run fits."""
         return self.costs[0].peak_bytes
 
     @property
     def num_step_flops(self) -> int:
-        """Of an optimizer step on one device, on usual rows."""
+        """FLOPs of an optimizer step on one device, with typical rows."""
         return self.costs[-1].num_flops * self.recipe.trainer.accumulate_grad_batches
 
 
 def forecast(recipe: Recipe, *, device: Device = "cuda", only_largest: bool = False) -> Forecast:
-    """Run a step of the recipe without memory and say what it would take.
+    """Trace a step of the recipe on fake tensors and return what it takes.
 
     Args:
         recipe: resolved.
         device: that the figures are for.
-        only_largest: only the row that decides.
+        only_largest: only the row that decides whether the run fits.
 
     Raises:
-        UserError: no such base, or something that cannot be forecast.
+        UserError: no such base, or a setting that cannot be forecast.
     """
-    _refuse_what_is_unknown(recipe)
+    _refuse_unsupported(recipe)
     remarks = tuple(_remarks(recipe))
     recipe = definite(recipe, device)
     config = config_without_weights(recipe.model.name)
@@ -94,10 +96,9 @@ def forecast(recipe: Recipe, *, device: Device = "cuda", only_largest: bool = Fa
 
 
 def definite(recipe: Recipe, device: Device) -> Recipe:
-    """The recipe with what a device makes of ``auto``, and stand-ins of equal shapes.
+    """Resolve ``auto`` for a device, and replace what cannot be made of fake tensors.
 
-    PiSSA differs from LoRA in what its matrices hold, a paged optimizer from the other in where its
-    state may go; neither can be made without contents.
+    PiSSA becomes LoRA, whose matrices have the same shapes, and a paged optimizer the unpaged one.
     """
     settings: dict[str, dict[str, Any]] = {"model": {}, "trainer": {}, "adapter": {}, "optim": {}}
     model, trainer = recipe.model, recipe.trainer
@@ -124,27 +125,29 @@ _PRECISIONS = {"bfloat16": "bf16-mixed", "float16": "16-mixed", "float32": "32-t
 
 
 def precision_plugin(recipe: Recipe) -> Precision:
-    """Lightning's plugin for a recipe's precision, on tensors of the CPU."""
+    """Return Lightning's plugin for a recipe's precision, for CPU tensors."""
     name = precision_of(recipe)
     if name == "32-true":
         return Precision()
-    return HalfPrecision(name) if name.endswith("-true") else MixedPrecision(name, "cpu")
+    if name == "bf16-true":
+        return HalfPrecision(name)
+    return MixedPrecision(name, "cpu")
 
 
 def _costs(
     recipe: Recipe, config: MolmoConfig, rows: tuple[Row, ...], device: Device
 ) -> tuple[StepCost, ...]:
-    fake_mode, ledger = FakeTensorMode(), MemoryTracker()
+    fake_mode, tracker = FakeTensorMode(), MemoryTracker()
     trainer, on_gpu = recipe.trainer, device == "cuda"
     precision = precision_plugin(recipe)
     base = model_without_weights(
         config, dtype=resolve_dtype(recipe.model.dtype), quantize=recipe.model.quantize
     )
-    model = made_fake(precision.convert_module(prepare(base, recipe)), fake_mode)
+    model = made_fake(precision.convert_module(prepare_model(base, recipe)), fake_mode)
     module = MolmoModule(model, optim_settings(recipe), z_loss=recipe.loss.z_loss)
     for_gpu = emulate_gpu(offload=trainer.offload_activations) if on_gpu else nullcontext()
-    with fake_mode, ConcreteTensors(fake_mode), for_gpu, ledger:
-        step = WatchedStep(module, ledger, precision, trainer.gradient_clip_val)
+    with fake_mode, ConcreteTensors(fake_mode), for_gpu, tracker:
+        step = TrackedStep(module, tracker, precision, trainer.gradient_clip_val)
         if on_gpu:
             update_at_once(step.optimizer)
         step.prepare()
@@ -163,7 +166,7 @@ def _has_buckets(recipe: Recipe) -> bool:
 
 
 def _with_buckets(cost: StepCost) -> StepCost:
-    """`ddp` keeps the gradients once more, in the buckets that it sends."""
+    """Add the buckets in which `ddp` keeps a second copy of the gradients."""
     num_bytes = cost.resting_bytes[TRAINED]
     return replace(
         cost,
@@ -173,28 +176,30 @@ def _with_buckets(cost: StepCost) -> StepCost:
     )
 
 
-def _refuse_what_is_unknown(recipe: Recipe) -> None:
+def _refuse_unsupported(recipe: Recipe) -> None:
     if recipe.trainer.strategy == "fsdp":
-        raise UserError("trainer.strategy", "no forecast is made for fsdp", "ddp, or one device")
+        raise UserError("trainer.strategy", "no forecast for fsdp", "ddp, or one device")
     if recipe.preference is not None:
-        found = "no forecast is made for pairs of answers"
-        raise UserError("preference", found, "the recipe of the run that it goes on from")
+        found = "no forecast for pairs of answers"
+        fix = "plan the recipe of preference.from_run"
+        raise UserError("preference", found, "a recipe without preference", fix)
     if recipe.adapter.method == "dora" and recipe.model.quantize == "nf4":
-        found = "no forecast is made for dora on 4-bit layers, whose lengths PEFT measures"
-        raise UserError("adapter.method", found, "lora, which takes less")
+        found = "no forecast for dora on 4-bit layers, because PEFT reads their norms"
+        fix = "plan with --set adapter.method=lora, which needs less"
+        raise UserError("adapter.method", found, "another method", fix)
 
 
 def _remarks(recipe: Recipe) -> Iterator[str]:
-    """What the figures leave out or take for something else."""
+    """Yield what the figures omit or approximate."""
     if recipe.eval.every_steps is not None:
-        yield "answers that are generated during training (eval.every_steps) are not counted"
+        yield "answers generated during training (eval.every_steps) are not counted"
     if recipe.data.feature_cache.dir is not None:
-        yield "counted is the first pass, in which the cache of features is filled"
+        yield "figures are for the first epoch, which fills the feature cache"
     if recipe.model.quantize == "int8":
-        yield "8-bit layers are counted as bitsandbytes computes them on a CPU"
+        yield "8-bit layers count as bitsandbytes computes them on a CPU"
     if recipe.adapter.method == "pissa":
-        yield "PiSSA is counted as LoRA, whose shapes it has"
+        yield "PiSSA counts as LoRA, which has the same shapes"
     if recipe.optim.name == "paged_adamw_8bit":
-        yield "paged states are counted as if they stayed on the device"
+        yield "paged optimizer states count as if they stayed on the device"
     if _has_buckets(recipe):
-        yield "several devices: figures are of one; the buckets of ddp are taken by arithmetic"
+        yield "figures are for one of several devices; ddp buckets are computed by arithmetic"

@@ -1,21 +1,21 @@
-"""What PyTorch does differently on a GPU, done so on fake tensors of the CPU.
+"""GPU behavior of PyTorch, emulated on fake CPU tensors.
 
-Autograd refuses fake CUDA tensors where there is no driver, so a forecast computes with fake CPU
-tensors. Nearly all operations take and keep the same memory on both. Those that do not, as far as a
-Molmo 2 meets them, are written down here, and nowhere else:
+Autograd refuses fake CUDA tensors without a driver, so a forecast computes with fake CPU tensors.
+Nearly all operations use the same memory on both. The exceptions in Molmo 2 are here, and nowhere
+else:
 
-    attention    a fused kernel instead of the table of all scores: FlashAttention for 16 bits
-                 without a mask, the memory-efficient one otherwise, which reads a mask as numbers
-    dropout      keeps a byte per element, not a copy of its type
-    autocast     layer norms and norms of vectors are computed in 32 bits
-    pieces       `flash_attention` takes PyTorch's kernels, not the written-out formulas
+    attention    a fused kernel instead of the table of all scores: FlashAttention in 16-bit without
+                 a mask, otherwise the memory-efficient kernel, which reads a mask as numbers
+    dropout      saves a byte per element, not a copy in its dtype
+    autocast     layer norms and vector norms are computed in float32
+    pieces       `flash_attention` uses PyTorch's kernels, not the written-out formulas
     AdamW        updates all weights at once, with temporaries for all of them
-    offloading   what is saved for the way back is not on the device until it is asked for
+    offloading   saved activations leave the device until the backward pass
 
-What kernels take inside of themselves is in `within`.
+`workspace` has the memory that kernels use inside.
 
-What it does not do: choose by the generation of the card. On cards older than Ampere the fused
-FlashAttention kernel does not exist, and 8-bit layers (int8) are counted as the CPU computes them.
+Limitations: one kind of GPU. GPUs older than Ampere have no fused FlashAttention kernel, and 8-bit
+layers (int8) count as the CPU computes them.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from torch.nn import functional as F
 
 from molmo_tune.model.flash_kernels import PyTorchFlash, computing_with
 
-_MASK_STEP = 16  # the memory-efficient kernel wants rows of a mask in multiples of this
+_MASK_STEP = 16  # the memory-efficient kernel needs mask rows in multiples of this
 
 
 @contextmanager
 def emulate_gpu(*, offload: bool) -> Iterator[None]:
-    """The rules above, but for the optimizer's, for the time of a ``with``.
+    """Apply these rules during a ``with``, except for the optimizer's (`update_at_once`).
 
     Args:
-        offload: keep what is saved for the way back off the device.
+        offload: keep saved activations off the device.
     """
     with ExitStack() as stack:
         stack.enter_context(computing_with(PyTorchFlash()))
         for place, name, function in _RULES:
             stack.enter_context(_replaced(place, name, function))
         if offload:
-            stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_put_away, _fetch))
+            stack.enter_context(torch.autograd.graph.saved_tensors_hooks(_offload, _reload))
         yield
 
 
 def update_at_once(optimizer: torch.optim.Optimizer) -> None:
-    """PyTorch's AdamW takes its ``foreach`` form on a GPU; bitsandbytes' has no such choice."""
+    """Use the ``foreach`` form of PyTorch's AdamW, as on a GPU; bitsandbytes has only one form."""
     for group in optimizer.param_groups:
         if "foreach" in group:
             group["foreach"] = True
@@ -58,8 +58,11 @@ def update_at_once(optimizer: torch.optim.Optimizer) -> None:
 
 @contextmanager
 def _replaced(place: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """In the library itself: function modes are left when a backward pass begins, and under
-    gradient checkpointing that pass computes forward again."""
+    """Replace a function in the library itself during a ``with``.
+
+    Function modes end when a backward pass starts, and under gradient checkpointing that pass
+    computes forward again.
+    """
     own = getattr(place, name)
     setattr(place, name, function)
     try:
@@ -99,7 +102,7 @@ def _lowered(x: torch.Tensor) -> torch.Tensor:
 
 
 def _as_numbers(mask: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
-    """A mask as what is added to the scores, for every head without a copy."""
+    """Turn a mask into numbers added to the scores, shared by all heads."""
     if mask.dtype == torch.bool:
         zero = torch.zeros((), dtype=query.dtype)
         mask = torch.where(mask, zero, torch.full((), -torch.inf, dtype=query.dtype))
@@ -115,7 +118,7 @@ def _dropout(
     return torch.native_dropout(input, p, training)[0] if training and p > 0 else input
 
 
-def _in_32_bits(func: Callable[..., Any]) -> Callable[..., Any]:
+def _in_float32(func: Callable[..., Any]) -> Callable[..., Any]:
     def computed(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_autocast_enabled("cpu"):
             return func(x, *args, **kwargs)
@@ -129,19 +132,19 @@ def _in_32_bits(func: Callable[..., Any]) -> Callable[..., Any]:
 _RULES: tuple[tuple[Any, str, Callable[..., Any]], ...] = (
     (F, "scaled_dot_product_attention", _attention),
     (F, "dropout", _dropout),
-    (F, "layer_norm", _in_32_bits(F.layer_norm)),
-    (torch.linalg, "norm", _in_32_bits(torch.linalg.norm)),
+    (F, "layer_norm", _in_float32(F.layer_norm)),
+    (torch.linalg, "norm", _in_float32(torch.linalg.norm)),
 )
 
 
-def _put_away(saved: torch.Tensor) -> Any:
-    """Of what is fake the form alone is kept; small numbers, which are real, are no matter."""
+def _offload(saved: torch.Tensor) -> Any:
+    """Keep only the shape of a fake tensor; real ones are small."""
     if not isinstance(saved, FakeTensor):
         return saved
     return saved.size(), saved.stride(), saved.dtype
 
 
-def _fetch(kept: Any) -> torch.Tensor:
+def _reload(kept: Any) -> torch.Tensor:
     if isinstance(kept, torch.Tensor):
         return kept
     size, stride, dtype = kept

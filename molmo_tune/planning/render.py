@@ -1,7 +1,4 @@
-"""A forecast as tables for a terminal, and as JSON.
-
-What it does not do: compute (`forecast`), or choose what to try (`adjustments`).
-"""
+"""A forecast as tables for a terminal, and as JSON."""
 
 from __future__ import annotations
 
@@ -14,9 +11,9 @@ from molmo_tune.planning.adjustments import Adjustment
 from molmo_tune.planning.forecast import BUCKETS, Forecast
 from molmo_tune.planning.gpus import (
     BYTES_PER_GB,
-    CARDS,
     CONTEXT_BYTES,
-    GAPS_SHARE,
+    GAPS_FRACTION,
+    GPUS,
     fits,
     needed_bytes,
 )
@@ -35,22 +32,22 @@ from molmo_tune.planning.step import (
 )
 
 COMPARED = (
-    "Compared with one H200: four 4B steps peaked within 1.1 % of their forecasts; no other GPU "
-    "was tried."
+    "Compared with one H200: four 4B steps peaked within 1.1% of their forecasts; other GPUs are "
+    "untested."
 )
 MARGIN = (
-    f"A card of N GB is taken for {BYTES_PER_GB / 1e9:g} N; the margin is {CONTEXT_BYTES / 1e9:g} "
-    f"GB for the CUDA context and {GAPS_SHARE:.0%} of the peak for the allocator's gaps: "
-    "assumptions, not measured."
+    f"A GPU of N GB counts as {BYTES_PER_GB / 1e9:g} N; the margin is {CONTEXT_BYTES / 1e9:g} GB "
+    f"for the CUDA context plus {GAPS_FRACTION:.0%} of the peak for gaps in the allocator: "
+    "assumptions."
 )
 OLDER = (
-    "Cards older than Ampere (T4) have neither bfloat16 nor FlashAttention: plan for them with "
+    "GPUs older than Ampere (T4) have neither bfloat16 nor FlashAttention: plan for them with "
     "--set model.dtype=float16 --set model.attention=sdpa."
 )
-_PASSING = (
+_CATEGORIES = (
     (TRAINED, TRAINED),
     (GRADIENTS, GRADIENTS),
-    (BUCKETS, BUCKETS),
+    (BUCKETS, "ddp buckets"),
     (OPTIMIZER, OPTIMIZER),
     (BUFFERS, BUFFERS),
     (BATCH, BATCH),
@@ -58,12 +55,12 @@ _PASSING = (
     (DECODER, "activations, language model"),
     (LOSS, "loss"),
     (BACKWARD, "backward pass: recomputed, temporary"),
-    (UPDATE, "update: temporary"),
+    (UPDATE, "optimizer step: temporary"),
 )
 
 
 def rows_table(found: Forecast) -> Table:
-    """What the rows hold."""
+    """Return a table of what the rows contain."""
     table = Table("row", "samples", "tokens", "crops or frames")
     for row in found.counted.rows[: len(found.costs)]:
         figures = (len(row.samples), row.num_tokens, row.num_crops)
@@ -72,7 +69,7 @@ def rows_table(found: Forecast) -> Table:
 
 
 def memory_table(found: Forecast) -> Table:
-    """Memory at the peak by part, for every row; in gigabytes of 10⁹ bytes."""
+    """Return a table of the memory at the peak by category, in gigabytes of 10⁹ bytes."""
     table = Table("GB at the peak", *(row.name for row in found.counted.rows))
     for column in table.columns[1:]:
         column.justify = "right"
@@ -85,20 +82,19 @@ def memory_table(found: Forecast) -> Table:
 
 
 def _lines(costs: tuple[StepCost, ...]) -> Iterator[tuple[str, str]]:
-    """Accounts that are not empty, the frozen weights first."""
-    filled = {key for cost in costs for key in cost.at_peak}
-    passing = dict(_PASSING)
-    for key in sorted(filled - passing.keys()):
+    """Yield categories that occur and their names, the frozen weights first."""
+    present = {key for cost in costs for key in cost.at_peak}
+    for key in sorted(present - dict(_CATEGORIES).keys()):
         yield key, key
-    for key, name in _PASSING:
-        if key in filled:
+    for key, name in _CATEGORIES:
+        if key in present:
             yield key, name
 
 
 def cards_table(found: Forecast) -> Table:
-    """On which cards it fits."""
-    table = Table("card", "GB", "fits")
-    for name, memory_gb in CARDS:
+    """Return a table of the GPUs that the rows fit."""
+    table = Table("GPU", "GB", "fits")
+    for name, memory_gb in GPUS:
         verdicts = [row.name for row, cost in _costs(found) if fits(cost.peak_bytes, memory_gb)]
         every = "every row" if len(verdicts) == len(found.costs) else ", ".join(verdicts)
         table.add_row(name, str(memory_gb), every or "no")
@@ -106,7 +102,7 @@ def cards_table(found: Forecast) -> Table:
 
 
 def steps_line(found: Forecast) -> str:
-    """Steps, what a step holds, and passes over the data."""
+    """Return a line with the steps, the rows of a step, and the epochs."""
     trainer, counted = found.recipe.trainer, found.counted
     rows = trainer.batch_size * trainer.accumulate_grad_batches
     text = f"{trainer.max_steps} steps of {rows} rows on one device"
@@ -117,17 +113,17 @@ def steps_line(found: Forecast) -> str:
 
 
 def flops_line(found: Forecast) -> str:
-    """Floating-point operations, as PyTorch's formulas count them."""
+    """Return a line with the FLOPs, as PyTorch's formulas count them."""
     step = found.num_step_flops
     run = step * found.recipe.trainer.max_steps
     return (
-        f"{step:.2e} floating-point operations a step of usual rows, {run:.2e} in the run "
-        "(of attention all pairs are counted); no time is given: no speed has been measured"
+        f"{step:.2e} FLOPs per step of typical rows, {run:.2e} per run (attention counted "
+        "unmasked); time is not estimated"
     )
 
 
 def as_json(found: Forecast, memory_gb: float | None, tried: list[Adjustment]) -> dict[str, Any]:
-    """Everything that the tables say, in bytes."""
+    """Return everything in the tables, in bytes."""
     return {
         "source": found.counted.source,
         "rows": [
@@ -146,7 +142,7 @@ def as_json(found: Forecast, memory_gb: float | None, tried: list[Adjustment]) -
         ],
         "steps": steps_line(found),
         "num_step_flops": found.num_step_flops,
-        "cards": {name: fits(found.peak_bytes, gb) for name, gb in CARDS},
+        "cards": {name: fits(found.peak_bytes, gb) for name, gb in GPUS},
         "memory_gb": memory_gb,
         "fits": None if memory_gb is None else fits(found.peak_bytes, memory_gb),
         "remedies": [{"set": one.settings, "peak_bytes": one.peak_bytes} for one in tried],

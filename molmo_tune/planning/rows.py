@@ -1,12 +1,12 @@
-"""A row of training as far as memory depends on it, and the `Batch` it becomes.
+"""A batch row, as far as memory depends on it, and the `Batch` it becomes.
 
-A row is made of samples, a sample of media tokens and conversations, and neither needs a file to be
-open. The batch has plausible numbers in the right places: patches, the windows that pool them,
-branches and trained positions, so that every part of the model computes what it would.
+A row consists of samples, a sample of media tokens and conversations; no file is opened. The batch
+has plausible numbers in the right places: patches, their pooling windows, branches and trained
+positions, so that every component of the model computes what it would in training.
 
     BOS  media tokens (patches, then the rest)  branch 1  branch 2 …     then the next sample
 
-What it does not do: know a recipe's data or limits (`counted`), or real token ids.
+Limitations: token ids are not real; `workload` has a recipe's data and limits.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from molmo_tune.encoding.encoded import IGNORED_ID, NO_PATCH, Batch, EncodedSamp
 from molmo_tune.encoding.packing import pack
 from molmo_tune.model.molmo import MolmoConfig
 
-_TEXT_ID = _TARGET_ID = 5  # any of the base vocabulary
-_MARKS = 2  # a frame or crop stands between two tokens that read in both directions, too
+_TEXT_ID = _TARGET_ID = 5  # any id of the base vocabulary
+_MARKS = 2  # start and end token of a frame or crop, which also read in both directions
 
 
 @dataclass(frozen=True, slots=True)
 class RowSample:
-    """One sample of a row.
+    """A sample of a row.
 
     Args:
         num_crops: crops of images, or frames.
         num_patch_tokens: tokens that get a vision feature.
-        num_media_tokens: these and all others that stand for the media.
-        branch_tokens: of each conversation.
-        trained_tokens: of each conversation, at its end.
-        pooled: patches that are pooled into a token.
-        reaches: whether windows reach from crop to crop, as an image's do.
+        num_media_tokens: all tokens of the media, these included.
+        branch_tokens: tokens of each conversation.
+        trained_tokens: trained tokens of each conversation, at its end.
+        pooled: patches per pooled token.
+        reaches: whether pooling windows span crops, as in an image.
     """
 
     num_crops: int
@@ -50,20 +50,20 @@ class RowSample:
 
     @property
     def num_tokens(self) -> int:
-        """All tokens, with the one at the beginning."""
+        """All tokens, BOS included."""
         return 1 + self.num_media_tokens + sum(self.branch_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The samples that share a row; ``name`` says which row it is."""
+    """The samples of a row; ``name``: which row it is."""
 
     name: str
     samples: tuple[RowSample, ...]
 
     @property
     def num_tokens(self) -> int:
-        """Of all samples."""
+        """Tokens of all samples."""
         return sum(sample.num_tokens for sample in self.samples)
 
     @property
@@ -72,30 +72,30 @@ class Row:
         return sum(sample.num_crops for sample in self.samples)
 
     def batch(self, config: MolmoConfig, batch_size: int, patches: torch.Tensor) -> Batch:
-        """So many such rows.
+        """Return a batch of equal rows.
 
         Args:
-            config: native, of the model that will read them.
-            batch_size: rows.
-            patches: of the shape that `patches_shape` gives, real or fake.
+            config: native, of the model.
+            batch_size: number of rows.
+            patches: real or fake, in the shape of `patches_shape`.
         """
         encoded = pack([_encoded(sample, config) for sample in self.samples])
         numbers = collate([encoded] * batch_size, pad_id=0)
         return Batch(**{**numbers.tensors(), "patches": patches})
 
     def patches_shape(self, config: MolmoConfig, batch_size: int) -> tuple[int, int, int]:
-        """Crops, patches of a crop, and numbers of a patch."""
+        """Return ``(C, P, D)``: crops, patches per crop, values per patch."""
         vision = config.vision_config
         numbers = vision.patch_size**2 * vision.num_channels
         return batch_size * self.num_crops, vision.num_position_embeddings, numbers
 
 
 def _encoded(sample: RowSample, config: MolmoConfig) -> EncodedSample:
-    """With patches of no numbers: how many there are is all that `pack` and `collate` ask."""
+    """Encode a sample with empty patches; `pack` and `collate` only count them."""
     prefix = 1 + sample.num_media_tokens
     branches = np.repeat(np.arange(1, 1 + len(sample.branch_tokens)), sample.branch_tokens)
     branch_ids = np.concatenate([np.zeros(prefix, np.int64), branches])
-    if len(sample.branch_tokens) == 1:  # is no tree
+    if len(sample.branch_tokens) == 1:  # not a tree
         branch_ids[:] = 0
     trained = np.zeros(sample.num_tokens, bool)
     for end, num in zip(
@@ -121,7 +121,7 @@ def _encoded(sample: RowSample, config: MolmoConfig) -> EncodedSample:
 
 
 def _windows(sample: RowSample, num_patches: int) -> NDArray[np.int64]:
-    """Pooling rows ``(T, K)``, spread evenly over the crops."""
+    """Return pooling rows ``(T, K)``, spread evenly over the crops."""
     tokens = np.arange(sample.num_patch_tokens)
     crops = tokens * sample.num_crops // max(1, sample.num_patch_tokens)
     within = (tokens[:, None] * sample.pooled + np.arange(sample.pooled)) % num_patches

@@ -1,14 +1,14 @@
-"""Which rows a recipe trains on: counted in its data where they are there, else in its limits.
+"""The batch rows that a recipe trains on: from its data if present, else from its limits.
 
-Where labels and media are there, sequences are planned as training plans them (`read_items`, the
-packer) and nothing is decoded. The largest row that the limits allow is known without them: as
-many frames or crops as they let in, and text up to `data.max_tokens`.
+With labels and media, sequences are planned as in training (`read_items`, the packer), and nothing
+is decoded. The largest row that the limits allow needs no data: as many frames or crops as they
+permit, and text up to `data.max_tokens`.
 
-A forecast without data takes for usual a row with one clip of all its frames (or one image of all
-its crops) and one question. Where there is no tokenizer, a frame's time is counted as six tokens;
-where there are no processor files, pooling is that of the released models.
+Without data, the typical row is one clip with all its frames (or one image with all its crops) and
+one question. Without a tokenizer, the time of a frame counts as six tokens; without processor
+files, pooling is as in the released models.
 
-What it does not do: look into validation data, which needs less than training.
+Limitations: validation data are not read; they need less than training.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -34,12 +33,12 @@ from molmo_tune.recipe.sections import Recipe
 from molmo_tune.templates.template import load_template
 
 QUESTION_TOKENS = 512
-"""Text of one question with its answer, where no data say how long it is."""
+"""Tokens of a question with its answer, without data."""
 
-ALLOWED, LARGEST, USUAL = "largest allowed", "largest of the data", "usual"
+ALLOWED, LARGEST, TYPICAL = "largest allowed", "largest in the data", "typical"
 _TIME_TOKENS, _MARK_TOKENS = 6, 2
-_LEAST_TEXT = 3  # of a sample: the token at the beginning and one of each conversation
-_VIDEO_POOLING, _IMAGE_POOLING = 3, 2  # of the released processors, patches of a side
+_MIN_TEXT_TOKENS = 3  # of a sample: BOS and one token per conversation
+_VIDEO_POOLING, _IMAGE_POOLING = 3, 2  # patches along a side, in the released processors
 _PLANNED_PACKS = 60
 
 
@@ -48,10 +47,10 @@ class Workload:
     """The rows of a recipe.
 
     Args:
-        rows: the one that decides whether the run fits is first, the usual one is last.
-        source: what was counted.
+        rows: first the one that decides whether the run fits, last the typical one.
+        source: what they come from.
         rows_per_epoch: None without data.
-        samples_per_row: on average.
+        samples_per_row: mean.
     """
 
     rows: tuple[Row, ...]
@@ -61,18 +60,18 @@ class Workload:
 
 
 def count_rows(recipe: Recipe, config: MolmoConfig) -> Workload:
-    """The rows that a recipe trains on.
+    """Return the rows that a recipe trains on.
 
     Args:
-        recipe: whose data and limits are asked.
+        recipe: with data and limits.
         config: native, of its base.
 
     Raises:
         UserError: a template cannot be read.
     """
     processor, reason = _processor(recipe)
-    medium = _Medium.of(recipe, config, processor)
-    allowed = Row(ALLOWED, medium.filling(recipe))
+    media = _MediaShape.of(recipe, config, processor)
+    allowed = Row(ALLOWED, media.filling(recipe))
     if processor is not None:
         try:
             items, _ = read_items(recipe.data.train, recipe, processor)
@@ -80,17 +79,17 @@ def count_rows(recipe: Recipe, config: MolmoConfig) -> Workload:
             reason = str(error)
         else:
             return _of_items(recipe, items, processor, allowed)
-    usual = Row(USUAL, (medium.sample(medium.most_crops(recipe), QUESTION_TOKENS),))
-    source = f"the recipe's limits, taken for {medium.name}; its data were not counted ({reason})"
-    return Workload((allowed, usual), source)
+    typical = Row(TYPICAL, (media.sample(media.max_crops(recipe), QUESTION_TOKENS),))
+    source = f"the recipe's limits for {media.name}; data not read ({reason})"
+    return Workload((allowed, typical), source)
 
 
-def _processor(recipe: Recipe) -> tuple[Any, str]:
-    """The base's processor, or why there is none; the hub is asked only where labels wait."""
+def _processor(recipe: Recipe) -> tuple[Processor | None, str]:
+    """Load the base's processor, or say why not; without labels it is not downloaded."""
     is_folder = Path(checkpoint_source(recipe.model.name)).is_dir()
     missing = [source.path for source in recipe.data.train if not source.path.exists()]
     if missing and not is_folder:
-        return None, f"{missing[0]} is not there"
+        return None, f"{missing[0]} is missing"
     try:
         return load_processor(recipe.model.name), ""
     except UserError as error:
@@ -104,24 +103,24 @@ def _of_items(
     source = f"{len(items)} sequences of data.train"
     if limits is None:
         by_size = sorted(items, key=lambda item: (item.num_tokens, item.num_crops))
-        largest, usual = by_size[-1], by_size[len(by_size) // 2]
+        largest, median = by_size[-1], by_size[len(by_size) // 2]
         rows = (
-            Row(LARGEST, (_counted(largest, recipe, processor),)),
+            Row(LARGEST, (_row_sample(largest, recipe, processor),)),
             allowed,
-            Row(USUAL, (_counted(usual, recipe, processor),)),
+            Row(TYPICAL, (_row_sample(median, recipe, processor),)),
         )
         return Workload(rows, source, len(items))
     order = item_sampler(items, recipe)
     figures = measure_packs(sizes_of(items), limits, order)
     packer = plan_packs(sizes_of(items), limits, order)
     packs = [[items[order.item_at(p)] for p in packer.next_pack()] for _ in range(_PLANNED_PACKS)]
-    usual_pack = sorted(packs, key=lambda one: sum(i.num_tokens for i in one))[len(packs) // 2]
-    usual_row = Row(USUAL, tuple(_counted(item, recipe, processor) for item in usual_pack))
-    source += ", packed; that packs can be as large as the limits allow decides"
-    return Workload((allowed, usual_row), source, figures.packs_per_epoch, figures.samples_per_pack)
+    median_pack = sorted(packs, key=lambda one: sum(i.num_tokens for i in one))[len(packs) // 2]
+    typical = Row(TYPICAL, tuple(_row_sample(item, recipe, processor) for item in median_pack))
+    source += ", packed; packs can reach the limits, so the largest allowed row decides"
+    return Workload((allowed, typical), source, figures.packs_per_epoch, figures.samples_per_pack)
 
 
-def _counted(item: Item, recipe: Recipe, processor: Processor) -> RowSample:
+def _row_sample(item: Item, recipe: Recipe, processor: Processor) -> RowSample:
     ids = vision_token_ids(item, processor, limits_of(recipe))
     is_video = item.sampled is not None
     side = _pooling(processor, is_video)
@@ -141,16 +140,16 @@ def _counted(item: Item, recipe: Recipe, processor: Processor) -> RowSample:
 
 
 def _pooling(processor: Processor | None, is_video: bool) -> int:
-    """Patches that a token pools, along a side."""
+    """Return the patches that a token pools, along a side."""
     if processor is None:
         return _VIDEO_POOLING if is_video else _IMAGE_POOLING
-    part = processor.video_processor if is_video else processor.image_processor
-    return int(part.pooling_size[0])
+    for_media = processor.video_processor if is_video else processor.image_processor
+    return int(for_media.pooling_size[0])
 
 
 @dataclass(frozen=True, slots=True)
-class _Medium:
-    """What a frame, or an image's crop, takes of a row."""
+class _MediaShape:
+    """Tokens of a video's frame or an image's crop."""
 
     name: str
     is_video: bool
@@ -159,8 +158,8 @@ class _Medium:
     other_tokens: int
 
     @classmethod
-    def of(cls, recipe: Recipe, config: MolmoConfig, processor: Processor) -> _Medium:
-        """Videos, unless every template asks about images."""
+    def of(cls, recipe: Recipe, config: MolmoConfig, processor: Processor | None) -> _MediaShape:
+        """Return the shape of frames, or of crops if every template asks about images."""
         tasks = {load_template(source.template).task for source in recipe.data.train}
         is_video = tasks != {"image_pointing"}
         pooling = _pooling(processor, is_video)
@@ -170,16 +169,16 @@ class _Medium:
 
     @property
     def tokens(self) -> int:
-        """Of a frame or crop."""
+        """Tokens of a frame or crop."""
         return self.patch_tokens + self.other_tokens
 
-    def most_crops(self, recipe: Recipe) -> int:
-        """Of one clip or image, as far as a row has room beside a word of text."""
-        most = recipe.video.max_frames if self.is_video else recipe.image.max_crops + 1
-        return max(1, min(most, (recipe.data.max_tokens - _LEAST_TEXT) // self.tokens))
+    def max_crops(self, recipe: Recipe) -> int:
+        """Return the frames of the longest clip, or crops of the largest image, in a row."""
+        limit = recipe.video.max_frames if self.is_video else recipe.image.max_crops + 1
+        return max(1, min(limit, (recipe.data.max_tokens - _MIN_TEXT_TOKENS) // self.tokens))
 
     def sample(self, num_crops: int, text_tokens: int) -> RowSample:
-        """A clip or image with two conversations, half of whose tokens are trained."""
+        """Return a clip or image with two conversations, half of their tokens trained."""
         first = max(1, text_tokens // 2)
         branches = (first, max(1, text_tokens - first))
         trained = tuple(max(1, num // 2) for num in branches)
@@ -196,13 +195,14 @@ class _Medium:
         )
 
     def filling(self, recipe: Recipe) -> tuple[RowSample, ...]:
-        """Samples that fill a row: one, or with packing as many as there is room for crops."""
-        one, limits = self.most_crops(recipe), pack_limits_of(recipe)
+        """Return samples that fill a row: one, or with packing as many as their crops permit."""
+        one, limits = self.max_crops(recipe), pack_limits_of(recipe)
         if limits is None:
             return (self.sample(one, recipe.data.max_tokens - 1 - one * self.tokens),)
         crops = limits.num_crops
         while (
-            crops > 1 and crops * self.tokens + -(-crops // one) * _LEAST_TEXT > limits.num_tokens
+            crops > 1
+            and crops * self.tokens + -(-crops // one) * _MIN_TEXT_TOKENS > limits.num_tokens
         ):
             crops -= 1
         parts = [min(one, crops - start) for start in range(0, crops, one)]

@@ -1,15 +1,15 @@
-"""What an operation allocates and drops before it returns, where that is large.
+"""Memory that an operation allocates and frees before it returns, where that is large.
 
-A dispatch mode sees an operation's results and nothing of its inside. Three kinds that a Molmo 2
-meets take much inside, as their source says:
+A dispatch mode sees the results of an operation, not its inside. Three kinds of operations in a
+Molmo 2 use much memory inside, according to their source:
 
-    logsumexp           one more table of its argument, which here are logits in 32 bits; this is
-                        held to the profiler by a test
-    flash, backward     the queries' gradients in 32 bits; keys' and values' once per query head
-    4-bit layers        the layer's weights unpacked, as bitsandbytes does for many tokens
+    logsumexp         another table the size of its argument, here logits in float32; a test
+                      compares it with the profiler
+    flash, backward   the queries' gradients in float32; keys' and values' once per query head
+    4-bit layers      the layer's unpacked weights, as bitsandbytes does for many tokens
 
-What it does not do: know the workspaces of cuBLAS or of the memory-efficient attention's way back,
-or fused kernels on cards where PyTorch takes cuDNN's attention.
+Limitations: the workspaces of cuBLAS and of the memory-efficient attention's backward pass are not
+included, nor are cuDNN's attention kernels on GPUs where PyTorch uses them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import torch
 _HEAD_STEP = 32  # head sizes are rounded up to multiples of this
 
 
-def bytes_within(func: Any, args: Any) -> int:
-    """Bytes that an operation has at most beside its arguments and results."""
+def workspace_bytes(func: Any, args: Any) -> int:
+    """Return the most memory that an operation uses in addition to arguments and results."""
     formula = _FORMULAS.get(func.name())
     return formula(*args) if formula is not None else 0
 
@@ -33,7 +33,7 @@ def _logsumexp(table: torch.Tensor, *_: Any) -> int:
 
 
 def _flash_backward(grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, *_: Any) -> int:
-    """Of ``(T, H, D)`` or ``(B, H, L, D)``; heads come second in both."""
+    """For ``(T, H, D)`` or ``(B, H, L, D)``; heads come second in both."""
     num_heads, head_size = q.shape[1], q.shape[-1]
     rounded = -(-head_size // _HEAD_STEP) * _HEAD_STEP
     summed = q.numel() // head_size * rounded * 4

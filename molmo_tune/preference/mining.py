@@ -1,23 +1,23 @@
-"""Draw answers to the training questions and pair the better with the worse: what DPO learns from.
+"""Sample answers to the training questions and pair the better with the worse, for DPO.
 
-Both answers of a pair are the model's own, sampled two at a time (an answer pair). Of answers that
-are right or wrong the preference term then has, at the start, the gradient of the expected score,
-up to a factor: a question weighs by how often one of two answers is right and the other wrong, and
-what is pushed up and down is what the model would say.
+Both answers of a pair are the model's own, sampled two at a time (an answer pair). If answers are
+either right or wrong, the preference term then starts with the gradient of the expected score, up
+to a factor: a question weighs by how often one of two answers is right and the other wrong, and
+the answers that become more or less likely are those the model would give.
 
-Other pairs were tried and are worse for a reason. The likeliest answer is wrong in one direction
-only: the model then learns to say something else, also where it was right. The labels' own words
-as the better answer pull toward words, not toward hits: a label names the first frame that shows
-an object, the score allows all of them. On the demo's pond, from runs of 150 steps with F1 0.75 and
-0.73 (two seeds), pairs of the first kind took it to 0.56 and 0.58, of the second to 0.67 and 0.67,
-and these to 0.79 and 0.73 (`tests/benchmarks/preference.py`).
+Two other kinds of pairs were tried and are worse. The most likely answer as the rejected one errs
+in one direction only: the model learns to answer differently, also where it was right. The labels'
+own words as the chosen answer pull toward words, not toward hits: a label names the first frame
+that shows an object, the score accepts all of them. On the demo's pond, from runs of 150 steps with
+F1 0.75 and 0.73 (two seeds), pairs of the first kind led to 0.56 and 0.58, of the second to 0.67
+and 0.67, and these to 0.79 and 0.73 (`tests/benchmarks/preference.py`).
 
-So nothing is learned about a question to which the model never finds a good answer; for that there
-is supervised training. Answers come from the function that evaluates (`evaluation.generation`), on
-the prompts that training uses, and are kept as text, tokenized like every other message.
+So nothing is learned about a question that the model never answers well; that takes supervised
+training. Answers come from the same function as in evaluation (`evaluation.generation`), on the
+prompts of training, and are stored as text, tokenized like every other message.
 
-What it does not do: say how likely the answers are (`molmo_tune.training.preference` asks that
-under training's own precision).
+Limitations: the log-probabilities of the answers are computed later, under the precision of
+training (`molmo_tune.training.preference.reference_log_probs`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from molmo_tune.encoding.items import (
 from molmo_tune.encoding.processor import Processor
 from molmo_tune.encoding.sampler import ItemSampler
 from molmo_tune.errors import UserError
-from molmo_tune.evaluation.evaluate import Asked, question_batches
+from molmo_tune.evaluation.evaluate import EncodedQuestion, question_batches
 from molmo_tune.evaluation.generation import generate_answers
 from molmo_tune.evaluation.rewards import reward
 from molmo_tune.model.molmo import Molmo
@@ -51,7 +51,7 @@ AnswerPair = tuple[SampledAnswer, SampledAnswer]
 
 @dataclass(frozen=True, slots=True)
 class MiningSettings:
-    """How to ask and what is better than what; see `PreferenceSection` and `EvalSection`."""
+    """How to sample and compare answers; see `PreferenceSection` and `EvalSection`."""
 
     min_f1_gap: float
     pairs_per_question: int
@@ -63,26 +63,26 @@ class MiningSettings:
 
 
 @dataclass(slots=True)
-class _Account:
-    """What was found so far; everything is counted in answer pairs."""
+class _Tally:
+    """What was found so far; every count is in answer pairs."""
 
     pairs_per_question: int
     pairs: list[Pair] = field(default_factory=list)
     unused: Counter[Unused] = field(default_factory=Counter)
-    bad: list[Refused] = field(default_factory=list)
+    unreadable: list[Refused] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
 
-    def passed_over(self, item: Item, reason: Unused) -> None:
+    def skip(self, item: Item, reason: Unused) -> None:
         self.unused[reason] += len(item.conversations) * self.pairs_per_question
 
-    def does_not_open(self, item: Item, error: UserError) -> None:
+    def skip_unreadable(self, item: Item, error: UserError) -> None:
         path = str(item.sample.media.paths[0])
-        self.bad.append(Refused(item.sample.id, "", str(error), bad_medium=path))
-        self.passed_over(item, "medium does not open")
+        self.unreadable.append(Refused(item.sample.id, "", str(error), bad_medium=path))
+        self.skip(item, "medium does not open")
 
     def mined(self, items: Sequence[Item]) -> Mined:
-        wanted = self.pairs_per_question * sum(len(item.conversations) for item in items)
-        self.unused["not asked"] = wanted - len(self.pairs) - self.unused.total()
+        total = self.pairs_per_question * sum(len(item.conversations) for item in items)
+        self.unused["not asked"] = total - len(self.pairs) - self.unused.total()
         mean = sum(self.scores) / len(self.scores) if self.scores else None
         return Mined.of(self.pairs, self.unused, mean)
 
@@ -95,47 +95,47 @@ def mine(
     settings: MiningSettings,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Mined, list[Refused]]:
-    """Pairs of a model's answers to the questions of some items.
+    """Make pairs of a model's answers to the questions of items.
 
     Args:
-        model: `Molmo2ForConditionalGeneration`, adapters included; its mode is restored.
+        model: `Molmo2ForConditionalGeneration` with adapters inside; its mode is restored.
         processor: of its checkpoint.
         items: the training items.
         limits: caps on media.
-        settings: see there; the seed fixes the answers, and leaves no trace in PyTorch's generator.
-        on_progress: told the number of questions answered since the last call.
+        settings: the seed fixes the answers and leaves PyTorch's generator unchanged.
+        on_progress: called with the number of questions answered since the last call.
 
     Returns:
-        The pairs with the count of what gave none, and the items whose media do not open.
+        The pairs with the counts of what gave none, and the items whose media do not open.
     """
-    account = _Account(settings.pairs_per_question)
-    numbers = _scored_items(items, account, settings.seed)
-    asked_items = [items[number] for number in numbers]
+    tally = _Tally(settings.pairs_per_question)
+    numbers = _scored_items(items, tally, settings.seed)
+    scored = [items[number] for number in numbers]
     batches = question_batches(
-        asked_items,
+        scored,
         processor,
         limits,
         settings.batch_size,
         settings.max_questions,
-        account.does_not_open,
+        tally.skip_unreadable,
     )
-    with _answering(model, settings.seed):
+    with _sampling_mode(model, settings.seed):
         for batch in batches:
-            for asked, couple in _drawn(model, processor, batch, asked_items, settings):
-                item = asked_items[asked.item]
-                account.scores += [drawn.f1 for drawn in couple]
-                found = _judged(item, asked.question, couple, processor, limits, settings)
+            for asked, answers in _sample_pairs(model, processor, batch, scored, settings):
+                item, number = scored[asked.item], numbers[asked.item]
+                tally.scores += [answer.f1 for answer in answers]
+                found = _compare(item, asked.question, answers, processor, limits, settings)
                 if isinstance(found, str):
-                    account.unused[found] += 1
+                    tally.unused[found] += 1
                 else:
-                    account.pairs.append(_pair(item, numbers[asked.item], asked.question, *found))
+                    tally.pairs.append(_pair(item, number, asked.question, *found))
             on_progress(len(batch))
-    return account.mined(items), account.bad
+    return tally.mined(items), tally.unreadable
 
 
 @contextmanager
-def _answering(model: Molmo, seed: int) -> Iterator[None]:
-    """Evaluation mode and a seed, and afterwards both as they were."""
+def _sampling_mode(model: Molmo, seed: int) -> Iterator[None]:
+    """Set evaluation mode and the seed during a ``with``, and restore both."""
     was_training = model.training
     model.eval()
     try:
@@ -146,10 +146,11 @@ def _answering(model: Molmo, seed: int) -> Iterator[None]:
         model.train(was_training)
 
 
-def _scored_items(items: Sequence[Item], account: _Account, seed: int) -> list[int]:
-    """Numbers of the items worth asking about, in drawn order; the others are counted.
+def _scored_items(items: Sequence[Item], tally: _Tally, seed: int) -> list[int]:
+    """Return the numbers of the items whose answers have a score, shuffled; tally the others.
 
-    A tree without media is one that positions tell from separate sequences (`token_stream`).
+    Items without media are skipped, too: in their trees, positions differ from those of separate
+    sequences (`token_stream`).
     """
     numbers = []
     order = ItemSampler(len(items), seed=seed)
@@ -157,35 +158,37 @@ def _scored_items(items: Sequence[Item], account: _Account, seed: int) -> list[i
         item = items[number]
         first = item.conversations[0]
         if not item.sample.media.paths:
-            account.passed_over(item, "no medium")
-        elif reward(item, first, first.answer) is None:  # a matter of the item's task
-            account.passed_over(item, "not scored")
+            tally.skip(item, "no medium")
+        elif reward(item, first, first.answer) is None:  # depends only on the item's task
+            tally.skip(item, "not scored")
         else:
             numbers.append(number)
     return numbers
 
 
-def _drawn(
+def _sample_pairs(
     model: Molmo,
     processor: Processor,
-    batch: Sequence[Asked],
+    batch: Sequence[EncodedQuestion],
     items: Sequence[Item],
     settings: MiningSettings,
-) -> Iterator[tuple[Asked, AnswerPair]]:
-    """Couples of scored answers to the questions of a batch."""
+) -> Iterator[tuple[EncodedQuestion, AnswerPair]]:
+    """Yield pairs of scored answers to the questions of a batch."""
 
-    def answers() -> list[SampledAnswer]:
+    def sample() -> list[SampledAnswer]:
         prompts, length = [asked.prompt for asked in batch], settings.max_new_tokens
-        said = generate_answers(model, processor, prompts, max_new_tokens=length, is_drawn=True)
+        answers = generate_answers(
+            model, processor, prompts, max_new_tokens=length, is_sampled=True
+        )
         return [
             SampledAnswer(
                 one.text, _f1(items[asked.item], asked.question, one.text), one.is_truncated
             )
-            for asked, one in zip(batch, said, strict=True)
+            for asked, one in zip(batch, answers, strict=True)
         ]
 
     for _ in range(settings.pairs_per_question):
-        yield from zip(batch, zip(answers(), answers(), strict=True), strict=True)
+        yield from zip(batch, zip(sample(), sample(), strict=True), strict=True)
 
 
 def _f1(item: Item, question: int, text: str) -> float:
@@ -195,19 +198,19 @@ def _f1(item: Item, question: int, text: str) -> float:
     return score
 
 
-def _judged(
+def _compare(
     item: Item,
     question: int,
-    couple: AnswerPair,
+    answers: AnswerPair,
     processor: Processor,
     limits: MediaLimits,
     settings: MiningSettings,
 ) -> Unused | AnswerPair:
-    """The better and the worse answer of an answer pair, or why it is no pair."""
-    found = better_and_worse(*couple, min_f1_gap=settings.min_f1_gap)
+    """Return the chosen and the rejected answer, or why they do not make a pair."""
+    found = better_and_worse(*answers, min_f1_gap=settings.min_f1_gap)
     if isinstance(found, str):
         return found
-    texts = [drawn.text for drawn in found]
+    texts = [answer.text for answer in found]
     if special_token_in(texts, processor):
         return "special token"
     if num_pair_tokens(item, question, texts, processor, limits) > settings.max_tokens:
@@ -218,14 +221,15 @@ def _judged(
 def num_pair_tokens(
     item: Item, question: int, texts: Sequence[str], processor: Processor, limits: MediaLimits
 ) -> int:
-    """Length of a sequence that holds a medium and these answers to one question about it."""
+    """Return the tokens of a sequence with an item's media and these answers to one question."""
     asked = item.conversations[question].question
     answers = sum(num_branch_tokens((asked, text), processor) for text in texts)
     return 1 + num_vision_tokens(item, processor, limits) + answers
 
 
 def _pair(
-    item: Item, number: int, question: int, better: SampledAnswer, worse: SampledAnswer
+    item: Item, number: int, question: int, chosen: SampledAnswer, rejected: SampledAnswer
 ) -> Pair:
     asked = item.conversations[question].question
-    return Pair(number, question, asked, better.text, worse.text, better.f1, worse.f1)
+    texts = (chosen.text, rejected.text)
+    return Pair(number, question, asked, *texts, chosen.f1, rejected.f1)

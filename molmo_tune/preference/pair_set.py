@@ -1,8 +1,8 @@
-"""Trees of pairs as a torch data set, and the batch they become, which knows its reference.
+"""Trees of pairs as a torch dataset, and the batches they become, with the reference's values.
 
-The log-probabilities by the reference travel with the answers they belong to. They are numbers, not
-a second model: the reference never changes, so it is asked once before training and not in every
-step. That spares the memory and the time of a second model, and nothing in training can move it.
+The reference's log-probabilities travel with their answers. They are numbers, not a second model:
+the reference never changes, so they are computed once before training and not in every step. That
+saves the memory and time of a second model, and training cannot change them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from molmo_tune.encoding.items import Item
 
 @dataclass(frozen=True, slots=True)
 class PairSample(EncodedSample):
-    """An encoded tree of Q pairs; ``reference``: ``(Q, 2)`` float32, better and worse."""
+    """An encoded tree of Q pairs; ``reference``: ``(Q, 2)`` float32, chosen and rejected."""
 
     reference: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
 
@@ -36,12 +36,15 @@ class PairBatch(Batch):
 
 
 class PairSet(TrainingSet):
-    """Trees of pairs.
+    """A dataset of trees of pairs.
 
     Args:
-        items: of the trees.
-        references: of each tree ``(Q, 2)``.
-        options: all other arguments of `TrainingSet`.
+        items: one per tree.
+        references: log-probabilities ``(Q, 2)`` for each tree.
+        options: other arguments of `TrainingSet`.
+
+    Raises:
+        ValueError: items and references differ in number.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class PairSet(TrainingSet):
         self._references = tuple(references)
 
     def __getitem__(self, index: int) -> PairSample:
-        """The encoded tree; one whose medium does not open (any more) has no pairs."""
+        """Return the encoded tree; without pairs if its media do not open any more."""
         sample = super().__getitem__(index)
         named = {one.name: getattr(sample, one.name) for one in fields(sample)}
         if sample.is_quarantined:

@@ -1,11 +1,11 @@
-"""Pairs → items whose conversations come two by two: better, worse, better, worse, …
+"""Pairs → items with two conversations per pair: chosen, rejected, chosen, rejected, …
 
-Such an item is encoded as every item is: a message tree whose branches share the medium and are
-trained on answers and end tokens alone. So prompts, pixels and targets of pairs are those of
-supervised training by construction, and all pairs about a medium cost one vision pass. Pairs that
-do not fit one sequence together are spread over several of the same medium.
+Such an item is encoded like every other: a message tree whose branches share the media and are
+trained only on answers and end tokens. So pairs have the prompts, pixels and targets of supervised
+training by construction, and all pairs about one image or video cost one vision pass. Pairs that
+do not fit one sequence are spread over several.
 
-Pure, and the same for the same pairs: a resumed run finds the same items in the same order.
+Pure and deterministic: a resumed run gets the same items in the same order.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from molmo_tune.templates.conversations import Conversation
 
 @dataclass(frozen=True, slots=True)
 class PairTree:
-    """One sequence to be: ``item`` with conversations 2k (better) and 2k+1 (worse) of pair k."""
+    """A sequence: ``item`` with conversations 2k (chosen) and 2k+1 (rejected) for pair k."""
 
     item: Item
     pairs: tuple[Pair, ...]
 
     def reference(self) -> NDArray[np.float32]:
-        """Log-probabilities ``(Q, 2)`` by the reference.
+        """Return the reference's log-probabilities ``(Q, 2)``.
 
         Raises:
             ValueError: they are not known yet.
         """
         known = [pair.reference for pair in self.pairs if pair.reference is not None]
         if len(known) < len(self.pairs):
-            raise ValueError(f"{self.item.sample.id}: the reference has not been asked yet")
+            raise ValueError(f"{self.item.sample.id}: the reference is not known yet")
         return np.array(known, np.float32).reshape(-1, 2)
 
 
@@ -50,10 +50,10 @@ def pair_trees(
     *,
     max_tokens: int,
 ) -> list[PairTree]:
-    """Sequences of at most `max_tokens`, into which every pair fits alone (`mining` sees to that).
+    """Arrange pairs in sequences of at most `max_tokens`; `mining` drops pairs that are longer.
 
     Args:
-        items: of which pairs hold numbers.
+        items: that the pairs refer to by number.
         pairs: in the order of their items.
         processor: of the checkpoint.
         limits: caps on media.
@@ -63,22 +63,24 @@ def pair_trees(
     for number, group in groupby(pairs, key=lambda pair: pair.item):
         item = items[number]
         prefix = 1 + num_vision_tokens(item, processor, limits)
-        for some, length in _filled(item, list(group), processor, max_tokens - prefix):
-            both = tuple(one for pair in some for one in _conversations(item, pair))
+        for fitted, length in _first_fit(item, list(group), processor, max_tokens - prefix):
+            both = tuple(one for pair in fitted for one in _conversations(item, pair))
             tree = replace(item, conversations=both, num_tokens=prefix + length)
-            trees.append(PairTree(tree, tuple(some)))
+            trees.append(PairTree(tree, tuple(fitted)))
     return trees
 
 
-def _filled(
-    item: Item, pairs: Sequence[Pair], processor: Processor, room: int
+def _first_fit(
+    item: Item, pairs: Sequence[Pair], processor: Processor, max_branch_tokens: int
 ) -> list[tuple[list[Pair], int]]:
-    """First fit of pairs into sequences that have so much room behind their medium."""
+    """Fit pairs into as many sequences as needed, each with the tokens of its branches."""
     bins: list[tuple[list[Pair], int]] = []
     for pair in pairs:
         both = _conversations(item, pair)
         length = sum(num_branch_tokens(one.messages, processor) for one in both)
-        place = next((k for k, (_, used) in enumerate(bins) if used + length <= room), None)
+        place = next(
+            (k for k, (_, used) in enumerate(bins) if used + length <= max_branch_tokens), None
+        )
         if place is None:
             bins.append(([pair], length))
         else:

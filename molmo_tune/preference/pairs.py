@@ -1,8 +1,8 @@
-"""What becomes of two answers to one question: a pair of a better and a worse one, or nothing.
+"""Two answers to one question: a pair of a chosen and a rejected one, or a reason for none.
 
-The labels judge: the answer with the higher F1 is the better one, if it is higher by enough. Two
-answers that score alike teach nothing. Every couple that is not used is counted under one of the
-reasons below, so pairs and reasons sum to the answer pairs that were to be drawn.
+The labels decide: the answer with the higher F1 is chosen if the gap is large enough. Two answers
+with nearly the same score teach nothing. Every answer pair that is not used counts under one of the
+reasons below, so pairs and reasons sum to the planned answer pairs.
 
 Pure: no model, no files (`pairs_file`), no media.
 """
@@ -25,20 +25,20 @@ Unused = Literal[
     "too long",
 ]
 REASONS: dict[Unused, str] = {
-    "not asked": "not asked, beyond preference.max_questions",
-    "no medium": "about no image or video",
-    "not scored": "of tasks whose answers have no score",
-    "medium does not open": "about a medium that does not open",
-    "cut": "one is cut at eval.max_new_tokens",
-    "alike": "they score alike (preference.min_f1_gap)",
-    "special token": "the words of one hold a special token",
-    "too long": "longer together than data.max_tokens allows",
+    "not asked": "not asked (preference.max_questions)",
+    "no medium": "without image or video",
+    "not scored": "of tasks without a score",
+    "medium does not open": "with unreadable media",
+    "cut": "with an answer truncated at eval.max_new_tokens",
+    "alike": "closer in F1 than preference.min_f1_gap",
+    "special token": "with a special token in an answer",
+    "too long": "longer than data.max_tokens",
 }
-"""Why an answer pair of answers is no pair, in the order in which the reasons are looked at."""
+"""Why two answers do not make a pair, in the order of the checks: key in JSON, text for people."""
 
 
 class SampledAnswer(NamedTuple):
-    """An answer with its score. ``is_truncated``: the limit of tokens came before its end."""
+    """An answer with its score; ``is_truncated``: it reached the token limit before its end."""
 
     text: str
     f1: float
@@ -47,17 +47,17 @@ class SampledAnswer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One question with a better (chosen) and a worse (rejected) answer.
+    """A question with a chosen (better) and a rejected (worse) answer.
 
     Args:
         item: number of the item.
         question: number of the conversation in the item.
         asked: the question.
-        chosen: the better answer.
-        rejected: the worse answer.
-        chosen_f1: score of the better.
-        rejected_f1: score of the worse.
-        reference: log-probabilities of both by the model that gave them, once they are known.
+        chosen: its text.
+        rejected: its text.
+        chosen_f1: its score.
+        rejected_f1: its score.
+        reference: log-probabilities of both by the model that sampled them, once known.
     """
 
     item: int
@@ -72,9 +72,9 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Mined:
-    """All pairs, in the order of their items, and how many answer pairs gave none, by reason.
+    """All pairs, in the order of their items, and the number of unused answer pairs by reason.
 
-    ``drawn_f1``: mean score of all answers that have one, of pairs and others; None without any.
+    ``drawn_f1``: mean score of all sampled answers, used or not; None without any.
     """
 
     pairs: tuple[Pair, ...]
@@ -83,28 +83,28 @@ class Mined:
 
     @classmethod
     def of(cls, pairs: Iterable[Pair], unused: Counter[Unused], drawn_f1: float | None) -> Mined:
-        """Sorted, reasons without an answer pair left away."""
+        """Sort the pairs and drop reasons that did not occur."""
         in_order = sorted(pairs, key=lambda pair: (pair.item, pair.question))
         counts = {name: unused[name] for name in REASONS if unused[name]}
         return cls(tuple(in_order), counts, drawn_f1)
 
     @property
     def num_answer_pairs(self) -> int:
-        """Pairs and answer pairs that gave none."""
+        """Pairs plus unused answer pairs."""
         return len(self.pairs) + sum(self.unused.values())
 
-    def explained(self) -> str:
-        """In one line: what there is, and what became of the rest."""
-        head = f"{self.num_answer_pairs} answer pairs, {len(self.pairs)} pairs"
+    def summary(self) -> str:
+        """Return one line: the pairs, and why the others are unused."""
+        head = f"{self.num_answer_pairs} answer pairs, {len(self.pairs)} kept"
         return "; ".join([head, *(f"{n} {REASONS[name]}" for name, n in self.unused.items())])
 
 
 def better_and_worse(
     first: SampledAnswer, second: SampledAnswer, *, min_f1_gap: float
 ) -> tuple[SampledAnswer, SampledAnswer] | Unused:
-    """The two in the order of their scores; or why they are no pair.
+    """Return the two in the order of their scores, or why they do not make a pair.
 
-    A cut answer is none, whatever it scores: where it would have ended is not known.
+    A truncated answer never does, whatever its score: its end is unknown.
     """
     if first.is_truncated or second.is_truncated:
         return "cut"

@@ -1,8 +1,8 @@
-"""The pairs of a run as a file: for a person to read, and for `--resume` to go on with.
+"""The pairs of a run as a file, for people and for `--resume`.
 
-A resumed run must train on the very pairs it began with, and the model that made them is changing;
-so they are written down with the reference's log-probabilities (floats in JSON come back bit by
-bit) and never made again. What a pair says of its question is compared with what is asked now.
+A resumed run must train on the pairs it started with, and the model that made them changes; so they
+are stored with the reference's log-probabilities (JSON keeps every bit of a float) and never made
+again. Their questions are compared with those of today's data.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from molmo_tune.atomic_files import write_json
 from molmo_tune.encoding.items import Item
 from molmo_tune.errors import UserError
 from molmo_tune.preference.pairs import Mined, Pair
-from molmo_tune.run_folder import write_json
 
 
 def write_pairs(path: Path, mined: Mined, items: Sequence[Item]) -> None:
-    """Write pairs with the names of their samples, and the count of what gave none."""
+    """Write pairs with the ids of their samples, and the number of unused answer pairs."""
     records = [
         {"sample_id": items[pair.item].sample.id, **asdict(pair), "reference": pair.reference}
         for pair in mined.pairs
@@ -35,10 +35,10 @@ def write_pairs(path: Path, mined: Mined, items: Sequence[Item]) -> None:
 
 
 def read_pairs(path: Path, items: Sequence[Item]) -> Mined:
-    """The pairs of an interrupted run.
+    """Read the pairs of an interrupted run.
 
     Raises:
-        UserError: there is no such file, or its questions are not those of the items.
+        UserError: there is no such file, or its questions differ from those of the items.
     """
     try:
         contents: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -46,15 +46,15 @@ def read_pairs(path: Path, items: Sequence[Item]) -> Mined:
         names = [record["sample_id"] for record in contents["pairs"]]
         mined = Mined(pairs, contents["unused"], contents["drawn_f1"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        fix = "start again in a new folder"
+        fix = "train again with another output.dir"
         raise UserError(path, f"cannot be read ({error})", "the run's pairs", fix) from error
     for pair, name in zip(pairs, names, strict=True):
         if (name, pair.asked) != _question_at(items, pair.item, pair.question):
             raise UserError(
                 path,
-                f"question {pair.question} of item {pair.item} is another one now",
+                f"question {pair.question} of item {pair.item} has changed",
                 f"{pair.asked!r} about {name}",
-                "restore the labels, the template and the seed, or start again in a new folder",
+                "restore labels, template and seed, or train again with another output.dir",
             )
     return mined
 
@@ -66,6 +66,6 @@ def _pair(record: dict[str, Any]) -> Pair:
 
 
 def _question_at(items: Sequence[Item], item: int, question: int) -> tuple[str, str] | None:
-    """The sample's id and the words, if there is such a question."""
+    """Return the sample's id and the question's text, if there is such a question."""
     asked = items[item].conversations if item < len(items) else ()
     return (items[item].sample.id, asked[question].question) if question < len(asked) else None

@@ -284,7 +284,7 @@ class TrainerSection(Section):
     strategy: Strategy = "auto"
     """Data parallelism on several devices: each has all weights (`ddp`) or a fraction (`fsdp`)."""
     log_every_n_steps: PositiveInt = 10
-    """Optimizer steps between two log lines."""
+    """Optimizer steps between two log lines where the output is not a terminal."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     checkpointed_parts: Annotated[

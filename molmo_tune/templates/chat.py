@@ -1,14 +1,14 @@
 """The chat text around questions and answers, and the style tags some questions carry.
 
 Molmo 2 was trained on Qwen's turn markers without a system turn, each message tokenized on its own:
-`render_turns` returns those pieces. Training and inference must both use them, because the hub's
-chat template inserts a blank before an assistant turn that the model never saw. The begin token,
-the vision tokens in front and the end token after each answer are tokens, not text, and are added
-where text becomes tokens (`molmo_tune.encoding`).
+`render_turns` returns these pieces. Training and inference must both use them, because the Hub's
+chat template inserts a space before an assistant turn, which the model never saw. The begin token,
+the vision tokens and the end token after each answer are tokens, not text; `molmo_tune.encoding`
+adds them.
 
-Most questions are plain. The styles of the supervised stage outside `PLAIN_STYLES` had their name
-put in front (``video_point_ground_start_end: Mark the positions …``), so a question of such a kind
-must carry its tag to be recognized.
+Most questions are plain. In supervised training, the styles outside `PLAIN_STYLES` had their name
+in front (``video_point_ground_start_end: Mark the positions …``), so the model recognizes such a
+question only by its tag.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _MULTIPLE_CHOICE = {
 }
 PLAIN_STYLES = frozenset(_POINTING | _VIDEO_POINTING | _TEXT | _MULTIPLE_CHOICE)
 
-# Evaluation sets borrow the tag of the training style that they look like.
+# Evaluation sets use the tag of the training style that they resemble.
 _TRAINED_AS = {
     "eval_short_answer": "vqa2",
     "eval_multiple_choice": "a_okvqa_mc",
@@ -59,9 +59,9 @@ _TRAINED_AS = {
 
 
 def style_prefix(style: str) -> str:
-    """Tag that stands in front of a question of this style: ``"vqa2:"``, or nothing.
+    """Return the tag in front of a question of this style, ``"vqa2:"``, or an empty string.
 
-    The tag is followed by one blank (see `with_style_prefix`).
+    One space follows the tag (see `with_style_prefix`).
     """
     style = _TRAINED_AS.get(style, style)
     if style.startswith("eval_multi_image_"):
@@ -70,21 +70,21 @@ def style_prefix(style: str) -> str:
 
 
 def with_style_prefix(style: str, question: str) -> str:
-    """The question with its style's tag and a blank in front, or as it is."""
+    """Return the question after its style's tag and a space; unchanged without a tag."""
     prefix = style_prefix(style)
     return f"{prefix} {question}" if prefix else question
 
 
 def render_turns(messages: Sequence[str]) -> list[str]:
-    """Text pieces of a conversation, one per message, tokenized one by one.
+    """Return the text pieces of a conversation, one per message, to be tokenized one by one.
 
     Args:
-        messages: question, answer, question, … beginning with a question.
+        messages: question, answer, question, …, starting with a question.
 
     Returns:
-        For a question its turn up to where the answer starts, opened (from the second on) by the
-        end of the answer before it; for an answer the bare text, to which encoding adds the end
-        token.
+        For a question, its turn up to the start of the answer; from the second question on, it
+        begins with the end marker of the previous answer. For an answer, the bare text, to which
+        encoding adds the end token.
     """
     return [_user_turn(text, n == 0) if n % 2 == 0 else text for n, text in enumerate(messages)]
 

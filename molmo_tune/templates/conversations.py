@@ -1,11 +1,10 @@
-"""What questions are made from and what they become: `Subject`, `Conversation`, `Skipped`.
+"""Input and output of question making: `Subject`, `Conversation` and `Skipped`.
 
-A conversation also keeps what its question fixed and its score must know (a rate, a starting point,
-some of the images, the options). Nothing that the labels say disappears: a label that is not asked,
-and an object that an answer lacks, is a `Skipped` with the reason.
+A conversation also holds what scoring must know about its question: a rate, a starting point, some
+of the images, the options. No annotation disappears silently: a label without a question, and an
+object missing from an answer, becomes a `Skipped` with the reason.
 
-Who makes conversations: one module per family of tasks beside this one, called by
-`molmo_tune.templates.questions`.
+`molmo_tune.templates.questions` makes conversations, with one module per family of tasks.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ class Conversation:
     """One question about a sample and its answer.
 
     Args:
-        sample_id: of the sample.
-        label: what is asked about; empty for texts that the labels spell out.
-        question: with the tag of its style in front.
-        answer: as the model is to write it.
-        fps: rate asked for, positions per second (tracking).
-        start: the point that the question gives (single-point tracking).
-        image_numbers: images asked about, from 1 (images).
-        options: in the order of their letters (multiple choice).
+        sample_id: id of the sample.
+        label: label in question; empty for questions written in the labels.
+        question: text of the question, after the tag of its style.
+        answer: text that the model should write.
+        fps: rate of the answer in positions per second (tracking).
+        start: point given in the question (single-point tracking).
+        image_numbers: images in question, from 1 (images).
+        options: choices in the order of their letters (multiple choice).
     """
 
     sample_id: str
@@ -47,27 +46,27 @@ class Conversation:
 
     @property
     def messages(self) -> tuple[str, str]:
-        """Question and answer, as the encoder takes them."""
+        """Question and answer, as the encoder reads them."""
         return self.question, self.answer
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something in the labels that no conversation speaks of, and why."""
+    """An annotation that no conversation covers, and why."""
 
     label: str
     reason: str
 
 
-Asked = tuple[list[Conversation], list[Skipped]]
-"""What a family makes of a subject."""
+Questions = tuple[list[Conversation], list[Skipped]]
+"""Conversations about a subject, and the annotations that they skip."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A sample with what the model sees of it, and the words to ask about it.
+    """A sample, what the model sees of it, and the template for questions about it.
 
-    ``sampled`` is set for videos, ``sizes_wh`` (one per image) for images.
+    ``sampled`` is set for videos, ``sizes_wh`` (pixels, one per image) for images.
     """
 
     sample: Sample
@@ -78,23 +77,23 @@ class Subject:
 
     @property
     def clip(self) -> SampledTimes:
-        """What is seen of a video.
+        """What the model sees of a video.
 
         Raises:
-            ValueError: the sample is no video.
+            ValueError: the sample is not a video.
         """
         if self.sampled is None:
-            raise ValueError(f"{self.sample.id} is no video")
+            raise ValueError(f"{self.sample.id} is not a video")
         return self.sampled
 
     def key(self, *about: object) -> str:
-        """What everything drawn for one question is drawn from."""
+        """Return the random seed of one question."""
         return ":".join(map(str, (self.seed, self.sample.id, *about)))
 
-    def say(self, wording: str, **variables: object) -> str:
-        """A wording filled in."""
+    def fill(self, wording: str, **variables: object) -> str:
+        """Return a phrasing with its variables filled in."""
         return render(wording, variables, where=self.sample.id)
 
     def name(self, label: str) -> str:
-        """A label as answers write it."""
-        return self.say(self.template.answer_label, label=label)
+        """Return a label as answers spell it."""
+        return self.fill(self.template.answer_label, label=label)

@@ -1,12 +1,11 @@
-"""Which labels may be counted, and which may be said to be absent: the one place for both rules.
+"""Which labels can be counted, and which can be called absent: the only place for both rules.
 
-Most label files say what is there and nothing about what is not. A label becomes a number, or
-"there are none", only when the sample says that every visible object of it was annotated
-(`Sample.exhaustive_labels`). Counting the others needs ``assume_exhaustive`` in the template;
-nothing can make an absent label of them.
+Most label files list what is present and nothing about what is absent. An answer states a number,
+or "There are none.", only for labels whose visible objects the sample declares fully annotated
+(`Sample.exhaustive_labels`). ``assume_exhaustive`` in the template allows counts of the others, but
+nothing makes them absent.
 
-Spelling counts against us both times: a label is no proof of its own absence because it is written
-"Cat" here and "cat" there.
+Both rules ignore spelling: "cat" is not absent from a sample that has a "Cat".
 """
 
 from __future__ import annotations
@@ -17,20 +16,20 @@ from molmo_tune.labels.sample import Dialogue
 from molmo_tune.templates.conversations import Subject
 
 NOT_EXHAUSTIVE = (
-    "not among the sample's exhaustive_labels, so a count could be wrong "
-    "(unless the template says assume_exhaustive)"
+    "not in the sample's exhaustive_labels, so a count could be wrong "
+    "(set assume_exhaustive in the template to count anyway)"
 )
-SPELT_TWICE = "the sample spells this label in several ways, so a count could be wrong"
-NOT_ALL_SHOWN = "some of its objects are not to be seen, so a count would be wrong"
+SEVERAL_SPELLINGS = "the sample spells this label in several ways, so a count could be wrong"
+NOT_ALL_SHOWN = "some of its objects are not visible, so a count would be wrong"
 
 
-def count_fault(subject: Subject, label: str, *, num_hidden: int) -> str | None:
-    """Why no number may be stated for a label; None when one may, or when none is stated.
+def count_problem(subject: Subject, label: str, *, num_hidden: int) -> str | None:
+    """Return why a label cannot be counted; None if it can, or if the answer has no number.
 
     Args:
-        subject: whose labels and template.
-        label: one of the sample's.
-        num_hidden: labeled objects that the model is not shown.
+        subject: sample and template.
+        label: a label of the sample.
+        num_hidden: number of labeled objects that the model does not see.
     """
     sample, template = subject.sample, subject.template
     if not template.counts:
@@ -38,12 +37,12 @@ def count_fault(subject: Subject, label: str, *, num_hidden: int) -> str | None:
     if not template.assume_exhaustive and label not in sample.exhaustive_labels:
         return NOT_EXHAUSTIVE
     if sum(_plain(other) == _plain(label) for other in sample.labels()) > 1:
-        return SPELT_TWICE
+        return SEVERAL_SPELLINGS
     return NOT_ALL_SHOWN if num_hidden else None
 
 
 def absent_labels(subject: Subject) -> list[str]:
-    """Exhaustive labels that nothing in the sample has, at most ``ask_absent`` of them."""
+    """Return exhaustive labels that are absent from the sample, at most ``ask_absent`` of them."""
     sample = subject.sample
     present = {_plain(note.label) for note in sample.annotations if not isinstance(note, Dialogue)}
     exhaustive = {_plain(name): name for name in sample.exhaustive_labels}

@@ -1,9 +1,8 @@
-"""Questions that are answered by points, a number, or both: images and videos.
+"""Questions answered with points, a number, or both, on images and videos.
 
-An object of a video is pointed at where the first sampled moment shows it. On several images a
-question may be about some of them only: half of those whose template knows ``{{ images }}`` are,
-and then one of the images named shows the label. Images without the label are left out of the
-answer and keep their numbers.
+In a video, the answer points at an object in the first sampled frame that shows it. With several
+images, half of the questions of templates with ``{{ images }}`` name only some of the images, among
+them one that shows the label. Answers omit images without the label; numbers stay.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from molmo_tune.grounding.text import (
 from molmo_tune.grounding.times import written_time
 from molmo_tune.labels.geometry.points import shape_point
 from molmo_tune.labels.sample import Instance, Track
-from molmo_tune.templates.conversations import Asked, Conversation, Skipped, Subject
-from molmo_tune.templates.exhaustive import absent_labels, count_fault
+from molmo_tune.templates.conversations import Conversation, Questions, Skipped, Subject
+from molmo_tune.templates.exhaustive import absent_labels, count_problem
 from molmo_tune.templates.visible import VisibleTrack, shown_and_hidden
 from molmo_tune.templates.wording import draw, mentioning, variables_of
 
@@ -28,15 +27,15 @@ XY = tuple[float, float]
 ALL_IMAGES = "all images"
 
 
-def video_pointing(subject: Subject) -> Asked:
-    """One conversation per label of a video that can be asked."""
+def video_pointing(subject: Subject) -> Questions:
+    """Return one conversation per label of a video, where possible."""
     conversations: list[Conversation] = []
     skipped: list[Skipped] = []
     for label in subject.sample.labels(Track):
         shown, hidden = tracks_shown(subject, label)
-        fault = _fault(subject, label, len(shown), len(hidden), "no sampled frame shows it")
-        if fault is not None:
-            skipped.append(Skipped(label, fault))
+        problem = _problem(subject, label, len(shown), len(hidden), "no sampled frame shows it")
+        if problem is not None:
+            skipped.append(Skipped(label, problem))
             continue
         skipped += [never_shown(track) for track in hidden]
         conversations.append(_about_video(subject, label, shown))
@@ -44,17 +43,17 @@ def video_pointing(subject: Subject) -> Asked:
     return conversations, skipped
 
 
-def image_pointing(subject: Subject) -> Asked:
-    """One conversation per label of one or several images that can be asked."""
+def image_pointing(subject: Subject) -> Questions:
+    """Return one conversation per label of one or several images, where possible."""
     conversations: list[Conversation] = []
     skipped: list[Skipped] = []
     for label in subject.sample.labels(Instance):
         points, outside = _image_points(subject, label)
         numbers = _draw_images(subject, label, points)
         num_shown = sum(len(points[number - 1]) for number in numbers)
-        fault = _fault(subject, label, num_shown, len(outside), _unseen(subject, "it"))
-        if fault is not None:
-            skipped.append(Skipped(label, fault))
+        problem = _problem(subject, label, num_shown, len(outside), _unseen(subject, "it"))
+        if problem is not None:
+            skipped.append(Skipped(label, problem))
             continue
         skipped += outside
         conversations.append(_about_images(subject, label, points, numbers))
@@ -66,13 +65,13 @@ def image_pointing(subject: Subject) -> Asked:
 
 
 def tracks_shown(subject: Subject, label: str) -> tuple[list[VisibleTrack], list[Track]]:
-    """Objects of a label of which some moment shows the template's point, and the others."""
+    """Return the objects of a label whose point some sampled frame shows, and the others."""
     rule = subject.template.point
     return shown_and_hidden(subject.sample, label, subject.clip, rule, subject.seed)
 
 
 def first_sightings(tracks: Sequence[VisibleTrack]) -> list[tuple[float, list[XY]]]:
-    """Each object at the first moment that shows it: ``(time_s, points)`` in time order."""
+    """Return each object at the first time that shows it: ``(time_s, points)`` in time order."""
     by_time: dict[float, list[XY]] = {}
     for track in tracks:
         first = track.sightings[0]
@@ -81,24 +80,24 @@ def first_sightings(tracks: Sequence[VisibleTrack]) -> list[tuple[float, list[XY
 
 
 def never_shown(track: Track) -> Skipped:
-    """The report on an object that no sampled moment shows, though others of its label are."""
+    """Report an object that no sampled frame shows, although others of its label are shown."""
     return Skipped(f"{track.label}, object {track.id}", "no sampled frame shows this object")
 
 
-def _fault(
+def _problem(
     subject: Subject, label: str, num_shown: int, num_hidden: int, unseen: str
 ) -> str | None:
-    """Why a label cannot be asked; ``unseen`` when there is nothing of it to point at."""
+    """Return why a label has no question; ``unseen`` if there is nothing to point at."""
     if not num_shown:
         return unseen
     if num_shown > subject.template.point_limit:
-        return f"its answer has more points than max_points = {subject.template.max_points}"
-    return count_fault(subject, label, num_hidden=num_hidden)
+        return f"its answer exceeds max_points = {subject.template.max_points}"
+    return count_problem(subject, label, num_hidden=num_hidden)
 
 
 def _about_video(subject: Subject, label: str, tracks: Sequence[VisibleTrack]) -> Conversation:
     template, sample_id = subject.template, subject.sample.id
-    question = subject.say(draw(template.questions, subject.key(label)), label=label)
+    question = subject.fill(draw(template.questions, subject.key(label)), label=label)
     answer = format_video_points(
         first_sightings(tracks),
         size_wh=subject.clip.size_wh,
@@ -109,7 +108,7 @@ def _about_video(subject: Subject, label: str, tracks: Sequence[VisibleTrack]) -
 
 
 def _image_points(subject: Subject, label: str) -> tuple[list[list[XY]], list[Skipped]]:
-    """Points of a label on each image, and its objects that lie outside of theirs."""
+    """Return the points of a label on each image, and its objects outside of their image."""
     points: list[list[XY]] = [[] for _ in subject.sizes_wh]
     outside: list[Skipped] = []
     for note in subject.sample.annotations:
@@ -126,12 +125,12 @@ def _image_points(subject: Subject, label: str) -> tuple[list[list[XY]], list[Sk
 
 def _unseen(subject: Subject, what: str) -> str:
     rule = subject.template.point
-    lies_outside = f"{what} lies outside the image"
-    return f"{what} has no visible {rule}" if rule.startswith("keypoint:") else lies_outside
+    outside = f"{what} is outside the image"
+    return f"{what} has no visible {rule}" if rule.startswith("keypoint:") else outside
 
 
 def _draw_images(subject: Subject, label: str, points: Sequence[list[XY]]) -> tuple[int, ...]:
-    """Numbers of the images to ask about: all, or some of which at least one shows the label."""
+    """Return the numbers of the images in question: all, or some that include the label."""
     everywhere = tuple(range(1, len(points) + 1))
     shown = [number for number in everywhere if points[number - 1]]
     rng = random.Random(subject.key(label, "image numbers"))
@@ -147,21 +146,21 @@ def _about_images(
     subject: Subject, label: str, points: Sequence[list[XY]], numbers: tuple[int, ...]
 ) -> Conversation:
     template, sizes, name = subject.template, subject.sizes_wh, subject.name(label)
-    is_part = len(numbers) < len(sizes)
-    images = ", ".join(f"image_{number}" for number in numbers) if is_part else ALL_IMAGES
-    wording = draw(_image_wordings(subject, label, is_part), subject.key(label))
-    question = subject.say(wording, label=label, images=images)
+    is_subset = len(numbers) < len(sizes)
+    images = ", ".join(f"image_{number}" for number in numbers) if is_subset else ALL_IMAGES
+    wording = draw(_image_phrasings(subject, label, is_subset), subject.key(label))
+    question = subject.fill(wording, label=label, images=images)
     if len(sizes) == 1:
         answer = format_image_points(points[0], size_wh=sizes[0], label=name, mode=template.mode)
     else:
-        asked = [(n, sizes[n - 1], points[n - 1]) for n in numbers if points[n - 1]]
-        answer = format_multi_image_points(asked, label=name, mode=template.mode)
+        answered = [(n, sizes[n - 1], points[n - 1]) for n in numbers if points[n - 1]]
+        answer = format_multi_image_points(answered, label=name, mode=template.mode)
     return Conversation(subject.sample.id, label, question, answer, image_numbers=numbers)
 
 
-def _image_wordings(subject: Subject, label: str, is_part: bool) -> Sequence[str]:
-    """Wordings that name images, or that do not: of a single image nothing need be said."""
+def _image_phrasings(subject: Subject, label: str, is_subset: bool) -> Sequence[str]:
+    """Return the phrasings that name images, or those that do not; one image is not named."""
     wordings = subject.template.questions
     if len(subject.sizes_wh) == 1:
         return [w for w in wordings if "images" not in variables_of(w)] or wordings
-    return mentioning(wordings, "images", subject.key(label), needed=is_part)
+    return mentioning(wordings, "images", subject.key(label), needed=is_subset)

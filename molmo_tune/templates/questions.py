@@ -1,7 +1,7 @@
-"""A sample, a template and what the model sees → all conversations, and all that is left out.
+"""All conversations about a sample by a template, and everything that they skip.
 
-The one entrance to the families of tasks. Here it is decided whether a template fits the medium,
-which annotations its task asks about, and that the others are reported: a file with tracks and
+This is the only entry point to the families of tasks. It checks that a template fits the media,
+selects the annotations that its task covers, and reports the others: a file with tracks and
 captions needs one data source with a tracking template and one with a caption template.
 """
 
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from molmo_tune.errors import UserError
 from molmo_tune.labels.sample import Dialogue, Instance, MediaKind, Sample, Span, Track
 from molmo_tune.media.clip import SampledTimes
-from molmo_tune.templates.conversations import Asked, SizeWH, Skipped, Subject
-from molmo_tune.templates.dialogue import shown_name, task_of, written
+from molmo_tune.templates.conversations import Questions, SizeWH, Skipped, Subject
+from molmo_tune.templates.dialogue import dialogues, shown_name, task_of
 from molmo_tune.templates.events import event_captions, event_times
 from molmo_tune.templates.pointing import image_pointing, video_pointing
 from molmo_tune.templates.template import Task, Template
@@ -25,11 +25,11 @@ AnyKind = type[Track] | type[Instance] | type[Span] | type[Dialogue]
 
 @dataclass(frozen=True, slots=True)
 class _Family:
-    """Who asks for a task, about which annotations (and their name), on which media."""
+    """A task: the function that makes its questions, its annotations, their name, its media."""
 
-    ask: Callable[[Subject], Asked]
-    about: AnyKind
-    called: str
+    ask: Callable[[Subject], Questions]
+    covers: AnyKind
+    name: str
     media: tuple[MediaKind, ...]
 
 
@@ -41,10 +41,10 @@ _FAMILIES: dict[Task, _Family] = {
     "single_point_tracking": _Family(single_point_tracking, Track, "tracks", ("video",)),
     "event_times": _Family(event_times, Span, "events", ("video",)),
     "event_captions": _Family(event_captions, Span, "events", ("video",)),
-    "captions": _Family(written, Dialogue, "captions", ("image", "video")),
-    "dialogue": _Family(written, Dialogue, "open questions", ("image", "video", "text")),
+    "captions": _Family(dialogues, Dialogue, "captions", ("image", "video")),
+    "dialogue": _Family(dialogues, Dialogue, "open questions", ("image", "video", "text")),
     "multiple_choice": _Family(
-        written, Dialogue, "questions with options", ("image", "video", "text")
+        dialogues, Dialogue, "questions with options", ("image", "video", "text")
     ),
 }
 
@@ -55,27 +55,27 @@ def ask(
     sampled: SampledTimes | None,
     sizes_wh: Sequence[SizeWH],
     seed: int,
-) -> Asked:
-    """All conversations of a sample.
+) -> Questions:
+    """Return all conversations about a sample, and the annotations that they skip.
 
     Args:
-        sample: with all its annotations.
-        template: its task decides which of them are asked about.
+        sample: a sample with all its annotations.
+        template: phrasings; its task determines which annotations get questions.
         sampled: what the model sees of a video.
-        sizes_wh: of the images, in order.
-        seed: of everything that is drawn.
+        sizes_wh: sizes of the images in pixels, in order.
+        seed: seed of all random choices.
 
     Raises:
-        UserError: the template is for another kind of medium.
+        UserError: the template is for another kind of media.
     """
     family = _FAMILIES[template.task]
-    _check_medium(sample, template, family)
+    _check_media(sample, template, family)
     subject = Subject(sample, template, seed, sampled, tuple(sizes_wh))
     conversations, skipped = family.ask(subject)
-    return conversations, [*skipped, *_not_asked(subject, family)]
+    return conversations, [*skipped, *_not_covered(subject, family)]
 
 
-def _check_medium(sample: Sample, template: Template, family: _Family) -> None:
+def _check_media(sample: Sample, template: Template, family: _Family) -> None:
     media = family.media
     if template.task == "captions":
         media = ("video",) if template.style.startswith("video_") else ("image",)
@@ -89,13 +89,13 @@ def _check_medium(sample: Sample, template: Template, family: _Family) -> None:
         )
 
 
-def _not_asked(subject: Subject, family: _Family) -> list[Skipped]:
-    """Labels (and texts) of a kind that the task does not ask about."""
+def _not_covered(subject: Subject, family: _Family) -> list[Skipped]:
+    """Report labels (and texts) of a kind that the task does not cover."""
     names = dict.fromkeys(
         shown_name(note)
         for note in subject.sample.annotations
-        if not isinstance(note, family.about)
+        if not isinstance(note, family.covers)
         or (isinstance(note, Dialogue) and task_of(note) != subject.template.task)
     )
-    reason = f"the task {subject.template.task} asks about {family.called} only"
+    reason = f"task {subject.template.task} covers only {family.name}"
     return [Skipped(name, reason) for name in names]

@@ -1,12 +1,12 @@
 """Data templates: the user's words around the package's numbers.
 
-A template is a small YAML file: which task the labels serve, several wordings of the question, and
-what the answers are like. Which wording a sample gets is drawn from the recipe's seed, the sample
-and the label (`molmo_tune.templates.wording`).
+A template is a small YAML file: the task of the labels, several phrasings of the question, and the
+form of the answers. The recipe's seed, the sample and the label determine the phrasing of each
+question (`molmo_tune.templates.wording`).
 
-A key that means nothing for the task, a wording that leaves out what the question is about, or a
-variable that the task does not have is an error when the file is read, not when training runs.
-Coordinates are `molmo_tune.grounding`'s; tokens are not known here.
+A key that does not apply to the task, a phrasing without the variable that its question needs, and
+a variable that the task does not have are errors when the file is read, not when training runs.
+`molmo_tune.grounding` writes coordinates; this module knows nothing of tokens.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ CaptionStyle = Literal[
     "video_transcript",
 ]
 Rate = Annotated[int, Field(ge=1, le=10, strict=True)]
-DEFAULT_FPS = 2  # the rate of a tracking question that names none
+DEFAULT_FPS = 2  # the rate of a tracking question that does not state one
 
 _POINTING = ("image_pointing", "video_pointing")
 _TRACKING = ("tracking", "tracking_start_end", "single_point_tracking")
 
-# Variables of a task's questions: those that every wording must mention, those that it may.
+# Variables of a task's questions: required in every phrasing, and optional.
 _VARIABLES: dict[Task, tuple[frozenset[str], frozenset[str]]] = {
     "image_pointing": (frozenset({"label"}), frozenset({"images"})),
     "video_pointing": (frozenset({"label"}), frozenset()),
@@ -66,7 +66,7 @@ _VARIABLES: dict[Task, tuple[frozenset[str], frozenset[str]]] = {
     "dialogue": (frozenset({"question"}), frozenset()),
     "multiple_choice": (frozenset({"question", "options"}), frozenset()),
 }
-# Keys that only some tasks have.
+# Keys that apply to some tasks only.
 _TASKS_WITH: dict[str, tuple[str, ...]] = {
     "mode": _POINTING,
     "answer_label": (*_POINTING, *_TRACKING),
@@ -87,26 +87,26 @@ class Template(BaseModel):
 
     task: Task
     questions: tuple[str, ...] = Field(min_length=1)
-    """Wordings; one is drawn per sample and label."""
+    """Phrasings; one is chosen at random per sample and label."""
     mode: PointMode = "point"
     """Point only, point and then count, count and then point, or count only."""
     answer_label: str = "{{ label }}"
-    """The name written into the answer."""
+    """The label as the answer spells it."""
     point: str = Field(default=DEFAULT_RULE, pattern=RULES)
-    """The point that stands for a shape: ``interior`` (always inside), ``center`` (of its box),
+    """The point of a shape: ``interior`` (always inside), ``center`` (of its box),
     ``random_in_mask`` or ``keypoint:NAME``, see `geometry.points`."""
     max_points: int = Field(default=60, ge=1, strict=True)
-    """Points per answer, more are refused; of tracks, trained without a limit, only when stated."""
+    """Maximum points per answer; labels with more are skipped. Tracks have no limit unless set."""
     assume_exhaustive: bool = Field(default=False, strict=True)
-    """Count labels that the label file does not call exhaustive."""
+    """Count labels even if the label file does not call them exhaustive."""
     ask_absent: int = Field(default=0, ge=0, strict=True)
-    """Questions per sample about exhaustive labels that are absent; the answer says so."""
+    """Number of questions per sample about absent exhaustive labels; the answer says so."""
     fps: tuple[Rate, ...] = Field(default=(DEFAULT_FPS,), min_length=1)
-    """Rates of tracks, positions per second; one is drawn of those of which all steps are seen."""
+    """Rates of tracks in positions per second; one that the sampled frames cover is chosen."""
     style: str = Field(default="", pattern="^[a-z0-9_]*$")
-    """Kind of question as the model was trained; empty: that of the annotation or the task."""
+    """Style of the question in training; empty: the annotation's or the task's own."""
     choice: Literal["option", "letter", "text"] = "option"
-    """A multiple-choice answer: ``B. blue``, ``B`` or ``blue``."""
+    """Form of a multiple-choice answer: ``B. blue``, ``B`` or ``blue``."""
 
     @field_validator("fps", mode="before")
     @classmethod
@@ -117,28 +117,28 @@ class Template(BaseModel):
     def _belongs_together(self) -> Template:
         for key in sorted(self.model_fields_set & set(_TASKS_WITH)):
             if self.task not in _TASKS_WITH[key]:
-                raise ValueError(f"{key} means nothing for the task {self.task}")
+                raise ValueError(f"{key} does not apply to task {self.task}")
         if self.assume_exhaustive and not self.counts:
-            raise ValueError("assume_exhaustive is about counts, and the mode is point")
+            raise ValueError("assume_exhaustive needs a mode that counts, not point")
         if self.task == "captions" and self.style not in get_args(CaptionStyle):
             raise ValueError(f"captions need a style: {', '.join(get_args(CaptionStyle))}")
-        others = set(self.fps) != {DEFAULT_FPS}
-        if others and not any("fps" in variables_of(wording) for wording in self.questions):
+        needs_fps = set(self.fps) != {DEFAULT_FPS}
+        if needs_fps and not any("fps" in variables_of(wording) for wording in self.questions):
             raise ValueError(
-                f"fps is not {DEFAULT_FPS}, and no wording says {{{{ fps }}}}: "
+                f"fps is not {DEFAULT_FPS} and no question contains {{{{ fps }}}}: "
                 "the model would not know the rate"
             )
         return self
 
     @property
     def point_limit(self) -> float:
-        """Most points in an answer; infinite for tracks when the template does not limit them."""
+        """Maximum points in an answer; infinite for tracks unless the template limits them."""
         limited = self.task in _POINTING or "max_points" in self.model_fields_set
         return self.max_points if limited else math.inf
 
     @property
     def base_fps(self) -> int:
-        """A rate that the sampled frames should be made to show: the first of a tracking task."""
+        """The rate that sampling should cover: the first rate of a tracking task, otherwise 1."""
         return self.fps[0] if self.task in _TASKS_WITH["fps"] else 1
 
     @property
@@ -148,10 +148,10 @@ class Template(BaseModel):
 
 
 def load_template(name: str) -> Template:
-    """Read a bundled template by name, or the user's own by path.
+    """Read a bundled template by name, or a user's template by path.
 
     Raises:
-        UserError: unknown name, no YAML, an unknown key, or a wording that does not render.
+        UserError: unknown name, invalid YAML, an unknown key, or a phrasing that does not render.
     """
     return _load(bundled("data_templates", name))
 
@@ -162,11 +162,10 @@ def _load(path: Path) -> Template:
     try:
         template = Template.model_validate(reading.value)
     except ValidationError as error:
-        faults = [
-            (tuple(fault["loc"]), fault["msg"].removeprefix("Value error, "))
-            for fault in error.errors()
+        problems = [
+            (tuple(one["loc"]), one["msg"].removeprefix("Value error, ")) for one in error.errors()
         ]
-        raise _at_fault(path, reading, faults) from error
+        raise _error_at(path, reading, problems) from error
     except UserError as error:
         raise UserError(path, f"{error.where} {error.found}", error.expected, error.fix) from error
     required, optional = _VARIABLES[template.task]
@@ -183,18 +182,18 @@ def _reading(path: Path) -> Reading:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(path, f"not a readable template ({error})") from error
     if reading.faults:
-        raise _at_fault(path, reading, [(fault.path, fault.reason) for fault in reading.faults])
+        raise _error_at(path, reading, [(one.path, one.reason) for one in reading.faults])
     if not isinstance(reading.value, dict):
         raise UserError(path, "not a template", "keys such as task and questions")
     return reading
 
 
-def _at_fault(path: Path, reading: Reading, faults: list[tuple[KeyPath, str]]) -> UserError:
+def _error_at(path: Path, reading: Reading, problems: list[tuple[KeyPath, str]]) -> UserError:
     shown = [
         f"line {reading.lines[place]}: {dotted(place)}: {reason}"
         if place and place in reading.lines
         else ": ".join(filter(None, (dotted(place), reason)))
-        for place, reason in faults
+        for place, reason in problems
     ]
     return UserError(path, "; ".join(shown), "the keys of a bundled template")
 
@@ -208,12 +207,11 @@ def _check_wording(
         raise UserError(where, f"{error.where} {error.found}", error.expected) from error
     known = required | optional
     if used - known:
-        names, listed = ", ".join(sorted(used - known)), ", ".join(sorted(known)) or "none"
-        raise UserError(where, f"{quoted(wording)} has unknown variables: {names}", f"of: {listed}")
+        names, listed = ", ".join(sorted(used - known)), ", ".join(sorted(known)) or "no variables"
+        raise UserError(where, f"{quoted(wording)} has unknown variables: {names}", listed)
     if required - used:
         names = ", ".join(sorted(required - used))
-        raise UserError(
-            where, f"{quoted(wording)} does not mention {names}", "every wording to do so"
-        )
+        expected = " and ".join(f"{{{{ {name} }}}}" for name in sorted(required))
+        raise UserError(where, f"{quoted(wording)} lacks {names}", f"{expected} in every question")
     if not render(wording, dict.fromkeys(known, "1"), where=str(where)).strip():
-        raise UserError(where, f"{quoted(wording)} has no words", "a text")
+        raise UserError(where, f"{quoted(wording)} is empty", "a text")

@@ -1,12 +1,12 @@
-"""Which labeled objects and events are to be seen at which of the sampled moments.
+"""Which labeled objects and events are visible at which of the sampled times.
 
-Questions, answers and the truth that answers are scored against are all built from this one view
-of a sample, so they cannot disagree about what was visible.
+Questions, answers and the ground truth that answers are scored against all use this one view of a
+sample, so they cannot disagree about what was visible.
 
-A moment shows an observation when its frame is the one on screen then. Labels that carry a time but
-no frame number count when they lie within a hundredth of a second (`alignment.TOLERANCE_S`).
-Hidden (occluded) objects and shapes wholly outside the frame are not visible. An event is visible
-when a sampled moment lies in its span; what goes on after the last moment is cut off.
+A sampled time shows an observation if the observation's frame is on screen then. Labels with a time
+but no frame number count if they are within a hundredth of a second (`alignment.TOLERANCE_S`).
+Hidden (occluded) objects and shapes entirely outside the frame are not visible. An event is visible
+if its span contains a sampled time; it ends at the last sampled time at the latest.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from molmo_tune.templates.alignment import TOLERANCE_S
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One object at one sampled moment: ``time_s`` is the target time the model is given."""
+    """One object at one sampled time; ``time_s`` is the time given to the model."""
 
     time_s: float
     shape: Shape
@@ -30,7 +30,7 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class VisibleTrack:
-    """One object and all sampled moments that show it, in time order (at least one)."""
+    """One object and all sampled times that show it, in order (at least one)."""
 
     track_id: str
     sightings: tuple[Sighting, ...]
@@ -39,21 +39,21 @@ class VisibleTrack:
 def visible_tracks(
     sample: Sample, label: str, sampled: SampledTimes, rule: str = DEFAULT_RULE, seed: int = 0
 ) -> list[VisibleTrack]:
-    """Objects of a label that at least one sampled moment shows, in file order."""
+    """Return the objects of a label that at least one sampled time shows, in file order."""
     return shown_and_hidden(sample, label, sampled, rule, seed)[0]
 
 
 def shown_and_hidden(
     sample: Sample, label: str, sampled: SampledTimes, rule: str = DEFAULT_RULE, seed: int = 0
 ) -> tuple[list[VisibleTrack], list[Track]]:
-    """Objects of a label that some sampled moment shows, and those that none does.
+    """Return the objects of a label that some sampled time shows, and those that none shows.
 
     Args:
-        sample: with all its annotations.
-        label: one of them.
+        sample: a sample with all its annotations.
+        label: a label of the sample.
         sampled: what the model sees.
-        rule: which point stands for a shape (`geometry.points`).
-        seed: of points that are drawn.
+        rule: which point represents a shape (`geometry.points`).
+        seed: seed of points chosen at random.
     """
     shown: list[VisibleTrack] = []
     hidden: list[Track] = []
@@ -69,7 +69,7 @@ def shown_and_hidden(
 
 
 def visible_span(span: Span, sampled: SampledTimes) -> tuple[float, float] | None:
-    """Start and end in seconds of the part of an event that was shown; None when none was."""
+    """Return start and end in seconds of the visible part of an event; None if not visible."""
     shown = any(
         span.start_s - TOLERANCE_S < time_s < span.end_s + TOLERANCE_S for time_s in sampled.times_s
     )

@@ -1,11 +1,11 @@
-"""The words of a template: what may stand in them, filling them in, and drawing one of several.
+"""Phrasings of a template: their syntax, rendering, and the choice of one of several.
 
-Wordings are Jinja, of which only what words need is allowed: variables, tests, conditions and a few
-filters. Loops, calls, attributes and arithmetic are errors, so a template that somebody else wrote
-can neither look into the program nor keep it busy. A misspelled variable is an error too.
+Phrasings are Jinja, limited to variables, tests, conditions and a few filters. Loops, calls,
+attributes and arithmetic are errors, so that a template from somebody else can neither inspect the
+program nor keep it busy. A misspelled variable is an error too.
 
-Everything drawn at random is drawn from a key of the recipe's seed, the sample and the label, so
-that every epoch, worker and machine draws the same.
+Every random choice depends on a key made of the recipe's seed, the sample and the label, so it is
+the same in every epoch, worker process and machine.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _FILTERS: dict[str, Callable[..., str]] = {
     "trim": lambda text: str(text).strip(),
     "upper": lambda text: str(text).upper(),
 }
-_MAY = f"variables, conditions and the filters {', '.join(_FILTERS)}"
+_SYNTAX = f"variables, conditions and the filters {', '.join(_FILTERS)}"
 _JINJA = SandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 _JINJA.filters.clear()
 _JINJA.filters.update(_FILTERS)
@@ -53,7 +53,7 @@ _JINJA.globals.clear()
 
 
 def quoted(wording: str) -> str:
-    """A wording as messages quote it, cut in the middle when it is long."""
+    """Return a phrasing as messages quote it, shortened in the middle when long."""
     quote = reprlib.Repr()
     quote.maxstring = 80
     return quote.repr(wording)
@@ -61,21 +61,23 @@ def quoted(wording: str) -> str:
 
 @lru_cache(maxsize=1024)
 def variables_of(wording: str) -> frozenset[str]:
-    """Names of the variables that a wording mentions.
+    """Return the names of the variables in a phrasing.
 
     Raises:
-        UserError: a syntax error, or something that a wording may not do.
+        UserError: a syntax error, or syntax that phrasings do not allow.
     """
     try:
         tree = _JINJA.parse(wording)
     except (TemplateError, RecursionError) as error:
-        raise UserError(quoted(wording), f"is not Jinja ({_first_line(error)})", _MAY) from error
+        raise UserError(
+            quoted(wording), f"is not valid Jinja ({_first_line(error)})", _SYNTAX
+        ) from error
     for node in tree.find_all(nodes.Node):
         if not isinstance(node, _ALLOWED) or (
             isinstance(node, nodes.Filter) and node.name not in _FILTERS
         ):
             name = f"{type(node).__name__.lower()} {getattr(node, 'name', '')}".strip()
-            raise UserError(quoted(wording), f"{name} is not allowed in a wording", _MAY)
+            raise UserError(quoted(wording), f"{name} is not allowed in a template", _SYNTAX)
     return frozenset(node.name for node in tree.find_all(nodes.Name))
 
 
@@ -84,7 +86,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def render(wording: str, variables: Mapping[str, Any], *, where: str) -> str:
-    """Fill in a wording.
+    """Return a phrasing with its variables filled in.
 
     Raises:
         UserError: as `variables_of`, or an unknown variable or filter.
@@ -107,20 +109,20 @@ def _compiled(wording: str) -> Any:
 
 
 def draw(wordings: Sequence[str], key: str) -> str:
-    """One of several wordings, the same for the same key."""
+    """Return one of several phrasings, always the same one for a key."""
     return random.Random(key).choice(wordings)
 
 
 def mentioning(
     wordings: Sequence[str], variable: str, key: str, *, needed: bool
 ) -> tuple[str, ...]:
-    """The wordings that mention a variable, or those that do not.
+    """Return the phrasings that contain a variable, or those that do not.
 
-    Where the variable need not be said, both families get half of the keys, as in the training
-    data, whatever their sizes. Empty when it is needed and no wording mentions it.
+    If the variable is not `needed`, each group gets half of the keys, whatever its size, as in the
+    training data. The result is empty if the variable is needed and no phrasing contains it.
     """
-    saying = tuple(w for w in wordings if variable in variables_of(w))
+    stated = tuple(w for w in wordings if variable in variables_of(w))
     silent = tuple(w for w in wordings if variable not in variables_of(w))
     if needed or not silent:
-        return saying
-    return silent if not saying or random.Random(f"{key}:{variable}").random() < 0.5 else saying
+        return stated
+    return silent if not stated or random.Random(f"{key}:{variable}").random() < 0.5 else stated

@@ -1,13 +1,13 @@
-"""FSDP: one copy of the weights spread over several devices, for bases that fit on none.
+"""FSDP: one copy of the weights sharded over several devices, for bases that fit on none.
 
 PyTorch's `fully_shard` under Lightning's `ModelParallelStrategy`. Every decoder layer is gathered
-for its own turn; all else (embeddings, vision tower, connector, head) is one group that is gathered
-for the whole step, because a batch of text alone does not visit all of it and the devices would
-wait for each other. For the same reason every layer must see an input with a gradient on every
-device, or the order in which gradients are summed would differ between them.
+when it computes; everything else (embeddings, vision tower, connector, head) is one group that is
+gathered for the whole step, because a text-only batch does not use all of it and the devices would
+wait for each other. For the same reason every layer must get an input with a gradient on every
+device, or the order in which gradients are reduced would differ between them.
 
-What it does not do: quantized bases and 8-bit optimizers (their storage cannot be split by rows),
-PiSSA's start, and answers generated during training; the recipe refuses these.
+Limitations: no quantized bases or 8-bit optimizers (untested), no PiSSA, no answers generated
+during training; the recipe refuses these.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from molmo_tune.model.adapters import bare_model, trainable_parameters
 
 
 def sharding_strategy(num_processes: int) -> Strategy:
-    """All processes share one copy; checkpoints are whole files, as those of other strategies."""
+    """Return the strategy that shards over all processes and writes checkpoints as single files."""
     return ModelParallelStrategy(
         data_parallel_size=num_processes, tensor_parallel_size=1, save_distributed_checkpoint=False
     )
 
 
 def shard(module: Any, mesh: DeviceMesh) -> None:
-    """Split the weights of a `MolmoModule` over the devices of `mesh`."""
+    """Shard the weights of a `MolmoModule` over the devices of `mesh`, in place."""
     model = bare_model(module.model)
     for layer in model.model.language_model.layers:
         fully_shard(layer, mesh=mesh)
@@ -40,10 +40,10 @@ def shard(module: Any, mesh: DeviceMesh) -> None:
     cast(Any, model).enable_input_require_grads()
 
 
-def whole_trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor] | None:
-    """Trained weights by name, gathered from all devices; None when nothing is split.
+def gather_trained_weights(model: torch.nn.Module) -> dict[str, torch.Tensor] | None:
+    """Return the trained weights by name, gathered on the CPU; None if nothing is sharded.
 
-    Every process must ask, since every process gives.
+    A collective operation: every process must call it.
     """
     trained = trainable_parameters(model)
     if not any(isinstance(p, DTensor) for _, p in trained):

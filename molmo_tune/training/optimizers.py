@@ -1,9 +1,10 @@
-"""The optimizer: a rate and a decay per part of the model, and for LoRA+ per matrix."""
+"""The optimizer: AdamW with a learning rate and a decay per component, and for LoRA+ per matrix."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -11,22 +12,25 @@ from molmo_tune.choices import OptimizerName, Schedule
 from molmo_tune.errors import UserError
 from molmo_tune.model.adapters import part_of, trainable_parameters
 from molmo_tune.model.quantization import require_bitsandbytes
+from molmo_tune.recipe.sections import Recipe
+
+WARMUP_FRACTION = 0.03
+"""Warmup steps per optimizer step of the run, if the recipe sets none."""
 
 
 @dataclass(frozen=True, slots=True)
 class OptimSettings:
     """The optimizer and its schedule.
 
-    ``part_lr`` and ``part_weight_decay`` override ``lr`` and ``weight_decay`` for parts of the
-    model (``connector``, ``vision``). ``lora_plus_ratio`` multiplies the rate of B matrices. The
-    schedule warms up linearly from zero and falls to ``min_lr_ratio`` of the rate at
-    ``max_steps``.
+    ``part_lr`` and ``part_weight_decay`` override ``lr`` and ``weight_decay`` for components
+    (``connector``, ``vision``). ``lora_plus_ratio`` multiplies the learning rate of B matrices. The
+    learning rate warms up linearly and decays to ``min_lr_ratio`` of its peak at ``max_steps``.
     """
 
     lr: float
     max_steps: int
-    part_lr: dict[str, float]
-    part_weight_decay: dict[str, float] = field(default_factory=dict)
+    part_lr: Mapping[str, float]
+    part_weight_decay: Mapping[str, float] = field(default_factory=dict)
     lora_plus_ratio: float | None = None
     name: OptimizerName = "adamw"
     weight_decay: float = 0.0
@@ -37,14 +41,45 @@ class OptimSettings:
     min_lr_ratio: float = 0.1
 
 
+class ParameterGroup(TypedDict):
+    """One of PyTorch's parameter groups; ``name`` is the component."""
+
+    params: list[torch.nn.Parameter]
+    lr: float
+    weight_decay: float
+    name: str
+
+
+def optim_settings(recipe: Recipe) -> OptimSettings:
+    """Return the recipe's optimizer settings, with the length of its run."""
+    optim, max_steps = recipe.optim, recipe.trainer.max_steps
+    rates = {"connector": optim.lr_connector, "vision": optim.lr_vision}
+    decays = {"connector": optim.weight_decay_connector, "vision": optim.weight_decay_vision}
+    warmup = optim.warmup_steps
+    return OptimSettings(
+        lr=optim.lr,
+        max_steps=max_steps,
+        part_lr={part: rate for part, rate in rates.items() if rate is not None},
+        part_weight_decay={part: decay for part, decay in decays.items() if decay is not None},
+        lora_plus_ratio=optim.lora_plus_ratio,
+        name=optim.name,
+        weight_decay=optim.weight_decay,
+        betas=optim.betas,
+        eps=optim.eps,
+        schedule=optim.schedule,
+        warmup_steps=round(WARMUP_FRACTION * max_steps) if warmup is None else warmup,
+        min_lr_ratio=optim.min_lr_ratio,
+    )
+
+
 def build_optimizer(model: torch.nn.Module, settings: OptimSettings) -> torch.optim.Optimizer:
-    """AdamW over the trainable parameters of `model`, grouped.
+    """Return AdamW over the trainable parameters of `model`, in groups.
 
     Raises:
         UserError: an 8-bit optimizer without bitsandbytes, or the paged one without a GPU.
     """
-    kind = _optimizer_class(settings.name)
-    optimizer: torch.optim.Optimizer = kind(
+    optimizer_class = _optimizer_class(settings.name)
+    optimizer: torch.optim.Optimizer = optimizer_class(
         parameter_groups(model, settings),
         lr=settings.lr,
         betas=settings.betas,
@@ -54,9 +89,9 @@ def build_optimizer(model: torch.nn.Module, settings: OptimSettings) -> torch.op
     return optimizer
 
 
-def parameter_groups(model: torch.nn.Module, settings: OptimSettings) -> list[dict[str, Any]]:
-    """Groups of equal part, rate and decay; each names its part."""
-    groups: dict[tuple[str, bool], list[Any]] = {}
+def parameter_groups(model: torch.nn.Module, settings: OptimSettings) -> list[ParameterGroup]:
+    """Group the trainable parameters by component, and under LoRA+ by matrix."""
+    groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in trainable_parameters(model):
         is_fast = settings.lora_plus_ratio is not None and ".lora_B." in name
         groups.setdefault((part_of(name), is_fast), []).append(parameter)
@@ -72,15 +107,6 @@ def parameter_groups(model: torch.nn.Module, settings: OptimSettings) -> list[di
     ]
 
 
-def clip_parts(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-    """Clip the gradients of each part of the model by their own norm, as Molmo 2 was trained."""
-    parts: dict[str, list[torch.Tensor]] = {}
-    for group in optimizer.param_groups:
-        parts.setdefault(group["name"], []).extend(group["params"])
-    for parameters in parts.values():
-        torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-
-
 def _optimizer_class(name: OptimizerName) -> Any:
     if name == "adamw":
         return torch.optim.AdamW
@@ -89,6 +115,7 @@ def _optimizer_class(name: OptimizerName) -> Any:
 
     if name == "paged_adamw_8bit":
         if not torch.cuda.is_available():
-            raise UserError("optim.name", f"{name} without a GPU", "one", "use adamw_8bit or adamw")
+            fix = "set optim.name: adamw_8bit or adamw"
+            raise UserError("optim.name", f"{name} without a GPU", "a GPU", fix)
         return bitsandbytes.optim.PagedAdamW8bit
     return bitsandbytes.optim.AdamW8bit

@@ -1,4 +1,4 @@
-"""The state of every random generator a training step may draw from, captured and restored."""
+"""The state of every random generator that a training step uses, captured and restored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def capture() -> dict[str, Any]:
-    """Python, numpy, torch and, where there is one, CUDA; plain types only."""
+    """Return the states of Python, NumPy, PyTorch and any CUDA devices, in plain types."""
     kind, keys, position, has_gauss, cached = np.random.get_state()
     state: dict[str, Any] = {
         "python": random.getstate(),

@@ -1,20 +1,31 @@
-"""How a run ended, for its folder: the metrics by step and the report."""
+"""How a run ended: its result for the caller, `metrics.csv` and `report.json` for its folder."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
-from molmo_tune.encoding.items import Item, Refused
-from molmo_tune.recipe.sections import Recipe
-from molmo_tune.run_folder import RunFolder, write_json
+from molmo_tune.atomic_files import write_json
+from molmo_tune.encoding.items import Item
+from molmo_tune.run_folder import RunFolder
+from molmo_tune.training.callbacks.data_wait import DataWaitFigures
+from molmo_tune.training.callbacks.media_monitor import MediaFigures
+from molmo_tune.training.callbacks.pack_fill import PackFigures
+from molmo_tune.training.callbacks.step_metrics import write_metrics
+from molmo_tune.training.fit import FittedRun
+from molmo_tune.training.processes import is_first_process
+from molmo_tune.training.read_data import TrainingData
+from molmo_tune.training.run_start import RunStart
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """How a run ended. ``losses``: (optimizer step, weighted mean loss)."""
+    """How a run ended.
+
+    ``losses``: pairs of optimizer step and weighted mean loss. ``trainable_share``: fraction of the
+    weights that was trained.
+    """
 
     run: RunFolder
     steps: int
@@ -23,53 +34,93 @@ class TrainingResult:
     seconds: float
 
 
-def write_metrics(
-    run: RunFolder,
-    losses: list[tuple[int, float]],
-    figures: Mapping[str, Mapping[int, float]],
-    append: bool,
-) -> None:
-    """Losses and other figures by step, each a column; rows of before a resume are kept."""
-    names = ("step", "train_loss", *figures)
-    kept: list[list[str]] = []
-    if append and run.metrics.is_file():
-        with run.metrics.open(newline="", encoding="utf-8") as file:
-            first = losses[0][0] if losses else 0
-            rows = [row for row in csv.DictReader(file) if int(row["step"]) < first]
-        kept = [[row.get(name) or "" for name in names] for row in rows]
-    with run.metrics.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        writer.writerows(kept)
-        for step, loss in losses:
-            found = (values.get(step) for values in figures.values())
-            writer.writerow([step, loss, *("" if v is None else f"{v:.4f}" for v in found)])
+class SplitCounts(TypedDict):
+    """What a split of the data contains."""
+
+    samples: int
+    sequences: int
+    questions: int
+    tokens: int
 
 
-def write_report(
-    result: TrainingResult,
-    recipe: Recipe,
-    train_items: list[Item],
-    val_items: list[Item],
-    refused: list[Refused],
-    figures: dict[str, Any],
-) -> None:
-    """What was trained on what; `figures` of the callbacks go in as they are."""
-    report = {
-        "base": recipe.model.name,
+class RunFigures(TypedDict):
+    """The report's sections that callbacks and preference training fill."""
+
+    packing: PackFigures | None
+    media: MediaFigures
+    data_wait: DataWaitFigures
+    preference: NotRequired[dict[str, object]]
+
+
+def report_run(
+    start: RunStart,
+    data: TrainingData,
+    fitted: FittedRun,
+    preference: dict[str, object] | None = None,
+) -> TrainingResult:
+    """Print the media summary and write the run's metrics and report, in the first process.
+
+    Args:
+        start: recipe and folder.
+        data: trained on.
+        fitted: the finished training.
+        preference: figures of preference training, for its section of the report.
+    """
+    result = TrainingResult(
+        start.run,
+        fitted.steps,
+        tuple(fitted.recorders.losses.losses),
+        fitted.trainable_fraction,
+        fitted.seconds,
+    )
+    if is_first_process():
+        fitted.recorders.media.print_summary()
+        _write_metrics(start, fitted)
+        write_json(start.run.report, _report(start, data, result, _figures(fitted, preference)))
+    return result
+
+
+def _write_metrics(start: RunStart, fitted: FittedRun) -> None:
+    recorders = fitted.recorders
+    columns = {"data_wait": recorders.data_wait.by_step, **recorders.metrics.by_step}
+    is_resumed = start.checkpoint is not None
+    write_metrics(start.run.metrics, recorders.losses.losses, columns, keep_earlier=is_resumed)
+
+
+def _figures(fitted: FittedRun, preference: dict[str, object] | None) -> RunFigures:
+    recorders = fitted.recorders
+    figures: RunFigures = {
+        "packing": recorders.packs.figures() if recorders.packs is not None else None,
+        "media": recorders.media.figures(),
+        "data_wait": recorders.data_wait.figures(),
+    }
+    if preference is not None:
+        figures["preference"] = preference | recorders.metrics.figures()
+    return figures
+
+
+def _report(
+    start: RunStart, data: TrainingData, result: TrainingResult, figures: RunFigures
+) -> dict[str, object]:
+    return {
+        "base": start.recipe.model.name,
         "steps": result.steps,
         "seconds": round(result.seconds, 1),
         "final_loss": result.losses[-1][1] if result.losses else None,
         "trainable_share": result.trainable_share,
-        "train": _counts(train_items),
-        "val": _counts(val_items),
+        "train": _counts(data.train),
+        "val": _counts(data.val),
+        "sources": [
+            {"path": str(one.source.path), "share": one.share, "per_epoch": one.repeats}
+            for one in data.shares
+        ]
+        or None,
         **figures,
-        "skipped": [asdict(one) for one in refused],
+        "skipped": [asdict(one) for one in data.refused + data.refused_val],
     }
-    write_json(result.run.report, report)
 
 
-def _counts(items: list[Item]) -> dict[str, int]:
+def _counts(items: Sequence[Item]) -> SplitCounts:
     return {
         "samples": len({item.sample.id for item in items}),
         "sequences": len(items),

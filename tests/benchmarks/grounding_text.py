@@ -1,8 +1,8 @@
-"""How fast answers are read: ``python tests/benchmarks/grounding_text.py`` from the repository.
+"""How fast answers are parsed: ``python tests/benchmarks/grounding_text.py`` from the repository.
 
-Prints seconds for 100,000 answers of 50 points (wanted: under 10 on one core) and for strings of a
-megabyte built to make careless regular expressions back-track (wanted: under 1 each). A command and
-not a timed test, because shared machines have no steady clock.
+Prints seconds for 100,000 answers of 50 points (goal: under 10 on one core) and for strings of a
+megabyte that make careless regular expressions backtrack (goal: under 1 each). A command and not a
+timed test, because shared machines have no steady clock.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ READERS = (points, points_tolerant, tracks, images, count)
 
 
 def read_many(texts: list[str], repeats: int) -> None:
-    """Read without keeping the results: five million kept points measure the allocator."""
+    """Parse and drop the results: keeping five million points would measure the allocator."""
     for _ in range(repeats):
         for text in texts:
             parse_points(text, size_wh=SIZE_WH)

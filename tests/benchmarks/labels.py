@@ -1,11 +1,10 @@
 """How fast label files are read: ``python tests/benchmarks/labels.py > …/results/labels.json``.
 
-Writes COCO files of 60,000 annotations on 6,000 pictures (boxes; half boxes and half polygons of
-twelve corners), MOTChallenge of 100,000 rows, and a CSV table of a million boxes on 20,000
-pictures; reads the first three (the best of five rounds) and converts the table. Prints annotations
-per second of one core, in seconds of the processor, because shared machines have no steady clock,
-and how much memory was taken at most. Each runs in a process of its own. Pictures are links to one
-file; they are opened as in life.
+Writes COCO files of 60,000 annotations on 6,000 images (boxes; half boxes and half polygons of
+twelve corners), MOTChallenge of 100,000 rows, and a CSV table of a million boxes on 20,000 images;
+reads the first three (best of five rounds) and converts the table. Prints annotations per second of
+CPU time on one core, because shared machines have no steady clock, and the peak memory. Each runs
+in its own process. The images are links to one file, and are opened as usual.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ ROUNDS = 5
 
 
 def main(arguments: list[str]) -> None:
-    """Both, or in a child the one that is named."""
+    """Run all, or in a child process the one that is named."""
     if arguments:
         print(json.dumps(KINDS[arguments[0]]()))
         return
@@ -92,7 +91,7 @@ def _pictures(folder: Path, count: int) -> None:
 
 
 def mot() -> dict[str, float]:
-    """MOTChallenge, as `labels_video` measures it."""
+    """Measure MOTChallenge, as `labels_video` does."""
     rows = labels_video.NUM_FRAMES * labels_video.NUM_OBJECTS
     seconds = labels_video.best_s()
     return {
@@ -121,7 +120,7 @@ def _row(number: int, rng: random.Random, share_of_polygons: float) -> dict[str,
 def _measured(
     name: str, path: Path, rows: int, layout: TableLayout | None = None, out: Path | None = None
 ) -> dict[str, float]:
-    """Read, or with `out` converted sample by sample, as `molmo-tune convert` does."""
+    """Read labels, or with `out` convert them sample by sample, as `molmo-tune convert` does."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.process_time()
     if out is None:

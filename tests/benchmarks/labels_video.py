@@ -1,8 +1,8 @@
-"""How fast rows of a video's labels are read: ``python tests/benchmarks/labels_video.py``.
+"""How fast the rows of video labels are read: ``python tests/benchmarks/labels_video.py``.
 
 Prints rows per second of MOTChallenge ground truth, 100,000 rows of 100 objects in 1,000 frames
-(wanted: 50,000 per second on one core), in seconds of the processor, because shared machines have
-no steady clock. The video's times are made up, so that nothing is decoded.
+(goal: 50,000 per second on one core), in CPU time, because shared machines have no steady clock.
+The video's times are made up, so nothing is decoded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def seconds(path: Path) -> float:
 
 
 def best_s() -> float:
-    """Seconds of the processor of the best of some rounds."""
+    """CPU seconds of the best round."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "gt.txt"
         path.write_text(rows())

@@ -1,21 +1,21 @@
-"""What reading a video costs, side by side: ``python tests/benchmarks/media.py``.
+"""What reading a video costs: ``python tests/benchmarks/media.py``.
 
-A clip of 60 s at 720p (H.264, B-frames, noise, made with the ffmpeg command) goes the whole way
-from file to patches, decoded on one thread and made small on another. Beside it in the same run:
+A clip of 60 s at 720p (H.264, B-frames, noise, made with the ffmpeg command) goes from file to
+patches, decoded on one thread and resized on another. Compared in the same run with:
 
-    floor     the ffmpeg command with one thread, output thrown away: `all` frames, `referenced`
-              ones only, and `needed`: what our frames need, the referenced ones and of the others
-              those that are wanted (between the two by their number)
+    floor     the ffmpeg command with one thread and no output: `all` frames, only the `referenced`
+              ones, and `needed`: the referenced ones and those of the others that are sampled
+              (interpolated by their number)
     stock     transformers' video loading (each backend that works here) and the stock
               `Molmo2VideoProcessor`, for the same frames
     cache     the same frames again from the frame cache
     memory    resident memory while 2,000 different clips are read
-    decoders  which of the odd clips of the tests each decoder gives as ffmpeg does (all frames, and
-              some far apart), and its time for the frames of the long clip
+    decoders  which odd clips of the tests each decoder reads like ffmpeg (all frames, and some far
+              apart), and its time for the frames of the long clip
 
-Figures go to ``results/media.json`` with the date and the machine. Ours and the floor take turns,
-five times, and the best of each counts: on a virtual machine the first touch of memory is slow, and
-what is measured second would else seem faster. Our index of the file is read anew each time.
+Figures go to ``results/media.json`` with date and machine. Ours and the floor take turns, five
+times, and the best of each counts: on a virtual machine the first use of memory is slow, which
+would favor whatever is measured second. The kit's index of the file is read again each time.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def make_clip(path: Path) -> None:
 
 
 def beside_floor(clip: Path, wanted: list[int], way: OurWay) -> tuple[float, dict[str, float]]:
-    """Seconds of ours and of the ffmpeg command, in turns; see the top."""
+    """Seconds of ours and of the ffmpeg command, in turns; see the module."""
     run = ["ffmpeg", "-v", "error", "-threads", "1"]
     ends = ["-i", str(clip), "-f", "null", "-"]
     only = [*run, "-skip_frame", "noref", *ends]
@@ -101,7 +101,7 @@ def forget_indices() -> None:
 
 
 def unreferenced(clip: Path) -> set[int]:
-    """Numbers of the frames that ffmpeg passes over with ``-skip_frame noref``."""
+    """Numbers of the frames that ffmpeg skips with ``-skip_frame noref``."""
     ask = ["ffprobe", "-v", "error", "-show_entries", "frame=pts", "-of", "csv=p=0"]
 
     def shown(*options: str) -> list[str]:
@@ -144,7 +144,7 @@ def stock(clip: Path, indices: list[int]) -> dict[str, float | str]:
 
         try:
             found[backend] = best_of(read, 2)
-        except Exception as error:  # whatever a backend has against this machine
+        except Exception as error:  # a backend can fail here in any way
             found[backend] = f"{type(error).__name__}: {str(error).splitlines()[0][:90]}"
     return found
 
@@ -155,7 +155,7 @@ def resident_mb() -> float:
 
 
 def memory(folder: Path, way: OurWay) -> dict[str, float]:
-    """Resident megabytes after so many different clips, with a cache that has to evict."""
+    """Resident megabytes after a number of different clips, with a cache that must evict."""
     content = make_odd("bframes.mp4", folder).read_bytes()
     reading = Reading(cache=CachePlace(folder / "small", 200_000_000))
     found = {}
@@ -198,7 +198,7 @@ def decoders(folder: Path, clip: Path, indices: list[int]) -> dict[str, Any]:
 
 
 def list_of(clip: Path, indices: list[int], name: Decoder) -> None:
-    """All frames one after the other, none kept."""
+    """Read all frames one by one, without keeping them."""
     from molmo_tune.media.video import stream_frames
 
     for _ in stream_frames(clip, indices, decoder=name):

@@ -1,11 +1,10 @@
-"""Peak memory of the two stages that elsewhere grow: ``python -m tests.benchmarks.memory``.
+"""Peak memory of two stages that grow in stock code: ``python -m tests.benchmarks.memory``.
 
-Each case runs in a process of its own; its figure is the rise of the resident peak over what was
-resident when the inputs lay ready (Linux: ``/proc/self/clear_refs``). Beside each of ours stands
-the stock way: transformers' vision path, which keeps every layer of every frame, and an LM head
-over all positions (at shorter lengths: at 16,384 tokens it was killed on a machine of 24 GB).
-Narrow random models; the growth, not the height, is what is shown. Figures go
-to ``results/memory.json``.
+Each case runs in its own process; its figure is the rise of peak resident memory over the memory
+with the inputs ready (Linux: ``/proc/self/clear_refs``). Each is compared with the stock code:
+transformers' vision path, which keeps every layer of every frame, and an LM head over all positions
+(at shorter lengths: with 16,384 tokens it was killed on a machine with 24 GB). Models are narrow
+and random: look at the growth, not the height. Figures go to ``results/memory.json``.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ def vision(way: str, num_frames: int) -> float:
     """Peak megabytes of encoding frames of 27×27 patches without gradients."""
     from transformers import Molmo2Config, Molmo2ForConditionalGeneration
 
-    from molmo_tune.model.released import released_config
-    from molmo_tune.model.vision import encode_vision
+    from molmo_tune.model.released_configs import released_config
+    from molmo_tune.model.vision_encoding import encode_vision
 
     config: Molmo2Config = released_config("4B")
     narrow = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4}

@@ -1,17 +1,17 @@
-"""What merging a model of true size costs: peak memory, and time beside a plain copy of its files.
+"""What merging a model of real size costs: peak memory, and time relative to copying its files.
 
     python -m tests.benchmarks.merge [--size 8B] [--method lora] [--parts language] [--scratch DIR]
         [--rounds 3] [--layers N] [--out FILE]
 
-Writes a checkpoint of a released size with random weights, sharded as the released ones are, and an
+Writes a checkpoint of a released size with random weights, sharded like the released ones, and an
 adapter for it into the scratch folder (8B: 18 GB, and as much again for the result), merges it in
-a process of its own and removes everything. `--layers` cuts the decoder for a quick look.
+its own process and removes everything. `--layers` shortens the decoder for a quick run.
 
-A round is a copy, a merge, a merge and a copy, so that neither side always goes first; every one
-begins with an empty page cache where the machine lets us empty it, and ends when all is on the disk
-(`sync`). "Merge" is reading headers and adapter, merging and writing all shards. It contains
-neither the start of Python nor the proof that an export runs afterwards; the time of the whole
-process is told beside it. The round with the lowest load before it is the one to quote.
+A round is a copy, a merge, a merge and a copy, so that neither side always goes first; each starts
+with an empty page cache if the machine permits, and ends when everything is on disk (`sync`).
+"Merge" is reading headers and adapter, merging and writing all shards. It excludes the start of
+Python and the verification after an export; the time of the whole process is printed, too. Quote
+the round with the lowest load before it.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ import torch
 from safetensors.torch import save_file
 
 from molmo_tune.export.files.checkpoint import read_checkpoint
-from molmo_tune.export.files.tensor_files import Piece, TensorSpec, write_tensor_file
+from molmo_tune.export.files.safetensors_files import Piece, TensorSpec, write_tensor_file
 from molmo_tune.export.layouts.hub_layout import hub_names
-from molmo_tune.export.layouts.layouts import native_shapes, tensor_parts, tensor_shape
+from molmo_tune.export.layouts.tensor_layouts import native_shapes, tensor_parts, tensor_shape
 from molmo_tune.export.merge import write_layout
 from molmo_tune.export.weight_updates import PEFT_PREFIX, read_updates
 from molmo_tune.model.adapters import PART_MODULES
-from molmo_tune.model.released import released_config
+from molmo_tune.model.released_configs import released_config
 
 SHARD_BYTES = 5_000_000_000
 NOISE_SIZE = 8 << 20
@@ -73,7 +73,7 @@ def write_checkpoint(config: Any, folder: Path) -> None:
 
 
 def pieces(spec: TensorSpec, noise: torch.Tensor) -> Iterator[Piece]:
-    """The tensor's numbers, flat, piece after piece."""
+    """Yield the tensor's numbers, flat, in pieces."""
     left = spec.num_bytes // 2
     while left:
         piece = noise[: min(left, len(noise))]
@@ -99,7 +99,7 @@ def write_adapter(config: Any, method: str, parts: list[str], folder: Path) -> N
 
 
 def copy(base: Path, out: Path) -> dict[str, Any]:
-    """A plain copy of all files, synchronized at the end as the merge is."""
+    """Copy all files, with a `sync` at the end like the merge."""
     empty_cache()
     started = time.perf_counter()
     out.mkdir()
@@ -112,7 +112,7 @@ def copy(base: Path, out: Path) -> dict[str, Any]:
 
 
 def merge(base: Path, adapter: Path, out: Path) -> dict[str, Any]:
-    """A merge in a process of its own."""
+    """Merge in a separate process."""
     empty_cache()
     started = time.perf_counter()
     command = [sys.executable, "-m", "tests.benchmarks.merge", "--merge", base, adapter, out]
@@ -124,7 +124,7 @@ def merge(base: Path, adapter: Path, out: Path) -> dict[str, Any]:
 
 
 def merge_here(base: Path, adapter: Path, out: Path) -> None:
-    """The merge, in this process; prints its figures."""
+    """Merge in this process and print the figures."""
     torch.set_num_threads(THREADS)
     started = time.perf_counter()
     out.mkdir()
@@ -141,7 +141,7 @@ def merge_here(base: Path, adapter: Path, out: Path) -> None:
 
 
 def empty_cache() -> None:
-    """Drop the page cache if we may."""
+    """Drop the page cache if permitted."""
     os.sync()
     try:
         Path("/proc/sys/vm/drop_caches").write_text("1")
@@ -150,7 +150,7 @@ def empty_cache() -> None:
 
 
 def measure_round(base: Path, adapter: Path, scratch: Path) -> dict[str, Any]:
-    """Copy, merge, merge, copy; the ratio is of the sums."""
+    """Copy, merge, merge, copy; the ratio is between the sums."""
     found: dict[str, Any] = {"load_before": round(os.getloadavg()[0], 2)}
     found["copies"] = [copy(base, scratch / "copy")]
     found["merges"] = [merge(base, adapter, scratch / "out") for _ in range(2)]

@@ -1,17 +1,17 @@
 """How full packs are, and what planning costs: ``python tests/benchmarks/packing.py``.
 
-Draws sizes of 20,000 samples from a mixture in the spirit of the released supervised stage and
-packs them with pool 48 into rows of 16384 tokens and 128 crops. The knapsack alone, as the released
-trainer runs it, stands beside our rule that the longest-waiting sample always goes along. Figures
-go to ``results/packing.json``. Two mixtures, because in a row of videos alone the 128 frames are
-full at 11,000 tokens: `fill` is the share of whichever limit a row comes closer to.
+Samples the sizes of 20,000 samples from a mixture like the released supervised stage and packs
+them with pool 48 into rows of 16,384 tokens and 128 crops. The knapsack alone, as in the released
+trainer, is compared with the kit's rule that the longest-waiting sample always goes into the next
+row. Figures go to ``results/packing.json``. Two mixtures, because a row of videos reaches 128
+frames at 11,000 tokens: `fill` is the fraction of the limit that a row comes closer to.
 
-    released   the rates of molmo2.md §8; videos of half a second to minutes at 2 frames per second,
-               at most 128; images of common shapes in at most 8 crops; lengths of answers and texts
-               log-normal around each group's usual size
-    texts      the same with nine times as many texts, so that tokens bind and not crops
+    released   the rates of molmo2.md §8; videos of half a second to minutes at 2 fps, at most 128
+               frames; images of common shapes in at most 8 crops; lengths of answers and texts
+               log-normal around each group's typical size
+    texts      the same with nine times as many texts, so that tokens are the limit and not crops
 
-Lengths are assumed, not measured: no copy of the training data was at hand.
+Lengths are assumed, not measured: the training data were not available.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from molmo_tune.encoding.packing import POOL_SIZE, Packer, Size, knapsack
 NUM_SAMPLES = 20_000
 LIMITS = Size(16384, 128)
 TOKENS_PER_FRAME = 87
-# (tokens, crops) of an image by its shape, from molmo2.md §4, and how common the shape is here.
+# (tokens, crops) of an image by its shape, from molmo2.md §4, and the assumed frequency.
 IMAGES = ((410, 2), (545, 3), (752, 5), (982, 7), (1189, 9), (1208, 9))
 IMAGE_SHARES = (0.05, 0.05, 0.3, 0.25, 0.25, 0.1)
 RESULTS = Path(__file__).parent / "results" / "packing.json"
@@ -86,7 +86,7 @@ def draw_sizes(groups: list[tuple[float, Draw]], seed: int = 0) -> list[Size]:
 
 
 class KnapsackAlone(Packer):
-    """The released trainer's choice."""
+    """The released trainer's rule."""
 
     def _draw(self) -> tuple[int, ...]:
         numbers = knapsack([size for _, size in self._waiting], self._limits)

@@ -1,18 +1,18 @@
 """Does preference training help on the demo's pond? ``python tests/benchmarks/preference.py``.
 
-A supervised run of the demo's recipe (150 steps, or what the second argument says) is gone on from
-in five ways, all for 100 steps at a rate of 1e-3, and asked about 256 held-out clips. Differences
-to that run are taken question by question, with a 95 % bootstrap interval. Figures go to
-``results/preference.json``.
+A supervised run of the demo's recipe (150 steps, or the second argument) is trained further in five
+ways, each for 100 steps at a learning rate of 1e-3, and evaluated on 256 held-out clips.
+Differences from that run are computed question by question, with a 95% bootstrap interval. Figures
+go to ``results/preference.json``.
 
-    pairs               as shipped: two drawn answers, the better against the worse
-    pairs_alone         the same without the better answer's cross-entropy
-    labels_words        drawn answers below F1 0.8 against the labels' own words
+    pairs               as shipped: two sampled answers, the better against the worse
+    pairs_alone         the same without the chosen answer's cross-entropy
+    labels_words        the labels' own words against sampled answers below F1 0.8
     likeliest           the same with greedy answers
-    supervised          no pairs: more of what came before, the control
+    supervised          the control: no pairs, more supervised training
 
-One toy and one seed a call (the first argument, 7 by default): enough to see that kinds of pairs
-differ, not to promise anything about a real model.
+One tiny model and one seed per call (the first argument, default 7): enough to show that kinds of
+pairs differ, but no promise for a real model.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from molmo_tune.commands.evaluate import evaluate_recipe
+from molmo_tune.encoding.datasets import TrainingSet
 from molmo_tune.encoding.items import Item
 from molmo_tune.encoding.sources import read_items
+from molmo_tune.errors import UserError
 from molmo_tune.evaluation.evaluate import Evaluation, question_batches
 from molmo_tune.evaluation.generation import generate_answers
 from molmo_tune.evaluation.rewards import reward
@@ -46,9 +48,11 @@ from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
 from molmo_tune.run_folder import RunFolder
 from molmo_tune.tiny.pond import write_pond
-from molmo_tune.training import preference
-from molmo_tune.training.builders import build_model, data_module, optim_settings
-from molmo_tune.training.module import MolmoModule
+from molmo_tune.training.batches.data_module import build_data_module, dataset_options
+from molmo_tune.training.molmo_module import MolmoModule
+from molmo_tune.training.optimizers import optim_settings
+from molmo_tune.training.preference import pairing
+from molmo_tune.training.prepare_model import build_model
 from molmo_tune.training.run import train
 
 RESULTS = Path(__file__).parent / "results" / "preference.json"
@@ -57,28 +61,28 @@ BELOW_F1 = 0.8
 
 
 def run(seed: int, num_steps: int) -> dict[str, Any]:
-    """Everything for one seed and length of the first run: F1 and differences by name."""
+    """F1 and differences by name, for one seed and length of the first run."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for split, num_clips, offset in (("train", 400, 0), ("val", 256, 1_000_000)):
             write_pond(folder / split, num_clips=num_clips, seed=seed + offset, on_clip=_nothing)
         begun = recipe_of(folder, seed, "begun", f"trainer.max_steps={num_steps}")
         train(begun, QUIET)
-        scores = {"begun": answered(begun)}
-        shipped = preference.mine
+        scores = {"begun": evaluated(begun)}
+        shipped = pairing.mine
         for way, weight, mine in (
             ("pairs", 1, shipped),
             ("pairs_alone", 0, shipped),
-            ("labels_words", 1, against_labels(is_drawn=True)),
-            ("likeliest", 1, against_labels(is_drawn=False)),
+            ("labels_words", 1, against_labels(is_sampled=True)),
+            ("likeliest", 1, against_labels(is_sampled=False)),
         ):
-            preference.mine = mine  # type: ignore[assignment]
-            going_on = recipe_going_on(folder, seed, way, weight)
-            train(going_on, QUIET)
-            scores[way] = answered(going_on)
-            print(way, told(scores, way), flush=True)
-        scores["supervised"] = supervised(recipe_going_on(folder, seed, "supervised", 1))
-        return {way: told(scores, way) for way in scores}
+            pairing.mine = mine  # type: ignore[assignment]
+            recipe = further_recipe(folder, seed, way, weight)
+            train(recipe, QUIET)
+            scores[way] = evaluated(recipe)
+            print(way, figures_of(scores, way), flush=True)
+        scores["supervised"] = supervised(further_recipe(folder, seed, "supervised", 1))
+        return {way: figures_of(scores, way) for way in scores}
 
 
 def recipe_of(folder: Path, seed: int, name: str, *overrides: str) -> Recipe:
@@ -92,8 +96,8 @@ def recipe_of(folder: Path, seed: int, name: str, *overrides: str) -> Recipe:
     return load_recipe(bundled("recipes", "demo"), [*sources, *more])
 
 
-def recipe_going_on(folder: Path, seed: int, name: str, supervised_weight: float) -> Recipe:
-    """The same from the short run on."""
+def further_recipe(folder: Path, seed: int, name: str, supervised_weight: float) -> Recipe:
+    """The demo's recipe with the first run's adapter trained further."""
     return recipe_of(
         folder,
         seed,
@@ -105,19 +109,19 @@ def recipe_going_on(folder: Path, seed: int, name: str, supervised_weight: float
     )
 
 
-def answered(recipe: Recipe) -> list[float]:
+def evaluated(recipe: Recipe) -> list[float]:
     """F1 of every held-out question."""
     adapter = RunFolder(recipe.output.dir).adapter
     return f1s(evaluate_recipe(recipe, adapter, QUIET, title="")[0])
 
 
 def f1s(evaluation: Evaluation) -> list[float]:
-    """In the order of the questions."""
+    """F1 in the order of the questions."""
     return [record.score.f1 for record in evaluation.records]
 
 
-def told(scores: dict[str, list[float]], way: str) -> dict[str, Any]:
-    """The mean, and the difference to the short run with its interval."""
+def figures_of(scores: dict[str, list[float]], way: str) -> dict[str, Any]:
+    """The mean, and the difference from the first run with its interval."""
     gained = mean_with_interval(np.subtract(scores[way], scores["begun"]))
     figures = {"f1": np.mean(scores[way]), "gained": gained.mean}
     figures |= {"gained_low": gained.low, "gained_high": gained.high}
@@ -126,20 +130,24 @@ def told(scores: dict[str, list[float]], way: str) -> dict[str, Any]:
     }
 
 
-def against_labels(*, is_drawn: bool) -> Callable[..., Any]:
-    """Another way to make pairs: wrong answers against the labels' words."""
+def against_labels(*, is_sampled: bool) -> Callable[..., Any]:
+    """Another kind of pairs: the labels' words against wrong answers."""
+
+    def fail(_item: Item, error: UserError) -> None:
+        raise error
 
     def mine(
         model: Any, processor: Any, items: Sequence[Item], limits: Any, settings: Any, *_: Any
     ) -> Any:
         pairs: list[Pair] = []
         model.eval()
-        for batch in question_batches(items, processor, limits, settings.batch_size):
+        batches = question_batches(items, processor, limits, settings.batch_size, None, fail)
+        for batch in batches:
             prompts, length = [asked.prompt for asked in batch], settings.max_new_tokens
-            said = generate_answers(
-                model, processor, prompts, max_new_tokens=length, is_drawn=is_drawn
+            answers = generate_answers(
+                model, processor, prompts, max_new_tokens=length, is_sampled=is_sampled
             )
-            for (number, place, _), answer in zip(batch, said, strict=True):
+            for (number, place, _), answer in zip(batch, answers, strict=True):
                 asked = items[number].conversations[place]
                 f1 = reward(items[number], asked, answer.text) or 0.0
                 if f1 < BELOW_F1 and not answer.is_truncated and answer.text != asked.answer:
@@ -151,7 +159,7 @@ def against_labels(*, is_drawn: bool) -> Callable[..., Any]:
 
 
 def supervised(recipe: Recipe) -> list[float]:
-    """The control: as many steps of the supervised loss on all training questions."""
+    """The control: as many steps with the supervised loss on all training questions."""
     L.seed_everything(recipe.seed, verbose=False)
     processor = load_processor("tiny")
     items, _ = read_items(recipe.data.train, recipe, processor)
@@ -166,9 +174,11 @@ def supervised(recipe: Recipe) -> list[float]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, data_module(recipe, processor, items, []))
+    options = dataset_options(recipe, processor)
+    train_set = TrainingSet(items, **options)
+    trainer.fit(module, build_data_module(recipe, train_set, [], options))
     save_adapter(module.model, RunFolder(recipe.output.dir).adapter)
-    return answered(recipe)
+    return evaluated(recipe)
 
 
 def _nothing() -> None:

@@ -1,21 +1,21 @@
-"""Time and memory of a training step, ours beside what a user would write today, in one run.
+"""Time and memory of a training step, compared with what a user would write today, in one run.
 
     python -m tests.benchmarks.step --size 4B --steps 8
     python -m tests.benchmarks.step --size 8B --method qlora
     python -m tests.benchmarks.step --size tiny --tokens 2048 --crops 16   (on a CPU)
 
-Models have true shapes and random weights (`molmo_tune.model.released`). Both sides learn the same
-drawn clips: ours packed to `--tokens` and `--crops`, the other side in padded batches of as many
-clips through the native class and the HF `Trainer` with PEFT: its own vision path, its own mask and
-attention, logits at every position. Both recompute activations layer by layer (without, neither
-fits). A row of ours computes only the causal piece of `flash`: a wrong mask, but the price of
-exactness is the distance to it. Counted are real tokens, not padding. Figures go to
+Models have real shapes and random weights (`molmo_tune.model.released_configs`). Both sides train
+on the same random clips: ours packed to `--tokens` and `--crops`, the other in padded batches of as
+many clips through the native class and the HF `Trainer` with PEFT: its own vision path, mask and
+attention, and logits at every position. Both recompute activations layer by layer (otherwise
+neither fits). One of our rows computes only the causal piece of `flash`: a wrong mask, to show the
+price of exactness. Tokens exclude padding. Figures go to
 ``results/step-DATE-SIZE-METHOD-DEVICE.json``.
 
-MFU = 2·(P + P_back)·tokens / (time · peak), P the weights each token passes in the decoder, P_back
-the same again for the way back through activations (twice for `full`, which also needs gradients of
-the weights); attention and the vision tower are left out, so it is a lower bound. The peak is that
-of an 8192³ bfloat16 product, measured in the same run.
+MFU = 2·(P + P_back)·tokens / (time · peak), with P the decoder weights that each token passes, and
+P_back the same for the backward pass through activations (twice that for `full`, which also needs
+gradients of the weights). It omits attention and the vision tower, so it is a lower bound. The peak
+is measured in the same run, with an 8192³ bfloat16 product.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from molmo_tune.encoding.packing import Packer, Size, pack
 from molmo_tune.model import attention_backends
 from molmo_tune.model.adapters import add_adapter, bare_model, trainable_parameters
 from molmo_tune.model.attention_backends import BACKENDS, use_backend
-from molmo_tune.model.checkpointing import checkpoint_layers
+from molmo_tune.model.gradient_checkpointing import checkpoint_layers
 from molmo_tune.model.loading import load_model
 from molmo_tune.model.quantization import keep_trainable_kernels, num_weights, require_quantized
-from molmo_tune.model.released import random_model
-from molmo_tune.training.module import MolmoModule
+from molmo_tune.model.released_configs import random_model
+from molmo_tune.training.molmo_module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings, build_optimizer
 
 RESULTS = Path(__file__).parent / "results"
@@ -53,7 +53,7 @@ BOS, PLAIN_IDS = 5, 500  # ordinary tokens of the smallest vocabulary
 
 @dataclass(frozen=True)
 class Figures:
-    """One row of the table; memory is None where there is no GPU to ask."""
+    """One row of the table; memory is None without a GPU."""
 
     who: str
     seconds_per_step: float
@@ -65,7 +65,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Frame:
-    """A video frame of a model: patches, numbers of a patch, tokens, patches to a token."""
+    """A video frame of a model: patches, values per patch, tokens, patches per token."""
 
     patches: int
     numbers: int
@@ -81,7 +81,7 @@ def frame_of(model: Any) -> Frame:
 
 
 def draw_clip(rng: np.random.Generator, model: Any, most_frames: int) -> EncodedSample:
-    """A clip with a question and an answer: random pixels and words, true structure."""
+    """A clip with a question and an answer: random pixels and words, real structure."""
     frame, config = frame_of(model), model.config
     num_frames = int(rng.integers(max(1, most_frames // 8), most_frames // 2 + 1))
     ids, is_vision = [BOS], [False]
@@ -113,7 +113,7 @@ def draw_clip(rng: np.random.Generator, model: Any, most_frames: int) -> Encoded
 
 
 def packs_of(clips: Sequence[EncodedSample], limits: Size, count: int) -> list[list[EncodedSample]]:
-    """The clips of `count` packs, drawn from the clips over and over."""
+    """The clips of `count` packs, sampled repeatedly from the clips."""
     sizes = [Size(clip.num_tokens, len(clip.patches)) for clip in clips]
     packer = Packer(lambda place: sizes[place % len(sizes)], limits)
     return [[clips[n % len(clips)] for n in packer.next_pack()] for _ in range(count)]
@@ -160,7 +160,7 @@ def stock_batch(clips: Sequence[EncodedSample]) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def plain_causal() -> Iterator[None]:
-    """The flash backend without what makes it exact, to see what that costs."""
+    """The flash backend without exactness, to measure what that costs."""
     exact = attention_backends.pieces
     attention_backends.pieces = lambda *who: exact(*who)[:1]
     try:
@@ -170,7 +170,7 @@ def plain_causal() -> Iterator[None]:
 
 
 def quantize_in_place(base: Any, dtype: torch.dtype) -> Any:
-    """The decoder's linear layers as nf4, quantized where they lie; `load_model` needs files."""
+    """Quantize the decoder's linear layers to nf4 in place; `load_model` needs files."""
     import bitsandbytes
 
     for layer in base.model.language_model.layers:
@@ -184,7 +184,7 @@ def quantize_in_place(base: Any, dtype: torch.dtype) -> Any:
                 linear.weight.data.cpu(), requires_grad=False, quant_type="nf4"
             )
             layer.set_submodule(name, small.to(linear.weight.device))
-    base.is_loaded_in_4bit = True  # PEFT asks for it
+    base.is_loaded_in_4bit = True  # PEFT requires it
     require_quantized(base, "nf4", dtype)
     keep_trainable_kernels(base)
     return base
@@ -346,7 +346,7 @@ def main() -> None:
 
 
 def _show(row: Figures) -> None:
-    mfu = f"{100 * row.mfu:.1f} % MFU  " if row.mfu else ""
+    mfu = f"{row.mfu:.1%} MFU  " if row.mfu else ""
     peak = f"{row.peak_gb:.1f} GB" if row.peak_gb else ""
     print(
         f"{row.who:<20}{row.seconds_per_step:8.2f} s/step {row.tokens_per_s:10.0f} tokens/s "

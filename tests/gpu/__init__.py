@@ -1,1 +1,1 @@
-"""What only a GPU can show: ``pytest tests/gpu``; skipped with a reason where there is none."""
+"""Tests that need a GPU: ``pytest tests/gpu``; skipped without one."""

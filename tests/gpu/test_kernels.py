@@ -1,8 +1,7 @@
-"""The GPU's kernels compute the attention that the dense mask defines, forward and backward.
+"""GPU kernels compute the attention that the dense mask defines, forward and backward.
 
-Run on an H200 (PyTorch 2.11, `benchmarks/results`).
-In bfloat16 the kernels are compared with the dense mask in float32, and must be no further from it
-than twice what SDPA is under the same mask in bfloat16.
+Run on an H200 (PyTorch 2.11, `benchmarks/results`). The kernels' error in bfloat16 against the
+dense mask in float32 must be at most twice that of SDPA in bfloat16 under the same mask.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from molmo_tune.encoding.packing import pack
 from molmo_tune.encoding.sample_encoder import encode_conversation, encode_tree
 from molmo_tune.encoding.vision_inputs import image_inputs, video_inputs
 from molmo_tune.model.adapters import add_adapter, bare_model, trainable_parameters
-from molmo_tune.model.attention import dense_mask, pieces
 from molmo_tune.model.attention_backends import Backend, use_backend
+from molmo_tune.model.attention_rule import dense_mask, pieces
 from molmo_tune.model.flash_attention import flash_attention
 from molmo_tune.model.forward import hidden_states
 from molmo_tune.model.loading import load_model, load_processor
-from molmo_tune.training.module import MolmoModule
+from molmo_tune.training.molmo_module import MolmoModule
 from molmo_tune.training.optimizers import OptimSettings
 from tests.drawn_lora import drawn_lora
 

@@ -1,9 +1,9 @@
-"""A forecast is what a full-size model takes of a GPU: the peak, and what rests between two steps.
+"""Forecasts compared with a full-size model on a GPU: at the peak, and between two steps.
 
-Run on an H200 (PyTorch 2.11, `benchmarks/results`). Random weights of the 4B's shapes take the
-memory that the released ones take; rows are those of the forecast. The forecast counts live
-storages and the allocator's figure is of live blocks, so they should differ by little; what the
-allocator reserves beyond that is printed, because `planning.cards` assumes a margin for it.
+Run on an H200 (PyTorch 2.11, `benchmarks/results`). Random weights in the shapes of the 4B take as
+much memory as the released ones; rows come from the forecast. The forecast counts live storages and
+the allocator live blocks, so they differ by little. The memory that the allocator reserves beyond
+that is printed, because `planning.gpus` assumes a margin for it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 
-from molmo_tune.model.released import random_model, released_config
+from molmo_tune.model.released_configs import random_model, released_config
 from molmo_tune.planning.forecast import definite, forecast
 from molmo_tune.planning.gpus import needed_bytes
 from molmo_tune.planning.workload import count_rows
 from molmo_tune.recipe.loader import load_recipe
 from molmo_tune.recipe.sections import Recipe
-from molmo_tune.training.builders import optim_settings, prepare
-from molmo_tune.training.module import MolmoModule
-from molmo_tune.training.optimizers import build_optimizer, clip_parts
+from molmo_tune.training.gradient_clipping import clip_components
+from molmo_tune.training.molmo_module import MolmoModule
+from molmo_tune.training.optimizers import build_optimizer, optim_settings
+from molmo_tune.training.prepare_model import prepare_model
 
 pytestmark = [
     pytest.mark.gpu,
@@ -38,7 +39,7 @@ SETTINGS = (
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=" ".join)
-def test_the_peak_is_the_forecast(settings: tuple[str, ...], tmp_path: Path) -> None:
+def test_measured_memory_matches_the_forecast(settings: tuple[str, ...], tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(
         "model: {name: allenai/Molmo2-4B}\n"
@@ -62,10 +63,10 @@ def test_the_peak_is_the_forecast(settings: tuple[str, ...], tmp_path: Path) -> 
 
 
 def measured(recipe: Recipe) -> tuple[int, int, int]:
-    """Bytes of a real step: between two steps, at the peak, and reserved by the allocator."""
+    """Bytes between two real steps, at the peak, and reserved by the allocator."""
     torch.cuda.empty_cache()
     config = released_config("4B")
-    model = prepare(random_model("4B", dtype=torch.bfloat16, device="cuda"), recipe)
+    model = prepare_model(random_model("4B", dtype=torch.bfloat16, device="cuda"), recipe)
     module = MolmoModule(model.cuda(), optim_settings(recipe))
     optimizer = build_optimizer(model, module.optim_settings)
     row, precision = count_rows(recipe, config).rows[0], MixedPrecision("bf16-mixed", "cuda")
@@ -78,7 +79,7 @@ def measured(recipe: Recipe) -> tuple[int, int, int]:
                 loss = module.training_step(batch, number)
             loss.backward()
             del loss
-        clip_parts(optimizer, 1.0)
+        clip_components(optimizer, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         del batch

@@ -1,1 +1,1 @@
-"""Trials of exports in servers that live in an environment of their own."""
+"""Trials of exports in servers that need their own environment."""

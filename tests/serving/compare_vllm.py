@@ -1,19 +1,20 @@
-"""What vLLM makes of exports, beside what training's own code makes of them.
+"""Comparison of exports in vLLM with the same exports in our own code.
 
     python -m tests.serving.compare_vllm PYTHON
 
-PYTHON is that of an environment with vLLM (docs/serving.md). Small random checkpoints of both
-released shapes get a random LoRA and are exported as `hub`, in FP8 and as `vllm-adapter`. vLLM
-serves the first two, and the base with the third, and answers to text, an image, two images and a
-clip. Compared are the token ids of the prompts, and the log-probabilities of the 20 likeliest
-tokens at each of 8 steps of vLLM's own answer. Figures go to `tests/benchmarks/results/vllm.json`.
+PYTHON is the interpreter of an environment with vLLM (docs/serving.md). Small random checkpoints in
+both released shapes get a random LoRA and are exported as `hub`, in FP8 and as `vllm-adapter`. vLLM
+serves the first two, and the base with the third, and answers prompts with text, an image, two
+images and a video. Compared are the token ids of the prompts, and the log-probabilities of the 20
+most likely tokens at each of 8 steps of vLLM's own answer. Results:
+`tests/benchmarks/results/vllm.json`.
 
-The checkpoints differ from the fixtures where vLLM asks for it: heads of 64 (its CPU kernels know
-none of 8), an `<im_patch>` embedding of zeros (vLLM puts image features in its place, all other
-code adds them), and remote code (`stand_in`), which our fixtures lack. Without a GPU, vLLM lets
-image tokens attend causally only; its answers are then compared with our model under that mask.
+The checkpoints differ from the fixtures where vLLM requires it: a head size of 64 (its CPU kernels
+do not support 8), an `<im_patch>` embedding of zeros (vLLM overwrites it with image features, all
+other code adds them), and remote code (`stand_in`), which the fixtures lack. Without a GPU, image
+tokens in vLLM attend only causally; its answers are then compared with our model under that mask.
 
-What it does not do: released weights, load, speed, or the other quantized exports, whose layout
+Limitations: no released weights, no load or speed, and no other quantized exports, whose layout
 vLLM does not read.
 """
 
@@ -54,21 +55,21 @@ FPS = 2.0
 QUESTION = "Point to the object."
 
 
-def drawn_requests() -> dict[str, Any]:
-    """Pictures by request, the frames of a clip at the model's own size, and the question."""
-    draw = np.random.default_rng(7)
+def random_requests() -> dict[str, Any]:
+    """Return random images by request, frames at the model's input size, and the question."""
+    rng = np.random.default_rng(7)
     return {
         "question": QUESTION,
-        "image.0": draw.integers(0, 256, (70, 130, 3), np.uint8),
-        "two images.0": draw.integers(0, 256, (90, 60, 3), np.uint8),
-        "two images.1": draw.integers(0, 256, (70, 130, 3), np.uint8),
-        "frames": draw.integers(0, 256, (4, 378, 378, 3), np.uint8),
+        "image.0": rng.integers(0, 256, (70, 130, 3), np.uint8),
+        "two images.0": rng.integers(0, 256, (90, 60, 3), np.uint8),
+        "two images.1": rng.integers(0, 256, (70, 130, 3), np.uint8),
+        "frames": rng.integers(0, 256, (4, 378, 378, 3), np.uint8),
         "fps": FPS,
     }
 
 
 def make_base(fixture: Path, folder: Path) -> None:
-    """A random checkpoint in the released layout that vLLM can run; see the top."""
+    """Write a random checkpoint in the hub layout that vLLM can run; see the module's docstring."""
     shutil.copytree(fixture, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     shutil.copytree(HERE / "stand_in", folder, dirs_exist_ok=True)
     config = json.loads((folder / "config.json").read_text())
@@ -88,7 +89,7 @@ def make_base(fixture: Path, folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What vLLM serves, and how."""
+    """A model for vLLM to serve, and its options."""
 
     name: str
     model: Path
@@ -98,7 +99,7 @@ class Served:
 
 
 def ask_vllm(python: str, served: Served, place: Path) -> dict[str, Any]:
-    """What vLLM answers; its own output is shown when it fails."""
+    """Return the answers of vLLM; show its output if it fails."""
     answers = place / "answers.json"
     command = [python, HERE / "in_vllm.py", served.model, place / "requests.npz", answers]
     command += [json.dumps(served.hf_overrides), served.dtype]
@@ -118,28 +119,28 @@ def ask_vllm(python: str, served: Served, place: Path) -> dict[str, Any]:
     return found
 
 
-def compare(folder: Path, said: dict[str, Any], *, is_causal: bool) -> dict[str, Any]:
-    """By request: whether the prompt has our token ids, and the largest difference of a logprob."""
+def compare(folder: Path, served: dict[str, Any], *, is_causal: bool) -> dict[str, Any]:
+    """Return whether token ids match and the largest log-probability difference, by request."""
     model, processor = load_model(str(folder)).float().eval(), load_processor(str(folder))
-    requests = drawn_requests()
-    pictures = [requests[f"two images.{n}"] for n in range(2)]
+    requests = random_requests()
+    images = [requests[f"two images.{n}"] for n in range(2)]
     times_s = [n / FPS for n in range(len(requests["frames"]))]
     vision = {
         "text": NO_VISION,
         "image": image_inputs(processor, [requests["image.0"]]),
-        "two images": image_inputs(processor, pictures),
+        "two images": image_inputs(processor, images),
         "video": video_inputs(processor, requests["frames"], times_s),
     }
     found = {}
     for name, inputs in vision.items():
         prompt = encode_prompt(processor, name, [QUESTION], inputs)
-        theirs = said[name]
+        theirs = served[name]
         same_ids = prompt.input_ids.tolist() == theirs["prompt_ids"]
         if not same_ids and prompt.input_ids[1:].tolist() == theirs["prompt_ids"]:
             prompt = _without_first(prompt)
             same_ids = "all but the first, BOS"
-        differ = _largest_difference(model, _answered(prompt, theirs, is_causal), theirs)
-        found[name] = {"same_ids": same_ids, "max_logprob_diff": differ}
+        diff = _largest_diff(model, _with_answer(prompt, theirs, is_causal), theirs)
+        found[name] = {"same_ids": same_ids, "max_logprob_diff": diff}
     return found
 
 
@@ -149,26 +150,26 @@ def _without_first(prompt: EncodedSample) -> EncodedSample:
     return replace(prompt, **short, position_ids=prompt.position_ids[:-1])
 
 
-def _answered(prompt: EncodedSample, theirs: dict[str, Any], is_causal: bool) -> EncodedSample:
-    """The prompt with all but the last token of the answer behind it."""
-    more = len(theirs["answer_ids"]) - 1
+def _with_answer(prompt: EncodedSample, theirs: dict[str, Any], is_causal: bool) -> EncodedSample:
+    """Return the prompt followed by all but the last token of the answer."""
+    num_new = len(theirs["answer_ids"]) - 1
 
-    def longer(values: Any) -> Any:
-        return np.concatenate([values, np.repeat(values[-1:], more)])
+    def extend(values: Any) -> Any:
+        return np.concatenate([values, np.repeat(values[-1:], num_new)])
 
     names = ("target_ids", "loss_weights", "branch_ids", "example_ids")
-    is_vision = longer(prompt.is_vision)  # a prompt ends with text
+    is_vision = extend(prompt.is_vision)  # a prompt ends with text
     return replace(
         prompt,
-        **{name: longer(getattr(prompt, name)) for name in names},
-        input_ids=np.concatenate([prompt.input_ids, theirs["answer_ids"][:more]]),
+        **{name: extend(getattr(prompt, name)) for name in names},
+        input_ids=np.concatenate([prompt.input_ids, theirs["answer_ids"][:num_new]]),
         position_ids=np.arange(len(is_vision)),
         is_vision=np.zeros_like(is_vision) if is_causal else is_vision,
     )
 
 
 @torch.no_grad()
-def _largest_difference(model: Any, sample: EncodedSample, theirs: dict[str, Any]) -> float:
+def _largest_diff(model: Any, sample: EncodedSample, theirs: dict[str, Any]) -> float:
     logits = model.lm_head(hidden_states(model, collate([sample], pad_id=0)))[0]
     steps = logits[-len(theirs["logprobs"]) :].log_softmax(-1)
     return max(
@@ -179,35 +180,35 @@ def _largest_difference(model: Any, sample: EncodedSample, theirs: dict[str, Any
 
 
 def main(python: str) -> None:
-    """See the module's text."""
+    """Run the comparison and write its results."""
     results: dict[str, Any] = {"date": datetime.date.today().isoformat()}
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        np.savez(place / "requests.npz", **drawn_requests())
+        np.savez(place / "requests.npz", **random_requests())
         for variant in ("qwen", "olmo"):
             base = place / f"base_{variant}"
             make_base(SHARED / "fixtures" / f"molmo2-tiny-{variant}", base)
             run = make_run(place / f"run_{variant}", str(base))
-            hub, small, adapter = (place / f"{n}_{variant}" for n in ("hub", "fp8", "adapter"))
-            told = export_run(run, hub).report["vllm"]["hf_overrides"]
-            export_run(run, small, quantize="fp8")
+            hub, quantized, adapter = (place / f"{n}_{variant}" for n in ("hub", "fp8", "adapter"))
+            overrides = export_run(run, hub).report["vllm"]["hf_overrides"]
+            export_run(run, quantized, quantize="fp8")
             export_vllm_adapter(run, adapter)
             for served in (
-                Served("fp8 in bfloat16", small, told, "bfloat16"),
-                Served("vllm-adapter", base, told, adapter=adapter),
-                Served("hub, vLLM not told", hub, {}),
-                Served("hub", hub, told),
+                Served("fp8 in bfloat16", quantized, overrides, "bfloat16"),
+                Served("vllm-adapter", base, overrides, adapter=adapter),
+                Served("hub, no overrides", hub, {}),
+                Served("hub", hub, overrides),
             ):
-                said = ask_vllm(python, served, place)
-                results |= said.pop("about")
+                answers = ask_vllm(python, served, place)
+                results |= answers.pop("about")
                 is_causal = results["device"] == "cpu"
-                found = compare(hub, said, is_causal=is_causal)
+                found = compare(hub, answers, is_causal=is_causal)
                 results[f"{variant}, {served.name}"] = found
                 print(f"{variant}, {served.name}: {found}", flush=True)
-            other = compare(base, said, is_causal=is_causal)
+            other = compare(base, answers, is_causal=is_causal)
             results[f"{variant}, hub against its base"] = other
-            right = compare(hub, said, is_causal=False)
-            results[f"{variant}, hub against the right mask"] = right
+            trained = compare(hub, answers, is_causal=False)
+            results[f"{variant}, hub against the trained mask"] = trained
     text = json.dumps(results, indent=2) + "\n"
     RESULTS.write_text(text)
     print(text)

@@ -1,9 +1,9 @@
-"""Run in vLLM's own environment: answers to the requests of a file, with token ids and logprobs.
+"""Answers of vLLM to the requests in a file, with token ids and log-probabilities.
 
     python in_vllm.py MODEL REQUESTS.npz ANSWERS.json HF_OVERRIDES DTYPE [ADAPTER]
 
-Knows nothing of molmo-tune: a folder goes in as a user would serve it (`--trust-remote-code`), text
-and pictures go the way of the chat API. `compare_vllm` calls this and compares.
+`compare_vllm` runs this in vLLM's own environment. It does not import molmo-tune: the folder is
+served as a user would serve it (`--trust-remote-code`), and text and images use the chat API.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_RANK = 320  # of an adapter
 def main(
     model: str, requests: Path, answers: Path, overrides: str, dtype: str, adapter: str = ""
 ) -> None:
-    """See the module's text."""
+    """Answer all requests and write the answers."""
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
 
@@ -44,8 +44,8 @@ def main(
     with np.load(requests) as arrays:
         question = str(arrays["question"])
         for name in ("text", "image", "two images"):
-            pictures = [arrays[key] for key in sorted(arrays) if key.startswith(f"{name}.")]
-            chat = llm.chat(_messages(question, pictures), sampling, lora_request=lora)
+            images = [arrays[key] for key in sorted(arrays) if key.startswith(f"{name}.")]
+            chat = llm.chat(_messages(question, images), sampling, lora_request=lora)
             found[name] = _record(chat[0])
         prompt = {
             "prompt": _video_prompt(llm, question),
@@ -66,11 +66,11 @@ def _about() -> dict[str, Any]:
     return versions | {"device": current_platform.device_type}
 
 
-def _messages(question: str, pictures: list[Any]) -> list[Any]:
+def _messages(question: str, images: list[Any]) -> list[Any]:
     from PIL import Image
 
     content: list[dict[str, Any]] = [
-        {"type": "image_pil", "image_pil": Image.fromarray(picture)} for picture in pictures
+        {"type": "image_pil", "image_pil": Image.fromarray(image)} for image in images
     ]
     return [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
 
@@ -85,7 +85,7 @@ def _video_prompt(llm: Any, question: str) -> str:
 
 
 def _metadata(arrays: Any) -> dict[str, Any]:
-    """Frames that were sampled already, with the moments they were taken at."""
+    """Return metadata of frames that are already sampled at `fps`."""
     number, fps = len(arrays["frames"]), float(arrays["fps"])
     return {
         "fps": fps,

@@ -1,1 +1,1 @@
-"""Adapters as folders of their own: PEFT's format, and the one vLLM serves."""
+"""Adapters in their own folders: in PEFT's format, and in the one vLLM serves."""

@@ -1,18 +1,18 @@
-"""A LoRA trained on split projections, rewritten exactly to the fused modules that vLLM serves.
+"""A LoRA on split projections, rewritten exactly for the fused modules that vLLM serves.
 
-vLLM loads adapters by hub names and knows one A and one B for q‖k‖v and one for up‖gate. Several
-small updates of rows are one larger update with stacked A and block-diagonal B:
+vLLM loads adapters by hub names, with one A and one B for q‖k‖v and for up‖gate. Several updates of
+stacked rows equal one update with stacked A and block-diagonal B:
 
     [s·Bq·Aq]   [Bq  0  0] [Aq]
     [s·Bk·Ak] = [ 0 Bk  0]·[Ak]·s          rank 3r for attention, 2r for the MLP's input
     [s·Bv·Av]   [ 0  0 Bv] [Av]
 
-so nothing is approximated. Ranks differ by module; `rank_pattern` and `alpha_pattern` say so to
-PEFT and to vLLM, and because alpha grows with the rank the scale is the same for all, also for a
-server that ignores the patterns.
+so nothing is approximated. Ranks differ by module, given to PEFT and vLLM as `rank_pattern` and
+`alpha_pattern`. As alpha grows with the rank, all modules have the same scale, even for a server
+that ignores the patterns.
 
-What it does not do: DoRA (its lengths of rows are no low-rank update), connector and vision tower
-(vLLM 0.33 lets no adapter into them for Molmo 2); both are refused with the way out.
+Limitations: no DoRA (its row norms are not a low-rank update), no connector or vision tower (vLLM
+0.33 has no adapters there for Molmo 2); both are rejected with advice.
 """
 
 from __future__ import annotations
@@ -24,53 +24,62 @@ from typing import Any
 
 import torch
 
+from molmo_tune.atomic_files import write_json
 from molmo_tune.errors import UserError
-from molmo_tune.export.files.tensor_files import TensorSpec, read_tensor_file, write_tensor_file
+from molmo_tune.export.files.safetensors_files import (
+    TensorSpec,
+    read_tensor_file,
+    write_tensor_file,
+)
 from molmo_tune.export.layouts.hub_layout import hub_sources
-from molmo_tune.export.layouts.layouts import Shapes
-from molmo_tune.export.weight_updates import PEFT_PREFIX, LoraUpdates, WeightUpdates
+from molmo_tune.export.layouts.tensor_layouts import Shapes
+from molmo_tune.export.weight_updates import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    PEFT_PREFIX,
+    LoraUpdates,
+    WeightUpdates,
+)
 from molmo_tune.model.adapters import part_of
-from molmo_tune.run_folder import write_json
 
-_USE_HUB = "export with --layout hub instead"
+USE_HUB = "export with --layout hub instead"
 _LEAVES = ("self_attn.att_proj", "self_attn.attn_out", "mlp.ff_proj", "mlp.ff_out")
-WEIGHTS_NAME, CONFIG_NAME = "adapter_model.safetensors", "adapter_config.json"
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What `--max-lora-rank` accepts."""
+"""Values that `--max-lora-rank` accepts."""
 
 
-def require_fusible(changes: WeightUpdates, where: Path) -> LoraUpdates:
-    """The changes as a LoRA on the language model alone.
+def require_fusible(updates: WeightUpdates, where: Path) -> LoraUpdates:
+    """Return the updates as a LoRA on the language model alone.
 
     Raises:
-        UserError: they are not one; says why and what to do.
+        UserError: they are something else.
     """
-    if not isinstance(changes, LoraUpdates):
-        raise UserError(where, "weights trained whole", "a LoRA adapter", _USE_HUB)
-    if changes.magnitudes:
+    if not isinstance(updates, LoraUpdates):
+        raise UserError(where, "a full fine-tune", "a LoRA adapter", USE_HUB)
+    if updates.magnitudes:
         raise UserError(
             where,
-            "a DoRA adapter: its lengths of rows are no low-rank update, and vLLM serves no DoRA",
+            "a DoRA adapter, which vLLM does not serve",
             "a LoRA, rsLoRA or PiSSA adapter",
-            _USE_HUB,
+            USE_HUB,
         )
-    others = sorted({part_of(module) for module in changes.pairs} - {"language"})
+    others = sorted({part_of(module) for module in updates.pairs} - {"language"})
     if others:
         raise UserError(
             where,
-            f"trained parts {', '.join(others)}, into which vLLM lets no adapter for Molmo 2",
+            f"an adapter on {', '.join(others)}, which vLLM does not serve for Molmo 2",
             "an adapter on the language model alone",
-            f"{_USE_HUB}, or train with adapter.targets: [language]",
+            f"{USE_HUB}, or train with adapter.targets: [language]",
         )
-    return changes
+    return updates
 
 
 def write_fused_adapter(lora: LoraUpdates, shapes: Shapes, base_name: str, out: Path) -> None:
-    """Write a PEFT folder in hub names.
+    """Write a PEFT adapter under hub names.
 
     Args:
         lora: from `require_fusible`.
-        shapes: of the native model.
+        shapes: of the native tensors.
         base_name: for `base_model_name_or_path`.
         out: existing folder.
     """
@@ -82,14 +91,14 @@ def write_fused_adapter(lora: LoraUpdates, shapes: Shapes, base_name: str, out: 
         tensors[f"{PEFT_PREFIX}{hub_module}.lora_A.weight"] = a
         tensors[f"{PEFT_PREFIX}{hub_module}.lora_B.weight"] = b
     stored = [(TensorSpec(n, t.dtype, tuple(t.shape)), [t.contiguous]) for n, t in tensors.items()]
-    write_tensor_file(out / WEIGHTS_NAME, stored, {"format": "pt"})
-    write_json(out / CONFIG_NAME, _config(ranks, lora.scale, base_name))
+    write_tensor_file(out / ADAPTER_WEIGHTS, stored, {"format": "pt"})
+    write_json(out / ADAPTER_CONFIG, _config(ranks, lora.scale, base_name))
 
 
-def fused_changes(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Read a fused adapter back: pairs (hub module, its whole update in float32)."""
-    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-    stored = {tensor.name: tensor for tensor in read_tensor_file(folder / WEIGHTS_NAME).tensors}
+def fused_updates(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Read a fused adapter back: yield (hub module, its update ``(out, in)`` in float32)."""
+    config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    stored = {tensor.name: tensor for tensor in read_tensor_file(folder / ADAPTER_WEIGHTS).tensors}
     for name, tensor in stored.items():
         if not name.endswith(".lora_A.weight"):
             continue
@@ -102,13 +111,13 @@ def fused_changes(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def smallest_vllm_rank(folder: Path) -> int | None:
-    """The smallest `--max-lora-rank` that takes this adapter; None when none does."""
-    rank = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))["r"]
+    """Return the smallest `--max-lora-rank` for this adapter; None if its rank is too large."""
+    rank = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["r"]
     return next((allowed for allowed in VLLM_RANKS if allowed >= rank), None)
 
 
 def _fused_modules(lora: LoraUpdates) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(hub module, its native modules in order) for every block that was trained."""
+    """Yield (hub module, its native modules in order) for each trained hub module."""
     blocks = sorted({int(module.split(".layers.")[1].split(".")[0]) for module in lora.pairs})
     for block in blocks:
         for leaf in _LEAVES:
@@ -122,7 +131,7 @@ def _fused_modules(lora: LoraUpdates) -> Iterator[tuple[str, tuple[str, ...]]]:
 def _fuse(
     lora: LoraUpdates, modules: tuple[str, ...], shapes: Shapes
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A ``(sum of ranks, in)`` and B ``(sum of rows, sum of ranks)``; untrained rows are zero."""
+    """Return A ``(sum of ranks, in)`` and B ``(sum of rows, sum of ranks)``, zero if untrained."""
     all_a, all_b = [], []
     for module in modules:
         num_rows = shapes[f"{module}.weight"][0]

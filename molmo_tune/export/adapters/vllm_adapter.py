@@ -1,46 +1,47 @@
-"""A run → an adapter folder that vLLM serves beside the unchanged base, proven before it appears.
+"""The adapter of a run in a folder that vLLM serves on top of the unchanged base.
 
-What is proven: read back from disk, the update of every fused module is that of its split modules,
-row by row. The names are hub names, because vLLM loads only the hub layout.
+Verification reads it back from disk: the update of every fused module must equal the updates of its
+split modules, row by row. The names are hub names, because vLLM loads only the hub layout.
 
-What it does not do: run vLLM, which needs an environment of its own.
+Limitations: vLLM is not run; it needs its own environment.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from molmo_tune.atomic_folder import atomic_folder, require_new
+from molmo_tune.atomic_files import atomic_folder, require_new, write_json, write_text
 from molmo_tune.encoding.sources import limits_of
 from molmo_tune.errors import UserError
 from molmo_tune.export.adapters.fused_adapter import (
-    fused_changes,
+    USE_HUB,
+    VLLM_RANKS,
+    fused_updates,
     require_fusible,
     smallest_vllm_rank,
     write_fused_adapter,
 )
-from molmo_tune.export.card import model_card, public_name
-from molmo_tune.export.export import REPORT, require_trained_base
 from molmo_tune.export.files.checkpoint import read_checkpoint
 from molmo_tune.export.layouts.hub_layout import hub_sources
-from molmo_tune.export.layouts.layouts import Shapes
-from molmo_tune.export.layouts.vllm_requirements import VLLM_VERSION, hf_overrides
-from molmo_tune.export.merge import require_fit
+from molmo_tune.export.layouts.tensor_layouts import Shapes
+from molmo_tune.export.model_card import model_card, public_name
+from molmo_tune.export.preconditions import require_fit, require_trained_base
+from molmo_tune.export.report import REPORT_FILE, ExportReport
+from molmo_tune.export.verification.vllm_requirements import VLLM_VERSION, hf_overrides
 from molmo_tune.export.weight_updates import LoraUpdates, read_updates
 from molmo_tune.model.loading import checkpoint_folder, load_processor
 from molmo_tune.recipe.loader import load_recipe
-from molmo_tune.run_folder import RunFolder, write_json
+from molmo_tune.run_folder import RunFolder
 
-MAX_UPDATE_DIFF = 1e-6  # relative to the largest entry of the update
+MAX_UPDATE_DIFF = 1e-6  # relative to the largest absolute entry of the update
 
 
 @dataclass(frozen=True, slots=True)
 class VllmAdapter:
-    """Where it is, how many modules it changes, and what vLLM must be told."""
+    """An exported adapter: its folder, number of fused modules, and options for vLLM."""
 
     folder: Path
     num_modules: int
@@ -49,11 +50,15 @@ class VllmAdapter:
 
 
 def export_vllm_adapter(run: RunFolder, out: Path) -> VllmAdapter:
-    """Write, prove, rename.
+    """Fuse the adapter of a run for vLLM and verify the result.
+
+    Args:
+        run: a finished run.
+        out: must not exist yet.
 
     Raises:
-        UserError: no run, not a LoRA on the language model alone, a rank beyond vLLM's, a target
-        that exists, or a failed proof.
+        UserError: there is no LoRA on the language model alone, its rank is too large for vLLM, the
+            target exists, or verification failed.
     """
     run.require()
     require_new(out)
@@ -65,11 +70,13 @@ def export_vllm_adapter(run: RunFolder, out: Path) -> VllmAdapter:
     shapes = base.shapes
     with atomic_folder(out) as unfinished:
         write_fused_adapter(lora, shapes, recipe.model.name, unfinished)
-        modules = _prove(lora, shapes, unfinished)
+        modules = _verify(lora, shapes, unfinished)
         rank = smallest_vllm_rank(unfinished)
         if rank is None:
-            raise UserError(run.adapter, "its fused rank is beyond vLLM's largest, 512", "less")
-        report: dict[str, Any] = {
+            largest = f"at most {VLLM_RANKS[-1]}, the largest that vLLM serves"
+            raise UserError(run.adapter, "its fused rank is too large", largest, USE_HUB)
+        overrides = hf_overrides(base.folder) if base.layout == "hub" else {}
+        report: ExportReport = {
             "layout": "vllm-adapter",
             "base": public_name(recipe.model.name),
             "modules": sorted(modules),
@@ -78,28 +85,28 @@ def export_vllm_adapter(run: RunFolder, out: Path) -> VllmAdapter:
                 "version": VLLM_VERSION,
                 "was_run": False,
                 "max_lora_rank": rank,
-                "hf_overrides": hf_overrides(base.folder) if base.layout == "hub" else {},
+                "hf_overrides": overrides,
             },
             "processor": asdict(limits_of(recipe)),
             "base_recorded": run.base.is_file(),
         }
-        write_json(unfinished / REPORT, report)
+        write_json(unfinished / REPORT_FILE, report)
         card = model_card(recipe, run, report, base.folder)
-        (unfinished / "README.md").write_text(card, encoding="utf-8")
-    return VllmAdapter(out, len(modules), rank, report["vllm"]["hf_overrides"])
+        write_text(unfinished / "README.md", card)
+    return VllmAdapter(out, len(modules), rank, overrides)
 
 
-def _prove(lora: LoraUpdates, shapes: Shapes, folder: Path) -> dict[str, float]:
-    """How far each fused module's update is from that of its split ones, relative to it."""
-    proven: dict[str, float] = {}
-    for hub_module, update in fused_changes(folder):
+def _verify(lora: LoraUpdates, shapes: Shapes, folder: Path) -> dict[str, float]:
+    """Return the relative difference between each fused update and its split updates."""
+    diffs: dict[str, float] = {}
+    for hub_module, update in fused_updates(folder):
         sources = hub_sources(f"{hub_module}.weight") or ()
         split = torch.cat([_update(lora, source, shapes) for source in sources])
         diff, largest = float((update - split).abs().max()), float(split.abs().max())
         if diff > MAX_UPDATE_DIFF * largest:
-            raise UserError(folder, f"the update of {hub_module} is not that of {sources[0]} …")
-        proven[hub_module] = diff / largest if largest else 0.0
-    return proven
+            raise UserError(folder, f"the update of {hub_module} differs from {sources[0]}'s …")
+        diffs[hub_module] = diff / largest if largest else 0.0
+    return diffs
 
 
 def _update(lora: LoraUpdates, native: str, shapes: Shapes) -> torch.Tensor:

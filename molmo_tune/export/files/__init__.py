@@ -1,1 +1,1 @@
-"""Weight files and the files beside them, read and written row by row."""
+"""Weight files and their side files, read and written row by row."""

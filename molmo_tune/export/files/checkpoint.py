@@ -1,10 +1,10 @@
-"""A checkpoint folder as tensors to be read row by row: its shards, its index, its layout.
+"""A checkpoint folder as tensors that are read row by row: its shards, index and layout.
 
-The native rows of every stored tensor are worked out once (`Checkpoint.where`), and what the folder
-lacks or has too much of is known before a byte is written. Transformers' own `save_pretrained` cuts
-the embedding into two equal halves under the hub's names; such files are read as they are meant.
+The headers alone show which native rows each stored tensor holds (`Checkpoint.where`), and which
+tensors are missing or unexpected, before a byte is written. Transformers' `save_pretrained` splits
+the embedding into two equal halves under the hub names; such files are read correctly.
 
-What it does not do: load anything into a model, or write (`merge`).
+Limitations: nothing is loaded into a model; `merge` writes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from molmo_tune.errors import UserError
-from molmo_tune.export.files.tensor_files import StoredTensor, TensorFile, read_tensor_file
+from molmo_tune.export.files.safetensors_files import StoredTensor, TensorFile, read_tensor_file
 from molmo_tune.export.files.torch_files import MODEL_PT, read_torch_file
 from molmo_tune.export.layouts.hub_layout import NATIVE_EMBEDDING
-from molmo_tune.export.layouts.layouts import (
+from molmo_tune.export.layouts.tensor_layouts import (
     AI2_EMBEDDING,
     AI2_HEAD,
     AI2_NEW_EMBEDDING,
@@ -40,12 +40,12 @@ from molmo_tune.export.layouts.layouts import (
 from molmo_tune.model.molmo import MolmoConfig
 
 INDEX_NAME, SINGLE_NAME = "model.safetensors.index.json", "model.safetensors"
-SHARDED_STATE = "model_and_optim"  # Ai2's trainer, before it is made one file
+SHARDED_STATE = "model_and_optim"  # folder of Ai2's trainer, before unsharding
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRows:
-    """Native rows ``rows`` lie in ``tensor`` from its row ``offset`` on."""
+    """Native rows ``rows``, stored in ``tensor`` from its row ``offset``."""
 
     rows: NativeRows
     tensor: StoredTensor
@@ -54,7 +54,11 @@ class StoredRows:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Shards in order; ``where``: for each native tensor, the places of its rows, in order."""
+    """The shards of a checkpoint, in order.
+
+    ``where``: for each native tensor, where its rows are stored, in order. ``unexpected``: stored
+    tensors beyond the configuration.
+    """
 
     folder: Path
     config: MolmoConfig
@@ -66,16 +70,21 @@ class Checkpoint:
 
     @property
     def paths(self) -> list[Path]:
-        """Its shards."""
+        """Paths of the shards."""
         return [file.path for file in self.files]
 
     @property
     def num_weights(self) -> int:
-        """Numbers in the native model."""
+        """Number of weights in the native model."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the stored LM head, which represents all weights."""
+        return self.where[HUB_HEAD][0].tensor.dtype
+
     def native_rows(self, name: str, first: int = 0, last: int | None = None) -> torch.Tensor:
-        """Rows ``first`` to ``last`` (exclusive) of a native tensor, in memory of their own."""
+        """Return a copy of rows ``first`` to ``last`` (exclusive) of a native tensor."""
         last = self.where[name][-1].rows.last if last is None else last
         pieces = []
         for place in self.where[name]:
@@ -90,11 +99,11 @@ def read_checkpoint(folder: Path, config_folder: Path | None = None) -> Checkpoi
     """Read the headers of a checkpoint.
 
     Args:
-        folder: with safetensors weights in any layout.
-        config_folder: where `config.json` lies, if elsewhere.
+        folder: weights in any layout.
+        config_folder: folder of `config.json`, if it is a different one.
 
     Raises:
-        UserError: a shard is missing or broken, or names or shapes are not those of the
+        UserError: a shard is missing or broken, or names or shapes do not match the
             configuration. Tensors of a known layout beyond the configuration are only listed.
     """
     config = read_config(config_folder or folder)
@@ -105,32 +114,30 @@ def read_checkpoint(folder: Path, config_folder: Path | None = None) -> Checkpoi
     )
     stored = {tensor.name: tensor for file in files for tensor in file.tensors}
     layout = layout_of(stored, folder)
-    wanted = layout_names(layout, config, shapes)
+    expected = layout_names(layout, config, shapes)
     if layout == "ai2" and AI2_HEAD not in stored:
-        wanted.remove(AI2_HEAD)  # trained with tied embeddings: the head is the embedding
-    missing = [name for name in wanted if name not in stored]
+        expected.remove(AI2_HEAD)  # trained with tied embeddings: the head is the embedding
+    missing = [name for name in expected if name not in stored]
     if missing:
         raise UserError(folder, f"lacks {len(missing)} tensors, the first {missing[0]}")
-    unexpected = tuple(sorted(stored.keys() - set(wanted)))
-    cut = _embedding_cut(stored, config.text_config.vocab_size, shapes)
-    where = _places(layout, stored, cut, shapes, folder)
+    unexpected = tuple(sorted(stored.keys() - set(expected)))
+    split = _embedding_split(stored, config.text_config.vocab_size, shapes)
+    where = _places(layout, stored, split, shapes, folder)
     return Checkpoint(folder, config, shapes, layout, files, where, unexpected)
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of a checkpoint that hold weights, in order.
+    """Return the weight files of a checkpoint, in order.
 
     Raises:
-        UserError: there are none, or a shard of the index is missing.
+        UserError: there are none, or a shard that the index lists is missing.
     """
     index = folder / INDEX_NAME
     if index.is_file():
         names = sorted(set(read_index(folder)["weight_map"].values()))
         for name in names:
             if not (folder / name).is_file():
-                raise UserError(
-                    index, f"names the shard {name}, which is missing", fix="download it again"
-                )
+                raise UserError(index, f"shard {name} is missing", fix="download it again")
         return [folder / name for name in names]
     for name in (SINGLE_NAME, MODEL_PT):
         if (folder / name).is_file():
@@ -148,7 +155,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """The index of shards.
+    """Return the contents of the shard index.
 
     Raises:
         UserError: it cannot be read.
@@ -158,12 +165,12 @@ def read_index(folder: Path) -> dict[str, Any]:
         index: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         index["weight_map"].values()
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(file, "is no index of shards", fix="download it again") from error
+        raise UserError(file, "not a shard index", fix="download it again") from error
     return index
 
 
-def _embedding_cut(stored: dict[str, StoredTensor], vocab_size: int, shapes: Shapes) -> int:
-    """Row of the native embedding at which its second table begins: the vocabulary, or half."""
+def _embedding_split(stored: dict[str, StoredTensor], vocab_size: int, shapes: Shapes) -> int:
+    """Return the native embedding row where the second table starts: vocabulary size, or half."""
     for prefix in ("", HUB_PREFIX):
         tables = [stored.get(f"{prefix}{name}") for name in (AI2_EMBEDDING, AI2_NEW_EMBEDDING)]
         rows = [table.shape[0] for table in tables if table is not None and table.shape]
@@ -173,19 +180,16 @@ def _embedding_cut(stored: dict[str, StoredTensor], vocab_size: int, shapes: Sha
 
 
 def _places(
-    layout: Layout, stored: dict[str, StoredTensor], cut: int, shapes: Shapes, folder: Path
+    layout: Layout, stored: dict[str, StoredTensor], split: int, shapes: Shapes, folder: Path
 ) -> dict[str, tuple[StoredRows, ...]]:
     where: dict[str, list[StoredRows]] = {}
     for name, tensor in stored.items():
-        parts = tensor_parts(layout, name, shapes, cut)
+        parts = tensor_parts(layout, name, shapes, split)
         if parts is None:
             continue
         if tensor.shape != tensor_shape(parts, shapes):
-            raise UserError(
-                folder,
-                f"{name} is {tensor.shape}",
-                f"{tensor_shape(parts, shapes)} by its config.json",
-            )
+            found = f"{name} has shape {tensor.shape}"
+            raise UserError(folder, found, f"{tensor_shape(parts, shapes)} as in config.json")
         offset = 0
         for part in parts:
             where.setdefault(part.name, []).append(StoredRows(part, tensor, offset))

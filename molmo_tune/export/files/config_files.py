@@ -1,12 +1,12 @@
-"""What lies beside the weights: configuration, processor, tokenizer, chat template, remote code.
+"""The files next to the weights: configuration, processor, tokenizer, chat template, remote code.
 
 The base's files are copied, with two changes. `config.json` gets the fields of the layout and the
-type of the weights. The processor files get the caps the run was trained with (frames, rate, crops,
-the rule that picks frames): a model that learned on 128 frames and is served 384 sees inputs of a
-kind it was never taught, and nobody would notice.
+dtype of the weights. The processor files get the limits of the run (frames, frame rate, crops,
+frame sampling): a model trained on 128 frames and served 384 sees inputs unlike its training data,
+and nothing would report it.
 
-What it does not do: teach the stock processors our sampling rule. They carry the right numbers, but
-transformers' native video processor picks other moments (`media/stock_sampling`).
+Limitations: the processor files carry the right limits, but the native Transformers video
+processor samples frames at other times than training did.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from molmo_tune.atomic_files import write_json
 from molmo_tune.encoding.items import MediaLimits
 from molmo_tune.errors import UserError
 from molmo_tune.export.layouts.hub_config import hub_config
-from molmo_tune.export.layouts.layouts import Layout
-from molmo_tune.run_folder import write_json
+from molmo_tune.export.layouts.tensor_layouts import Layout
 
 CONFIG = "config.json"
 IMAGE, VIDEO, PROCESSOR = (
@@ -38,7 +38,7 @@ _REMOTE_CODE = ".py"
 
 
 def side_files(base: Path) -> list[Path]:
-    """What lies beside the weights and belongs to the model."""
+    """Return the files of a checkpoint other than weights, model card and trainer settings."""
     files = (file for file in sorted(base.iterdir()) if file.is_file())
     return [
         file for file in files if not file.name.endswith(_NOT_COPIED) and file.name != "config.yaml"
@@ -48,14 +48,14 @@ def side_files(base: Path) -> list[Path]:
 def copy_model_files(
     base: Path, out: Path, layout: Layout, dtype: torch.dtype | None, limits: MediaLimits | None
 ) -> None:
-    """Write everything but the weights of a checkpoint in the hub's or the native layout.
+    """Write everything but the weights of a checkpoint in the hub or native layout.
 
     Args:
-        base: folder with the base's files, in either layout.
+        base: folder of the base's files, in either layout.
         out: existing folder.
         layout: ``hub`` or ``native``.
-        dtype: of the weights; None when they keep the base's.
-        limits: caps to be written into the processor files; None leaves them.
+        dtype: of the weights; None for the base's.
+        limits: written into the processor files; None leaves them unchanged.
     """
     copy_processor_files(base, out, limits)
     for file in side_files(base):
@@ -68,12 +68,12 @@ def copy_model_files(
         config[key] = str(dtype).removeprefix("torch.")
     write_json(out / CONFIG, config)
     if layout == "native":
-        for name in (IMAGE, VIDEO, PROCESSOR):  # else trust_remote_code would look for its files
+        for name in (IMAGE, VIDEO, PROCESSOR):  # or trust_remote_code would look for code
             _edit(out / name, lambda file: file.pop("auto_map", None) and None)
 
 
 def copy_processor_files(base: Path, out: Path, limits: MediaLimits | None) -> None:
-    """Processor, tokenizer, chat template and generation settings, with the run's caps."""
+    """Copy processor, tokenizer, chat template and generation settings, with the run's limits."""
     for file in side_files(base):
         if file.suffix != _REMOTE_CODE and file.name != CONFIG:
             shutil.copyfile(file, out / file.name)
@@ -83,13 +83,13 @@ def copy_processor_files(base: Path, out: Path, limits: MediaLimits | None) -> N
         _edit(out / VIDEO, lambda file: file.update(video_settings(limits)))
 
 
-def image_settings(limits: MediaLimits) -> dict[str, Any]:
-    """Fields of the image processor that the run fixes."""
+def image_settings(limits: MediaLimits) -> dict[str, object]:
+    """Return the image processor fields that the run sets."""
     return {"max_crops": limits.max_crops}
 
 
-def video_settings(limits: MediaLimits) -> dict[str, Any]:
-    """Fields of the video processor that the run fixes."""
+def video_settings(limits: MediaLimits) -> dict[str, object]:
+    """Return the video processor fields that the run sets."""
     return {
         "num_frames": limits.max_frames,
         "max_fps": limits.max_fps,
@@ -98,7 +98,7 @@ def video_settings(limits: MediaLimits) -> dict[str, Any]:
 
 
 def native_config(base: Path) -> dict[str, Any]:
-    """`config.json` as transformers itself writes it, without pointers to remote code."""
+    """Return `config.json` as Transformers writes it, without references to remote code."""
     config: dict[str, Any] = AutoConfig.from_pretrained(str(base)).to_dict()
     config.pop("auto_map", None)
     config["architectures"] = ["Molmo2ForConditionalGeneration"]
@@ -106,21 +106,21 @@ def native_config(base: Path) -> dict[str, Any]:
 
 
 def _split_sections(out: Path) -> None:
-    """The released files: a native `save_pretrained` puts both preprocessors into one file."""
-    whole = out / PROCESSOR
-    contents = json.loads(whole.read_text(encoding="utf-8")) if whole.is_file() else {}
+    """Split the processor file of a native `save_pretrained` into the files as released."""
+    joint = out / PROCESSOR
+    contents = json.loads(joint.read_text(encoding="utf-8")) if joint.is_file() else {}
     for name, section in _SECTIONS.items():
         if section in contents and not (out / name).is_file():
             write_json(out / name, contents.pop(section))
-            write_json(whole, contents)
+            write_json(joint, contents)
 
 
 def _edit(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change a JSON file; one that would not differ keeps its bytes."""
+    """Change a JSON file; without a change in its contents, it keeps its bytes."""
     try:
         contents: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(file.name, "is missing or no JSON", "the base's processor files") from error
+        raise UserError(file.name, "missing or not JSON", "the base's processor files") from error
     before = json.dumps(contents)
     change(contents)
     if json.dumps(contents) != before:

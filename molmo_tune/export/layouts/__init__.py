@@ -1,1 +1,1 @@
-"""The layouts of a checkpoint: tensor names, shapes, and the fields of its configuration."""
+"""Checkpoint layouts: tensor names, shapes, and the fields of the configuration."""

@@ -1,11 +1,10 @@
-"""`config.json` in the fields of the released files, which Ai2's code and vLLM read.
+"""`config.json` with the field names of the released files, which Ai2's code and vLLM read.
 
 Transformers reads both spellings and saves its own (`vision_config` for `vit_config`, other names
-inside, and the vision tower's depth cut to what is used). A base that was saved so gets the
-released fields back here; one that has them already is left as it is, unknown fields included.
+inside, and only the vision layers in use). Here such a configuration gets the released names back.
+A configuration in the released names is not changed, unknown fields included.
 
-What it does not do: invent fields. What the native file lacks is lacking after it too, and is found
-by `vllm_contract`.
+Limitations: fields that the native file lacks stay missing; `vllm_requirements` reports them.
 """
 
 from __future__ import annotations
@@ -23,14 +22,16 @@ _NATIVE_ONLY = ("attention_bias", "mlp_bias", "num_channels", "dtype", "tie_word
 
 
 def hub_config(config: dict[str, Any]) -> dict[str, Any]:
-    """The contents of a `config.json`, native or released, in the released fields."""
+    """Return the contents of a `config.json`, native or released, under the released names."""
     if "vit_config" in config:
         return config
-    made = {name: value for name, value in config.items() if not name.endswith("_config")}
-    made["vit_config"] = _renamed(config["vision_config"], _VISION) | {"model_type": "molmo2"}
-    made["adapter_config"] = _renamed(config["adapter_config"], _ADAPTER) | {"model_type": "molmo2"}
-    made["text_config"] = _text(config["text_config"])
-    return dict(sorted(made.items()))
+    released = {name: value for name, value in config.items() if not name.endswith("_config")}
+    released["vit_config"] = _renamed(config["vision_config"], _VISION) | {"model_type": "molmo2"}
+    released["adapter_config"] = _renamed(config["adapter_config"], _ADAPTER) | {
+        "model_type": "molmo2"
+    }
+    released["text_config"] = _text(config["text_config"])
+    return dict(sorted(released.items()))
 
 
 def _renamed(section: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
@@ -39,12 +40,12 @@ def _renamed(section: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 
 
 def _text(section: dict[str, Any]) -> dict[str, Any]:
-    made = _renamed(section, _TEXT)
-    rope = dict(made.pop("rope_parameters", None) or {})
-    made["rope_theta"] = rope.pop("rope_theta", made.get("rope_theta"))
-    scaled = rope.get("rope_type", "default") != "default"
-    made["rope_scaling"] = rope if scaled else None
-    if not scaled:
-        made["rope_scaling_layers"] = None
-    made.setdefault("use_qk_norm", True)  # native models always have them
-    return made
+    released = _renamed(section, _TEXT)
+    rope = dict(released.pop("rope_parameters", None) or {})
+    released["rope_theta"] = rope.pop("rope_theta", released.get("rope_theta"))
+    is_scaled = rope.get("rope_type", "default") != "default"
+    released["rope_scaling"] = rope if is_scaled else None
+    if not is_scaled:
+        released["rope_scaling_layers"] = None
+    released.setdefault("use_qk_norm", True)  # always used by native models
+    return released

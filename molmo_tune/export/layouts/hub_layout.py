@@ -1,14 +1,14 @@
-"""The tensor names and shapes of the released checkpoints: the one place that spells them.
+"""Tensor names and shapes of the released checkpoints: the only place that spells them.
 
-Native transformers modules and hub tensors are related by renaming, and in two places by fusion:
+Hub tensors are renamed native Transformers tensors, or several of them stacked:
 
     hub                                    native
     blocks.i.self_attn.att_proj            q_proj ‖ k_proj ‖ v_proj   (rows, in this order)
     blocks.i.mlp.ff_proj                   up_proj ‖ gate_proj        (up first)
     wte.embedding ‖ wte.new_embedding      embed_tokens               (vocabulary, 128 extra rows)
 
-`hub_sources` answers, for one hub tensor, which native tensors its rows are made of. The merge
-walks the base's own files with it, so an export has exactly the tensors of its base.
+`hub_sources` gives the native tensors whose rows make up a hub tensor. The merge applies it to the
+base's own files, so an export has exactly the tensors of its base.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LANGUAGE = "model.language_model.layers"
 _VISION = "model.vision_tower"
 _CONNECTOR = "model.multi_modal_projector"
 
-# Hub name (a pattern with the layer number) → native modules or tensors that are stacked on rows.
+# Hub name (a pattern with the layer number) → native tensors, stacked along rows.
 _RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         r"model\.transformer\.blocks\.(\d+)\.self_attn\.att_proj\.(weight|bias)",
@@ -102,9 +102,9 @@ NATIVE_EMBEDDING = "model.language_model.embed_tokens.weight"
 
 
 def hub_sources(hub_name: str) -> tuple[str, ...] | None:
-    """Native tensors whose rows, stacked, are this hub tensor; None for a name of no known layout.
+    """Return the native tensors whose stacked rows are this hub tensor; None for other names.
 
-    The two embedding tables are parts of one native tensor and are named by it.
+    Both embedding tables are parts of the same native tensor.
     """
     if hub_name in (EMBEDDING, NEW_EMBEDDING):
         return (NATIVE_EMBEDDING,)
@@ -116,7 +116,7 @@ def hub_sources(hub_name: str) -> tuple[str, ...] | None:
 
 
 def hub_names(config: MolmoConfig) -> list[str]:
-    """All tensor names of a checkpoint with this native configuration, sorted."""
+    """Return all tensor names of a checkpoint with this native configuration, sorted."""
     text, vision = config.text_config, config.vision_config
     names = [EMBEDDING, NEW_EMBEDDING, "model.transformer.ln_f.weight", "lm_head.weight"]
     for i in range(text.num_hidden_layers):
@@ -142,24 +142,24 @@ def hub_names(config: MolmoConfig) -> list[str]:
 
 
 def to_hub(native: dict[str, torch.Tensor], config: MolmoConfig) -> dict[str, torch.Tensor]:
-    """A whole native state dict in hub names and shapes (small models; big ones are streamed)."""
+    """Convert a native state dict to hub names and shapes (small models; `merge` streams)."""
     vocab_size = config.text_config.vocab_size
     tensors: dict[str, torch.Tensor] = {}
     for name in hub_names(config):
         sources = hub_sources(name)
         if sources is None:
             raise ValueError(f"no rule for {name}")
-        whole = torch.cat([native[source] for source in sources])
+        stacked = torch.cat([native[source] for source in sources])
         if name == EMBEDDING:
-            whole = whole[:vocab_size]
+            stacked = stacked[:vocab_size]
         elif name == NEW_EMBEDDING:
-            whole = whole[vocab_size:]
-        tensors[name] = whole
+            stacked = stacked[vocab_size:]
+        tensors[name] = stacked
     return tensors
 
 
 def save_hub_weights(model: Molmo, folder: Path, *, dtype: torch.dtype) -> None:
-    """Write `model.safetensors` of a small model in hub layout."""
+    """Write `model.safetensors` of a small model in the hub layout."""
     tensors = to_hub(model.state_dict(), model.config)
     save_file(
         {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()},

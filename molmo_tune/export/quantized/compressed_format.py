@@ -1,11 +1,10 @@
-"""What our checkpoints in the format of compressed-tensors have in common: what is small, and how.
+"""The compressed-tensors format: which weights are quantized, and how.
 
-Only the decoder's linear layers are quantized. A scale stands for a row (`fp8_files`) or a group of
-columns of a row (`int4_files`); it is the largest absolute number divided by half the range, and
-numbers are rounded to the nearest. No data are needed, so nothing depends on a choice of them. All
-arithmetic is the library's.
+Only the decoder's linear layers are quantized. There is one scale per row (`fp8_files`) or per
+group of columns in a row (`int4_files`): the largest absolute value divided by half the range.
+Values are rounded to nearest, without calibration data. All arithmetic is the library's.
 
-What it does not do: search for better roundings (GPTQ, AWQ).
+Limitations: no GPTQ or AWQ.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _KEPT = (
 
 
 def scheme_of(preset: str, group_size: int | None = None) -> Any:
-    """A scheme that the library knows by name, on other groups of columns where they are named."""
+    """Return one of the library's preset schemes, optionally with a different group size."""
     from compressed_tensors.quantization import preset_name_to_scheme
 
     scheme = preset_name_to_scheme(preset, ["Linear"])
@@ -33,7 +32,7 @@ def scheme_of(preset: str, group_size: int | None = None) -> Any:
 
 
 def compressed_config(scheme: Any, format_: str) -> Any:
-    """What `config.json` says of the weights, as the library's own object."""
+    """Return the `quantization_config` of `config.json`, as the library's object."""
     from compressed_tensors.quantization import QuantizationConfig, QuantizationStatus
 
     return QuantizationConfig(
@@ -46,7 +45,7 @@ def compressed_config(scheme: Any, format_: str) -> Any:
 
 
 def row_scales(weight: torch.Tensor, arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale and zero point of a matrix, in its type: ``(rows, 1)``, or ``(rows, groups)``."""
+    """Return scales and zero points of a matrix: ``(rows, 1)`` or ``(rows, groups)``, its dtype."""
     from compressed_tensors.quantization.utils import calculate_qparams
 
     group = arguments.group_size
@@ -57,7 +56,7 @@ def row_scales(weight: torch.Tensor, arguments: Any) -> tuple[torch.Tensor, torc
 
 
 def quantize_in_place(model: Molmo, config: Any) -> Molmo:
-    """A model in memory that computes with quantized weights; the same model."""
+    """Quantize the weights of a model in memory, in place; returns the model."""
     from compressed_tensors.quantization import QuantizationStatus, apply_quantization_config
 
     config.quantization_status = QuantizationStatus.FROZEN

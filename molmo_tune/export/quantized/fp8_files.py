@@ -1,11 +1,10 @@
-"""FP8 checkpoints in the released layout, in the format of compressed-tensors: written row by row.
+"""FP8 checkpoints in the hub layout and the compressed-tensors format, written row by row.
 
-Every row of the decoder's matrices gets a scale of its own and numbers of 8 bits; activations are
-scaled token by token as they come. Rows are what the released layout stacks, so a fused matrix is
-quantized as its parts would be, and one file serves readers that keep it whole and readers that
-split it.
+Each row of a decoder matrix has 8-bit values and its own scale; activations are scaled per token at
+run time. The hub layout stacks rows, so quantizing a fused matrix equals quantizing its parts: the
+file works for readers that split it and for readers that do not.
 
-What it does not do: formats that pack whole matrices (`int4_files`).
+Limitations: formats that pack matrices across rows are not possible here (`int4_files`).
 """
 
 from __future__ import annotations
@@ -18,8 +17,14 @@ from typing import Any
 
 import torch
 
+from molmo_tune.atomic_files import write_json
 from molmo_tune.export.files.checkpoint import INDEX_NAME, SINGLE_NAME, Checkpoint
-from molmo_tune.export.files.tensor_files import Piece, StoredTensor, TensorSpec, write_tensor_file
+from molmo_tune.export.files.safetensors_files import (
+    Piece,
+    StoredTensor,
+    TensorSpec,
+    write_tensor_file,
+)
 from molmo_tune.export.quantized.compressed_format import (
     compressed_config,
     quantize_in_place,
@@ -27,7 +32,6 @@ from molmo_tune.export.quantized.compressed_format import (
     scheme_of,
 )
 from molmo_tune.model.molmo import Molmo
-from molmo_tune.run_folder import write_json
 
 _DECODER_MATRIX = re.compile(
     r"model\.transformer\.blocks\.\d+\.(self_attn\.(att_proj|attn_out)|mlp\.ff_(proj|out))\.weight"
@@ -36,13 +40,13 @@ _SCALE = "_scale"
 
 
 def write_fp8(merged: Checkpoint, out: Path) -> None:
-    """Write the weights, all but the decoder's matrices as they are.
+    """Write the weights, with the decoder's matrices in FP8.
 
     Args:
-        merged: in the released layout, in bfloat16.
+        merged: checkpoint in the hub layout, in bfloat16.
         out: existing folder.
     """
-    format_ = _scheme().weights  # also imports the library, before the threads do so at once
+    format_ = _scheme().weights  # also imports the library, before several threads would
     index: dict[str, str] = {}
     total = 0
     for file in merged.files:
@@ -55,13 +59,13 @@ def write_fp8(merged: Checkpoint, out: Path) -> None:
 
 
 def fp8_config() -> dict[str, Any]:
-    """What `config.json` says of the weights."""
-    told: dict[str, Any] = _config().to_dict()
-    return told
+    """Return the `quantization_config` of `config.json`."""
+    config: dict[str, Any] = _config().to_dict()
+    return config
 
 
 def fp8_in_place(model: Molmo) -> Molmo:
-    """A model in memory, quantized by the library itself, for comparison; the same model."""
+    """Quantize a model in memory by the library itself, for comparison; returns the model."""
     return quantize_in_place(model, _config())
 
 
@@ -71,23 +75,23 @@ def _new_tensors(
     rows = list(tensor.chunks(0, tensor.num_rows))
     if not _DECODER_MATRIX.fullmatch(tensor.name):
         spec = TensorSpec(tensor.name, tensor.dtype, tensor.shape)
-        yield spec, (partial(tensor.rows, *some) for some in rows)
+        yield spec, (partial(tensor.rows, *chunk) for chunk in rows)
         return
     spec = TensorSpec(tensor.name, torch.float8_e4m3fn, tensor.shape)
-    yield spec, (partial(_small_rows, tensor, some, format_) for some in rows)
+    yield spec, (partial(_quantized_rows, tensor, chunk, format_) for chunk in rows)
     scale = TensorSpec(tensor.name + _SCALE, torch.bfloat16, (tensor.num_rows, 1))
-    yield scale, (partial(_row_scales, tensor, some, format_) for some in rows)
+    yield scale, (partial(_row_scales, tensor, chunk, format_) for chunk in rows)
 
 
-def _small_rows(tensor: StoredTensor, rows: tuple[int, int], format_: Any) -> torch.Tensor:
+def _quantized_rows(tensor: StoredTensor, rows: tuple[int, int], format_: Any) -> torch.Tensor:
     from compressed_tensors.quantization.lifecycle.forward import quantize
 
     weight = tensor.rows(*rows)
     scale, zero = row_scales(weight, format_)
-    small: torch.Tensor = quantize(
+    quantized: torch.Tensor = quantize(
         x=weight, scale=scale, zero_point=zero, args=format_, dtype=torch.float8_e4m3fn
     )
-    return small
+    return quantized
 
 
 def _row_scales(tensor: StoredTensor, rows: tuple[int, int], format_: Any) -> torch.Tensor:

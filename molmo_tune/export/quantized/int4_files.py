@@ -1,11 +1,11 @@
-"""W4A16 checkpoints: the decoder's weights in 4 bits, packed as compressed-tensors does it.
+"""W4A16 checkpoints: 4-bit decoder weights, packed by compressed-tensors.
 
-Whole matrices are packed, eight numbers to 32 bits, and their shape lies beside them as a tensor.
-No reader of the released layout could split that where q, k and v are one matrix, so the layout is
-transformers' own. Columns share a scale in groups of 128, as is usual; smaller ones only where a
-model's width is no multiple of that.
+Each matrix is packed, eight values to 32 bits, with its shape stored as an extra tensor. A reader
+of the hub layout could not split a packed q‖k‖v matrix, so the layout is the native one. Columns
+share a scale in groups of 128, the usual size, or in smaller groups if the width of the model is
+not a multiple of 128.
 
-What it does not do: files for vLLM, which reads the released layout only.
+Limitations: vLLM reads only the hub layout, so it cannot serve these files.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _GROUPS = (128, 64, 32)
 
 
 def write_int4(merged: Path, out: Path) -> dict[str, Any]:
-    """Write the weights; returns what `config.json` says of them.
+    """Write the weights; return the `quantization_config` of `config.json`.
 
     Args:
-        merged: a checkpoint in the native layout.
+        merged: checkpoint in the native layout.
         out: existing folder.
 
     Raises:
-        UserError: the widths of the model's matrices are no multiples of 32.
+        UserError: the width of a matrix is not a multiple of 32.
     """
     from compressed_tensors.compressors import ModelCompressor
 
@@ -45,12 +45,12 @@ def write_int4(merged: Path, out: Path) -> dict[str, Any]:
     quantize_in_place(model, config)
     ModelCompressor(quantization_config=config).compress_model(model)
     save_torch_state_dict(model.state_dict(), out, metadata={"format": "pt"})
-    told: dict[str, Any] = _config(model).to_dict()
-    return told
+    written: dict[str, Any] = _config(model).to_dict()
+    return written
 
 
 def int4_in_place(model: Molmo) -> Molmo:
-    """A model in memory, quantized by the library itself, for comparison; the same model."""
+    """Quantize a model in memory by the library itself, for comparison; returns the model."""
     return quantize_in_place(model, _config(model))
 
 
@@ -69,4 +69,5 @@ def _group_size(model: Molmo) -> int:
         if not any(width % size for width in widths):
             return size
     found = f"matrices of {', '.join(map(str, widths))} columns"
-    raise UserError("--quantize", found, f"multiples of {_GROUPS[-1]}, which share a scale")
+    expected = f"multiples of {_GROUPS[-1]}, the smallest group that shares a scale"
+    raise UserError("--quantize", found, expected, "use fp8, nf4 or int8")

@@ -1,1 +1,1 @@
-"""Verification that an export answers as the run did."""
+"""Verification of an export: against its run, its base and what vLLM needs."""

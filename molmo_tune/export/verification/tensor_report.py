@@ -1,86 +1,87 @@
-"""What became of every tensor, read back from the files of an export and of its base.
+"""Outcome of every tensor, from a comparison of the export's files with the base's.
 
-The merge says what it meant to write; this looks at what lies on the disk. Every tensor of the
-export is compared with the base's rows, bit by bit, whatever the two layouts are:
+The merge reports what it meant to write; this reads what is on disk. Every tensor of the export is
+compared bit by bit with the rows of the base, in any two layouts:
 
-    unchanged    not trained, the same bits
-    merged       trained, other bits
-    lost         trained, and yet the same bits: an update too small for 16 bits, or none at all
-    missing      of the layout, but not in the export (reading refuses such a folder)
-    unexpected   in the export beyond its configuration, as they were in the base
+    unchanged           not trained, same bits
+    merged              trained, different bits
+    unchanged_trained   trained, same bits: the update is zero, or too small for 16 bits
+    missing             in the layout but not in the export (which `read_checkpoint` rejects)
+    unexpected          beyond the configuration, copied from the base
 
-A tensor that differs without having been trained is an error, and so is an adapter of which nothing
-arrived. Without changes this is the proof that a conversion between layouts kept every bit.
+It is an error if an untrained tensor differs, or if no trained tensor does. Without updates, this
+verifies that a conversion between layouts kept every bit.
 
-What it does not do: show that a merged tensor has the *right* bits (`verify`).
+Limitations: whether a merged tensor has the *right* bits is verified by its logits (`verify`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from molmo_tune.errors import UserError
 from molmo_tune.export.files.checkpoint import Checkpoint
-from molmo_tune.export.layouts.layouts import tensor_parts
+from molmo_tune.export.layouts.tensor_layouts import tensor_parts
+from molmo_tune.export.report import TensorCounts
 from molmo_tune.export.weight_updates import WeightUpdates
 
 
 @dataclass(frozen=True, slots=True)
 class TensorReport:
-    """Names of the export's tensors by what became of them; see the module's text."""
+    """Tensor names of the export by outcome; see the module's docstring."""
 
     unchanged: tuple[str, ...]
     merged: tuple[str, ...]
-    lost: tuple[str, ...] = ()
+    unchanged_trained: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Counts, and all names but those of unchanged tensors."""
+    def to_json(self) -> TensorCounts:
+        """Return the counts, and the names of all but the unchanged tensors."""
         named = {name: list(getattr(self, name)) for name in _NAMED}
         return {"unchanged": len(self.unchanged), "merged": len(self.merged), "names": named}
 
 
-_NAMED = ("merged", "lost", "missing", "unexpected")
+_NAMED = ("merged", "unchanged_trained", "missing", "unexpected")
 
 
 def compare_tensors(
-    base: Checkpoint, export: Checkpoint, changes: WeightUpdates, dtype: torch.dtype | None
+    base: Checkpoint, export: Checkpoint, updates: WeightUpdates, dtype: torch.dtype | None
 ) -> TensorReport:
     """Compare an export with its base.
 
     Args:
-        base: what was trained on.
+        base: the checkpoint that was trained.
         export: in any layout.
-        changes: what was trained.
-        dtype: the export's; None when the base's types were kept.
+        updates: the weight updates of the run.
+        dtype: of the export; None if it kept the base's.
 
     Raises:
-        UserError: an untrained tensor has other bits, or nothing of the training arrived.
+        UserError: an untrained tensor differs from the base, or no trained one does.
     """
-    found: dict[str, list[str]] = {"unchanged": [], "merged": [], "lost": []}
+    found: dict[str, list[str]] = {"unchanged": [], "merged": [], "unchanged_trained": []}
     tensors = [tensor for file in export.files for tensor in file.tensors]
-    cut = export.config.text_config.vocab_size
+    vocab_size = export.config.text_config.vocab_size
     for tensor in tensors:
-        parts = tensor_parts(export.layout, tensor.name, export.shapes, cut)
+        parts = tensor_parts(export.layout, tensor.name, export.shapes, vocab_size)
         if parts is None:
             continue
         names = {part.name for part in parts}
-        same = all(_same_bits(base, export, name, dtype) for name in names)
-        trained = not names.isdisjoint(changes.names)
-        if not same and not trained:
-            raise UserError(export.folder, f"{tensor.name} changed without having been trained")
-        found["unchanged" if not trained else "lost" if same else "merged"].append(tensor.name)
-    if found["lost"] and not found["merged"] and not all(map(changes.is_zero, changes.names)):
+        is_same = all(_same_bits(base, export, name, dtype) for name in names)
+        is_trained = not names.isdisjoint(updates.names)
+        if not is_same and not is_trained:
+            raise UserError(export.folder, f"{tensor.name} changed but was not trained")
+        outcome = "merged" if not is_same else "unchanged_trained" if is_trained else "unchanged"
+        found[outcome].append(tensor.name)
+    unchanged = len(found["unchanged_trained"])
+    if unchanged and not found["merged"] and not all(map(updates.is_zero, updates.names)):
         raise UserError(
             export.folder,
-            f"nothing of the training arrived: all {len(found['lost'])} trained tensors are "
-            "those of the base",
+            f"no update survived: all {unchanged} trained tensors are identical to the base's",
             "at least one that differs",
-            "export in float32 with --dtype float32, or train longer or at a higher rate",
+            "export in float32 with --dtype float32, or train longer or with a higher lr",
         )
     return TensorReport(
         **{key: tuple(names) for key, names in found.items()}, unexpected=export.unexpected
@@ -88,7 +89,7 @@ def compare_tensors(
 
 
 def _same_bits(base: Checkpoint, export: Checkpoint, name: str, dtype: torch.dtype | None) -> bool:
-    """Whether a native tensor has the base's bits, once rounded to the export's type."""
+    """Return whether a native tensor has the base's bits, rounded to the export's dtype."""
     for place in export.where[name]:
         shift = place.offset - place.rows.first
         rows = place.rows
@@ -103,5 +104,5 @@ def _same_bits(base: Checkpoint, export: Checkpoint, name: str, dtype: torch.dty
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    """As bytes: a NaN equals itself, and the two zeros differ."""
+    """Return the bytes, so that NaN equals NaN, and 0.0 differs from -0.0."""
     return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -44,13 +44,12 @@ Errors: an unknown key, ``NaN``, a missing key and a wrong type are errors that 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from molmo_tune.atomic_files import atomic_file
 from molmo_tune.errors import UserError
 from molmo_tune.labels.files.strict_json import parse_strict_json
 from molmo_tune.labels.files.text import read_text
@@ -86,12 +85,10 @@ def write_jsonl(
         UserError: there are no samples, two have the same id, a number is not finite, or the file
             cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     ids: set[str] = set()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as part:
         # an unpaired surrogate is not UTF-8 and is written as its JSON escape
-        with unfinished.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        with part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             for sample in samples:
                 if sample.id in ids:
                     raise UserError(
@@ -102,12 +99,6 @@ def write_jsonl(
         if not ids:
             raise UserError(path, "no samples to write", "at least one")
         accept(len(ids))
-        unfinished.replace(path)
-    except OSError as error:
-        raise UserError(path, f"cannot be written ({error.strerror})") from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
     return len(ids)
 
 

@@ -1,4 +1,4 @@
-"""Stands in for the remote code of released checkpoints: the fields of `config.json`, by name."""
+"""Replacement for the remote code of released checkpoints: the fields of `config.json`, by name."""
 
 from typing import Any
 
@@ -9,22 +9,24 @@ class Part(PretrainedConfig):
     """A section of the configuration."""
 
     model_type = "molmo2_part"
-    max_position_embeddings = 0  # asked for before the fields are set
+    max_position_embeddings = 0  # read before the fields are set
 
     def __init__(self, **fields: Any) -> None:
         super().__init__(**fields)
-        for name in fields.keys() & {"rope_theta"}:  # transformers moves it, the released code not
+        for name in fields.keys() & {
+            "rope_theta"
+        }:  # moved by Transformers, not by the released code
             setattr(self, name, fields[name])
 
     @property
     def image_num_patch(self) -> tuple[int, int]:
-        """Patches of an image in height and width; asked of the vision section only."""
+        """Patches of an image in height and width; only used for the vision section."""
         height, width = self.image_default_input_size
         return height // self.image_patch_size, width // self.image_patch_size
 
 
 class Molmo2Config(PretrainedConfig):
-    """The whole, with the sections' released names."""
+    """The configuration, with the released names of its sections."""
 
     model_type = "molmo2"
 

@@ -1,7 +1,7 @@
-"""Stands in for the remote code of released checkpoints: transformers' own class but for one thing.
+"""Replacement for the remote code of released checkpoints: a Transformers class with one change.
 
-Pooling indices count the patches of each image from its own first one, as the released code does
-and vLLM expects; transformers' go on from image to image.
+Pooling indices restart at 0 for each image, as in the released code and as vLLM expects; those of
+Transformers continue from image to image.
 """
 
 from typing import Any
@@ -10,10 +10,10 @@ from transformers.models.molmo2.image_processing_molmo2 import Molmo2ImageProces
 
 
 class Molmo2ImageProcessor(Native):
-    """As transformers has it, with indices that begin anew."""
+    """The Transformers class, with indices that restart for each image."""
 
     def preprocess(self, *images: Any, **options: Any) -> Any:
-        """See the module's text."""
+        """Preprocess images and restart the indices."""
         found = super().preprocess(*images, **options)
         first_row, first_patch = 0, 0
         patches_per_crop = found["pixel_values"].shape[1]

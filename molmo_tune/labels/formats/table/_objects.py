@@ -15,7 +15,6 @@ the user did not name.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 from PIL import Image
 
+from molmo_tune.atomic_files import atomic_file
 from molmo_tune.errors import UserError
 from molmo_tune.labels.files.arrow_rows import SUFFIXES, class_names, names_in
 from molmo_tune.labels.files.hub_rows import HubDataset, is_on_hub
@@ -161,13 +161,8 @@ def _write_image(content: bytes, media: MediaSource, place: str) -> str:
     name = hashlib.sha256(content).hexdigest()[:40] + _extension(content)
     file = media.path / name
     if not file.is_file():
-        unfinished = media.path / f".{name}.{os.getpid()}.unfinished"
-        try:
-            media.path.mkdir(parents=True, exist_ok=True)
-            unfinished.write_bytes(content)
-            unfinished.replace(file)
-        except OSError as error:
-            raise UserError(file, f"cannot be written ({error.strerror})") from error
+        with atomic_file(file, sync=False) as part:
+            part.write_bytes(content)
     return name
 
 

@@ -1,0 +1,1 @@
+"""Batches of a run, in an order that can be resumed."""

@@ -1,0 +1,1 @@
+"""What is optional about a run: saving, recording, evaluating, refusing, showing progress."""

@@ -1,0 +1,1 @@
+"""Preference training: pairs of answers, their reference, and the loss of a pair."""
