@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.utilities import rank_zero_only
-from molmo_tune.model.checkpointing import checkpoint_layers
 from rich.console import Console
 
 from molmo_tune.encoding.collation import collate
@@ -28,6 +27,7 @@ from molmo_tune.model.adapters import (
     part_of,
     trainable_parameters,
 )
+from molmo_tune.model.gradient_checkpointing import checkpoint_layers
 from molmo_tune.model.loading import load_model, load_processor
 from molmo_tune.model.loss import loss_sums
 from molmo_tune.recipe.loader import load_recipe
