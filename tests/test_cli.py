@@ -6,9 +6,9 @@ import argparse
 import io
 import json
 import re
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -56,13 +56,11 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_is_fast() -> None:
-    command = [sys.executable, "-m", "molmo_tune", "--help"]
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        seconds.append(time.perf_counter() - started)
-    assert min(seconds) < 0.3
+    """At most 0.3 s on an idle machine: CPU time, which other processes do not change."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "molmo_tune", "--help"], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3
 
 
 def _actions(verb: str) -> list[argparse.Action]:
@@ -196,7 +194,7 @@ def test_another_architecture_and_a_missing_checkpoint(
     other = tmp_path / "other"
     other.mkdir()
     (other / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    for name, word in ((other, "bert"), (tmp_path / "none", "no folder")):
+    for name, word in ((other, "bert"), (tmp_path / "none", "not a folder")):
         assert main(["train", str(recipe), "--set", f"model.name={name}"]) == 1
         assert word in capsys.readouterr().err
 

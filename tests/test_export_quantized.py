@@ -45,7 +45,7 @@ def test_transformers_loads_the_quantized_export(
     _require_package(kind)
     out = tmp_path / "out"
     assert main(["export", str(run.root), "--out", str(out), "--quantize", kind]) == 0
-    assert f"{kind}: " in capsys.readouterr().out
+    assert f"{kind}: reloaded; logits match" in capsys.readouterr().out
     report = json.loads((out / "export_report.json").read_text())
     assert report["max_logit_diff"] <= 1e-4  # of the merged checkpoint
     assert report["quantized"]["diff_to_quantized_in_memory"] == 0
