@@ -105,5 +105,5 @@ def _outcome(run: Path) -> tuple[dict[str, torch.Tensor], list[float]]:
     "override", ["model.quantize=nf4", "optim.name=adamw_8bit", "adapter.method=pissa"]
 )
 def test_unsupported_fsdp_settings_are_errors(override: str, pond_recipe: Path) -> None:
-    with pytest.raises(UserError, match="cannot be split over devices"):
+    with pytest.raises(UserError, match="cannot be sharded"):
         load_recipe(pond_recipe, ["trainer.strategy=fsdp", override])
