@@ -5,7 +5,8 @@ or "There are none.", only for labels whose visible objects the sample declares 
 (`Sample.exhaustive_labels`). ``assume_exhaustive`` in the template allows counts of the others, but
 nothing makes them absent.
 
-Both rules ignore spelling: "cat" is not absent from a sample that has a "Cat".
+Spelling variants block both: a sample with a "Cat" and a "cat" counts neither, and a "Cat" is
+enough for "cat" not to be absent.
 """
 
 from __future__ import annotations
