@@ -31,7 +31,7 @@ def test_label_studio_to_a_released_layout_export(
         ],
     )
     result = train(recipe, Console(quiet=True))
-    losses = [loss for _, loss in result.dropped]
+    losses = [loss for _, loss in result.losses]
     assert losses[-1] < losses[0]
     exported = export_run(result.run, tmp_path / "export")
     assert exported.proof.max_logit_diff <= 1e-4
