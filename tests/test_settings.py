@@ -389,6 +389,7 @@ def test_every_key_of_the_schema_has_a_row() -> None:
     assert not set(ROWS) - set(_leaves()), "rows of keys that do not exist"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ROWS)
 def test_changing_a_key_changes_something(key: str, pond_recipe: Path, places: Any) -> None:
     row = ROWS[key]
