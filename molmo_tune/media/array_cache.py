@@ -149,7 +149,7 @@ class ArrayCache:
         # Not synchronized to disk: what a power cut leaves fails the checksum.
         with staged_file(path, sync=False) as part, part.open("wb") as file:
             with suppress(NoLocksError):
-                try_lock(file.fileno())  # tells an evicting process that the writer lives
+                try_lock(file.fileno())  # shows an evicting process that the writer lives
             np.lib.format.write_array(file, array, allow_pickle=False)
             file.write(_trailer(key, array))
 
