@@ -18,6 +18,7 @@ from rich.console import Console
 
 from molmo_tune.encoding.datasets import TrainingSet
 from molmo_tune.encoding.sources import cache_place, limits_of, read_items
+from molmo_tune.label_formats import FORMAT_MODULES
 from molmo_tune.labels.formats.table.table import layout_of
 from molmo_tune.model.adapters import bare_model, trainable_parameters
 from molmo_tune.model.attention_backends import backend_of
@@ -98,6 +99,7 @@ def _cache_bytes(recipe: Recipe) -> Any:
 
 
 def _trained(recipe: Recipe) -> Any:
+    torch.manual_seed(0)
     model = build_model(recipe)
     shapes = [(name, tuple(p.shape)) for name, p in trainable_parameters(model)]
     layers = [m for m in model.modules() if hasattr(m, "scaling") and hasattr(m, "lora_dropout")]
@@ -213,13 +215,13 @@ def _source(_name: str) -> Look:
     """The layout that a table's reader gets; the reader's own tests show its effect."""
 
     def look(recipe: Recipe) -> Any:
-        return str(layout_of(recipe.data.train[0])), recipe.data.train[0].format
+        return str(layout_of(recipe.data.train[0]))
 
     return look
 
 
 def _monitored(recipe: Recipe) -> Any:
-    return _data(recipe).media._limit
+    return _data(recipe).media._max_unreadable
 
 
 VISION = ("adapter.targets=[language, connector, vision]",)
@@ -232,7 +234,7 @@ TABLE = (
     "data.train.0.units=pixel",
 )
 POINTS = (*TABLE[:3], "data.train.0.columns.point=[x, y]", TABLE[4])
-PAIRS = ("preference.from_run=RUN",)
+PAIRS = ("preference.from_run=RUN", "adapter.dropout=0")
 
 ROWS: dict[str, Row] = {
     "seed": Row("seed=8", _order),
@@ -246,10 +248,12 @@ ROWS: dict[str, Row] = {
     "adapter.dropout": Row("adapter.dropout=0.4", _trained),
     "adapter.rslora": Row("adapter.rslora=true", _trained),
     "adapter.targets": Row("adapter.targets=[vision]", _trained),
-    "data.train.0.format": Row("data.train.0.format=table", _source("format"), TABLE[1:]),
+    "data.train.0.format": Row(
+        "data.train.0.format=jsonl", lambda r: FORMAT_MODULES[r.data.train[0].format]
+    ),
     "data.train.0.path": Row("data.train.0.path=OTHER", _items),
     "data.train.0.media": Row("data.train.0.media=OTHER_MEDIA", _items),
-    "data.train.0.template": Row("data.train.0.template=video_count_point", _items),
+    "data.train.0.template": Row("data.train.0.template=tracking", _items),
     "data.train.0.weight": Row("data.train.0.weight=3", _order, ("data.train=TWO",)),
     "data.train.0.loss_weight": Row("data.train.0.loss_weight=3", _loss_weights),
     "data.train.0.max_samples": Row("data.train.0.max_samples=1", _items),
